@@ -1,0 +1,1 @@
+//! Data: the digits that ship with the crate, tables from CSV, batches.

@@ -1,0 +1,128 @@
+//! The one error of the crate: what went wrong, where, what was expected and what was found.
+
+use std::path::PathBuf;
+
+/// The result of everything here that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why something was refused.
+///
+/// Each variant names the place (a setting, a parameter's path, a file with row and column) and
+/// says what was expected there and what was found instead.
+/// Whatever failed has left what it was given as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting outside its range.
+    #[error("{what} is {found}, expected {expected}")]
+    Value {
+        /// The setting.
+        what: String,
+        /// Its range.
+        expected: String,
+        /// The value that was given.
+        found: String,
+    },
+
+    /// A parameter of a module, or an entry of a record, that does not fit its counterpart.
+    #[error("{path}: expected {expected}, found {found}")]
+    Parameter {
+        /// The path of the parameter in its module, such as `layers.0.weight`.
+        path: String,
+        /// What the other side has there.
+        expected: String,
+        /// What was found there.
+        found: String,
+    },
+
+    /// A step that lies before the last one that the average has seen.
+    #[error(
+        "step {step} lies before step {last}, which the average has already seen: \
+         an average cannot go back (is one model given to two trainings?)"
+    )]
+    StepBack {
+        /// The step that was given.
+        step: u64,
+        /// The last step that the average has seen.
+        last: u64,
+    },
+
+    /// An earlier update of the averages did not end, since something in it panicked.
+    #[error("an earlier update of the averages ended in a panic, so they may be half new")]
+    Poisoned,
+
+    /// A file or directory that could not be read or written.
+    #[error("cannot {action} {}", path.display())]
+    File {
+        /// What was tried, such as `read`.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// A cell, row or column of a table that cannot be used.
+    #[error("{}: {place}: expected {expected}, found {found}", path.display())]
+    Table {
+        /// The file of the table.
+        path: PathBuf,
+        /// Where in the table, such as `row 3, column "age"`; the header is row 1.
+        place: String,
+        /// What was expected there.
+        expected: String,
+        /// What was found there.
+        found: String,
+    },
+
+    /// A record that Burn could not read or apply.
+    #[error("cannot use the record")]
+    Record(#[from] burn::store::RecordError),
+
+    /// A device that this build or this machine does not have, or that computes wrongly.
+    #[error("device {device}: {problem}")]
+    Device {
+        /// The name of the device, such as `wgpu`.
+        device: String,
+        /// What is the matter, and what to do about it.
+        problem: String,
+    },
+
+    /// Burn's training stopped on an error.
+    #[cfg(feature = "train")]
+    #[error("the training stopped")]
+    Training(#[source] std::sync::Arc<burn::train::TrainingError>),
+}
+
+impl Error {
+    /// A setting outside its range.
+    pub(crate) fn value(
+        what: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl ToString,
+    ) -> Self {
+        Self::Value { what: what.into(), expected: expected.into(), found: found.to_string() }
+    }
+
+    /// A parameter or record entry that does not fit.
+    pub(crate) fn parameter(
+        path: impl Into<String>,
+        expected: impl ToString,
+        found: impl ToString,
+    ) -> Self {
+        Self::Parameter {
+            path: path.into(),
+            expected: expected.to_string(),
+            found: found.to_string(),
+        }
+    }
+
+    /// A file that could not be read or written.
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::File { action, path: path.into(), source: source.into() }
+    }
+}
