@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Each variant names the place (a setting, a parameter's path, a file with row and column) and
 /// says what was expected there and what was found instead.
 /// Whatever failed has left what it was given as it was.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A setting outside its range.
@@ -59,7 +59,7 @@ pub enum Error {
         /// The file or directory.
         path: PathBuf,
         /// Why it failed.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: std::sync::Arc<dyn std::error::Error + Send + Sync>,
     },
 
     /// A cell, row or column of a table that cannot be used.
@@ -123,6 +123,6 @@ impl Error {
         path: impl Into<PathBuf>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self::File { action, path: path.into(), source: source.into() }
+        Self::File { action, path: path.into(), source: source.into().into() }
     }
 }

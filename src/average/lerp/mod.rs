@@ -1,0 +1,141 @@
+//! The kernels: `a <- a + alpha (w - a)` for pairs of tensors.
+//!
+//! Each pair takes the fastest path there is for its backend; all of them compute the same
+//! expression with the same roundings, without a fused multiply-add, so that an average has the
+//! same bits on every x86.
+
+#[cfg(any(feature = "flex", feature = "train"))] // burn-train brings Flex along
+mod flex;
+mod portable;
+
+use burn::backend::DispatchTensor;
+
+/// Moves every average by the share `alpha`, in `(0, 1]`, towards its live tensor.
+///
+/// Shapes and dtypes agree; an average first follows its live tensor to another device.
+/// `alpha = 1` copies: `a + 1 (w - a)` differs from `w` in one of ten pairs of numbers.
+pub(super) fn lerp<'a>(
+    pairs: impl Iterator<Item = (&'a mut DispatchTensor, &'a DispatchTensor)>,
+    alpha: f64,
+) {
+    for (average, live) in pairs {
+        portable::follow(average, live);
+        #[cfg(any(feature = "flex", feature = "train"))]
+        if flex::lerp(average, live, alpha) {
+            continue;
+        }
+        portable::lerp(average, live, alpha);
+    }
+}
+
+/// Gives the tensor storage of its own, in memory, where an update could write in place.
+pub(super) fn own(tensor: &mut DispatchTensor) {
+    #[cfg(any(feature = "flex", feature = "train"))]
+    flex::own(tensor);
+    #[cfg(not(any(feature = "flex", feature = "train")))]
+    let _ = tensor;
+}
+
+/// The tensor on the device of another.
+pub(super) fn on_device_of(mut tensor: DispatchTensor, other: &DispatchTensor) -> DispatchTensor {
+    portable::follow(&mut tensor, other);
+    tensor
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::{
+        backend::DispatchTensor,
+        tensor::{DType, Device, Tensor, TensorData},
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn devices() -> Vec<Device> {
+        let mut devices = vec![Device::flex()];
+        #[cfg(feature = "ndarray")]
+        #[expect(deprecated, reason = "Burn still ships it, and so it is checked")]
+        devices.push(Device::ndarray());
+        #[cfg(feature = "wgpu")]
+        devices.push(Device::wgpu(Default::default()));
+        devices
+    }
+
+    fn tensor(values: &[f32], device: &Device) -> Tensor<1> {
+        Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
+    }
+
+    fn values(tensor: DispatchTensor) -> Vec<f32> {
+        Tensor::<1>::from_dispatch(tensor).into_data().into_vec().unwrap()
+    }
+
+    /// What the kernels compute, written out.
+    fn expected(a: f32, w: f32, alpha: f64) -> f32 {
+        if alpha == 1.0 { w } else { a + alpha as f32 * (w - a) }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Every backend computes the expression to the last bit (a shader to within one
+        /// rounding of the larger number, since it may contract).
+        #[test]
+        fn every_path_computes_the_expression(
+            pairs in prop::collection::vec((-4f32..4.0, -4f32..4.0), 1..70),
+            alpha in prop_oneof![Just(1.0), 1e-4f64..1.0],
+        ) {
+            let (a, w): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+            for device in devices() {
+                let mut average = tensor(&a, &device).into_dispatch();
+                let live = tensor(&w, &device).into_dispatch();
+                lerp([(&mut average, &live)].into_iter(), alpha);
+                prop_assert_eq!(values(live), w.clone());
+                for ((found, &a), &w) in values(average).into_iter().zip(&a).zip(&w) {
+                    let expected = expected(a, w, alpha);
+                    let ulp = f32::EPSILON * a.abs().max(w.abs());
+                    let slack = if format!("{device:?}").contains("Cube") { ulp } else { 0.0 };
+                    prop_assert!((found - expected).abs() <= slack, "{found} {expected} {device:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn views_and_shared_storage_are_handled() {
+        for device in devices() {
+            let base = Tensor::<2>::from_data([[1.0f32, 2.0, 3.0], [4.0, 5.0, 6.0]], &device);
+            let live = base.clone().transpose(); // a view of base
+            let start = Tensor::<2>::zeros([2, 3], &device);
+            let mut average = start.clone().transpose().into_dispatch(); // shared with start
+            lerp([(&mut average, &live.clone().into_dispatch())].into_iter(), 0.5);
+            let found = Tensor::<2>::from_dispatch(average).into_data();
+            found.assert_eq(&TensorData::from([[0.5f32, 2.0], [1.0, 2.5], [1.5, 3.0]]), true);
+            start.into_data().assert_eq(&TensorData::from([[0.0f32; 3]; 2]), true);
+        }
+    }
+
+    #[test]
+    fn double_and_empty_tensors_are_handled() {
+        let device = Device::flex();
+        let double = |v: [f64; 2]| Tensor::<1>::from_data(v, (&device, DType::F64)).into_dispatch();
+        let mut average = double([1.0, 1e-300]);
+        lerp([(&mut average, &double([2.0, 3e-300]))].into_iter(), 0.25);
+        let found = Tensor::<1>::from_dispatch(average).into_data();
+        found.assert_eq(&TensorData::from([1.25f64, 1.5e-300]), true);
+
+        let mut empty = Tensor::<1>::zeros([0], &device).into_dispatch();
+        let live = empty.clone();
+        lerp([(&mut empty, &live)].into_iter(), 0.5);
+        assert!(values(empty).is_empty());
+    }
+
+    #[test]
+    #[cfg(feature = "ndarray")]
+    fn an_average_follows_live_to_another_device() {
+        let [flex, ndarray] = [&devices()[0], &devices()[1]];
+        let mut average = tensor(&[1.0], flex).into_dispatch();
+        lerp([(&mut average, &tensor(&[3.0], ndarray).into_dispatch())].into_iter(), 0.5);
+        assert_eq!(Tensor::<1>::from_dispatch(average.clone()).device(), *ndarray);
+        assert_eq!(values(average), [2.0]);
+    }
+}

@@ -1,0 +1,16 @@
+//! The averaging engine: rules, averages of any module, the kernels that update them.
+//!
+//! It knows Burn's core and the crate's error, nothing else here.
+
+mod lerp;
+mod record;
+mod rule;
+mod state;
+mod walk;
+
+#[cfg(feature = "train")]
+pub(crate) use record::{Opened, Saved, Words};
+pub use rule::Rule;
+pub use state::{Average, AverageConfig};
+#[cfg(feature = "train")]
+pub(crate) use state::{Start, update_all};

@@ -1,0 +1,335 @@
+//! Two modules side by side: the only place, beside the kernels, that touches parameters.
+//!
+//! Parameters are paired by their path in the module, such as `layers.0.weight`.
+//! Nothing is paired by position and nothing is skipped: a difference is an error with the path.
+
+use std::collections::{BTreeMap, HashMap};
+
+use burn::{
+    backend::DispatchTensor,
+    module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
+    tensor::{Bool, DType, Int, Shape, Tensor, kind::Basic},
+};
+use burn::backend::TensorMetadata;
+
+use crate::{Error, Result};
+
+/// A parameter of a module, taken off autodiff; the tensor shares the module's storage.
+#[derive(Clone, Debug)]
+pub(super) struct Parameter {
+    /// Its path in the module, such as `layers.0.weight`.
+    pub path: String,
+    pub id: ParamId,
+    pub tensor: DispatchTensor,
+    /// Whether an average mixes it; otherwise it copies it.
+    pub averaged: bool,
+}
+
+impl Parameter {
+    /// What it is, for messages: `f32 [3, 4]`.
+    pub fn describe(&self) -> String {
+        describe(self.tensor.dtype(), &self.tensor.shape())
+    }
+}
+
+/// A dtype and a shape, for messages.
+pub(super) fn describe(dtype: DType, shape: &Shape) -> String {
+    format!("{} {:?}", dtype.name(), shape.as_slice())
+}
+
+/// Every parameter of the module, in the module's order.
+///
+/// # Errors
+///
+/// Two parameters of one path cannot be told apart.
+pub(super) fn parameters<M: Module>(module: &M) -> Result<Vec<Parameter>> {
+    let mut collect = Collect::default();
+    module.visit(&mut collect);
+    let mut seen = BTreeMap::new();
+    for parameter in &collect.found {
+        if let Some(first) = seen.insert(&parameter.path, parameter) {
+            let found = format!("{} and {}", first.describe(), parameter.describe());
+            return Err(Error::parameter(&parameter.path, "one parameter of this path", found));
+        }
+    }
+    Ok(collect.found)
+}
+
+/// Puts each tensor that `tensor_of` gives for a path in the place of the parameter there.
+///
+/// The module keeps the rest: its structure, layout mappings and training state.
+pub(super) fn fill<M: Module>(
+    module: M,
+    tensor_of: impl FnMut(&str) -> Option<(ParamId, DispatchTensor)>,
+) -> M {
+    module.map(&mut Fill { path: Vec::new(), tensor_of })
+}
+
+/// The module with each of its tensors replaced by one of a single element.
+pub(super) fn hollow<M: Module>(module: M) -> M {
+    module.map(&mut Hollow)
+}
+
+/// The dtype and shape of every parameter as a record stores it, by path.
+pub(super) fn recorded_layout<M: Module>(module: &M) -> BTreeMap<String, (DType, Shape)> {
+    let mut layout = Layout::default();
+    module.visit(&mut layout);
+    layout.found
+}
+
+/// The tensors of live in the order of an average's parameters.
+pub(super) struct Live(Vec<DispatchTensor>);
+
+impl Live {
+    /// Walks live once for an average, pairing by path.
+    ///
+    /// `paired` remembers live's ids from the last pairing: the same ids in the same order are
+    /// the same parameters, so that most walks need not build paths.
+    pub fn walk<M: Module>(live: &M, parameters: &[Parameter], paired: &mut Vec<ParamId>) -> Result<Self> {
+        let mut lean = Lean { ids: Vec::with_capacity(parameters.len()), tensors: Vec::with_capacity(parameters.len()) };
+        live.visit(&mut lean);
+        let live = if lean.ids == *paired {
+            Self(lean.tensors)
+        } else {
+            let live = Self(pair(parameters, self::parameters(live)?)?);
+            *paired = lean.ids;
+            live
+        };
+        live.check(parameters)?;
+        Ok(live)
+    }
+
+    /// The tensors, one for each parameter of the average.
+    pub fn tensors(&self) -> &[DispatchTensor] {
+        &self.0
+    }
+
+    /// Shapes and dtypes agree.
+    fn check(&self, parameters: &[Parameter]) -> Result<()> {
+        for (average, live) in parameters.iter().zip(&self.0) {
+            if average.tensor.shape() != live.shape() || average.tensor.dtype() != live.dtype() {
+                let found = describe(live.dtype(), &live.shape());
+                return Err(Error::parameter(&average.path, average.describe(), found));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Live's tensors in the order of the average's parameters.
+fn pair(parameters: &[Parameter], live: Vec<Parameter>) -> Result<Vec<DispatchTensor>> {
+    let mut by_path: HashMap<_, _> = live.into_iter().map(|p| (p.path, p.tensor)).collect();
+    let paired = parameters
+        .iter()
+        .map(|average| {
+            by_path.remove(&average.path).ok_or_else(|| {
+                Error::parameter(&average.path, average.describe(), "no parameter of this path")
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    match by_path.into_iter().min_by(|a, b| a.0.cmp(&b.0)) {
+        None => Ok(paired),
+        Some((path, tensor)) => {
+            let found = describe(tensor.dtype(), &tensor.shape());
+            Err(Error::parameter(path, "no parameter of this path", found))
+        }
+    }
+}
+
+/// Where a traversal is.
+#[derive(Default)]
+struct Place {
+    names: Vec<String>,
+    containers: Vec<String>,
+}
+
+impl Place {
+    fn enter(&mut self, name: &str, container: &str) {
+        self.names.push(name.to_owned());
+        self.containers.push(container.to_owned());
+    }
+
+    fn exit(&mut self) {
+        self.names.pop();
+        self.containers.pop();
+    }
+
+    fn path(&self) -> String {
+        self.names.join(".")
+    }
+
+    /// Whether a float here is a statistic of a batch norm: the layer keeps it itself, as an
+    /// average of its own, and no optimizer moves it.
+    fn is_statistic(&self) -> bool {
+        let name = self.names.last().map(String::as_str);
+        self.containers.last().is_some_and(|container| container == "Struct:BatchNorm")
+            && matches!(name, Some("running_mean" | "running_var"))
+    }
+}
+
+#[derive(Default)]
+struct Collect {
+    place: Place,
+    found: Vec<Parameter>,
+}
+
+impl Collect {
+    fn push<const D: usize, K: Basic>(&mut self, id: ParamId, tensor: Tensor<D, K>, float: bool) {
+        let tensor = tensor.into_dispatch();
+        // A quantized base is frozen; there is nothing to mix.
+        let averaged = float && tensor.dtype().is_float() && !self.place.is_statistic();
+        self.found.push(Parameter { path: self.place.path(), id, tensor, averaged });
+    }
+}
+
+impl ModuleVisitor for Collect {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.place.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.place.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.push(param.id, param.base().without_autodiff(), true);
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        self.push(param.id, param.base().without_autodiff(), false);
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        self.push(param.id, param.base().without_autodiff(), false);
+    }
+}
+
+/// The walk of every step: no names, two vectors.
+struct Lean {
+    ids: Vec<ParamId>,
+    tensors: Vec<DispatchTensor>,
+}
+
+impl Lean {
+    fn push<const D: usize, K: Basic>(&mut self, id: ParamId, tensor: Tensor<D, K>) {
+        self.ids.push(id);
+        self.tensors.push(tensor.into_dispatch());
+    }
+}
+
+impl ModuleVisitor for Lean {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.push(param.id, param.base().without_autodiff());
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        self.push(param.id, param.base().without_autodiff());
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        self.push(param.id, param.base().without_autodiff());
+    }
+}
+
+struct Fill<F> {
+    path: Vec<String>,
+    tensor_of: F,
+}
+
+impl<F: FnMut(&str) -> Option<(ParamId, DispatchTensor)>> Fill<F> {
+    fn next(&mut self) -> Option<(ParamId, DispatchTensor)> {
+        (self.tensor_of)(&self.path.join("."))
+    }
+}
+
+impl<F: FnMut(&str) -> Option<(ParamId, DispatchTensor)>> ModuleMapper for Fill<F> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some((id, tensor)) = self.next() else { return param };
+        let (_, _, mapper) = param.consume();
+        Param::from_mapped_value(id, Tensor::from_dispatch(tensor), mapper)
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        let Some((id, tensor)) = self.next() else { return param };
+        let (_, _, mapper) = param.consume();
+        Param::from_mapped_value(id, Tensor::from_dispatch(tensor), mapper)
+    }
+
+    fn map_bool<const D: usize>(
+        &mut self,
+        param: Param<Tensor<D, Bool>>,
+    ) -> Param<Tensor<D, Bool>> {
+        let Some((id, tensor)) = self.next() else { return param };
+        let (_, _, mapper) = param.consume();
+        Param::from_mapped_value(id, Tensor::from_dispatch(tensor), mapper)
+    }
+}
+
+struct Hollow;
+
+impl ModuleMapper for Hollow {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, tensor, mapper) = param.consume();
+        Param::from_mapped_value(id, Tensor::zeros([1; D], &tensor.device()), mapper)
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        let (id, tensor, mapper) = param.consume();
+        Param::from_mapped_value(id, Tensor::zeros([1; D], &tensor.device()), mapper)
+    }
+
+    fn map_bool<const D: usize>(
+        &mut self,
+        param: Param<Tensor<D, Bool>>,
+    ) -> Param<Tensor<D, Bool>> {
+        let (id, tensor, mapper) = param.consume();
+        let hollow = Tensor::<D, Int>::zeros([1; D], &tensor.device()).bool();
+        Param::from_mapped_value(id, hollow, mapper)
+    }
+}
+
+#[derive(Default)]
+struct Layout {
+    path: Vec<String>,
+    found: BTreeMap<String, (DType, Shape)>,
+}
+
+impl Layout {
+    fn push(&mut self, dtype: DType, shape: Shape) {
+        self.found.insert(self.path.join("."), (dtype, shape));
+    }
+}
+
+impl ModuleVisitor for Layout {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    // The saved form, which a layout mapping may have transposed, is what a record holds.
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let saved = param.transform_for_save().base();
+        self.push(saved.dtype(), saved.shape());
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        let saved = param.transform_for_save().base();
+        self.push(saved.dtype(), saved.shape());
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        let saved = param.transform_for_save().base();
+        self.push(saved.dtype(), saved.shape());
+    }
+}

@@ -1,0 +1,125 @@
+//! A dense layer: product, bias and activation.
+
+use burn::{
+    module::{Content, DisplaySettings, Module, ModuleDisplay, Param},
+    nn::Initializer,
+    tensor::{Device, Tensor, activation},
+};
+use serde::{Deserialize, Serialize};
+
+/// What a dense layer applies to its weighted sums `z`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activation {
+    /// `1 / (1 + exp(-z))`, in `(0, 1)`.
+    #[default]
+    Sigmoid,
+    /// `tanh(z)`, in `(-1, 1)`.
+    Tanh,
+    /// `max(z, 0)`.
+    Relu,
+    /// `exp(z_k) / sum_j exp(z_j)`: the outputs of a row are positive and sum to one.
+    /// For the last layer.
+    Softmax,
+    /// `z` itself, for regression.
+    /// For the last layer.
+    Identity,
+}
+
+impl Activation {
+    /// Applies it to `z`, `[batch, outputs]`.
+    pub(crate) fn apply(self, z: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Sigmoid => activation::sigmoid(z),
+            Self::Tanh => z.tanh(),
+            Self::Relu => activation::relu(z),
+            Self::Softmax => activation::softmax(z, 1),
+            Self::Identity => z,
+        }
+    }
+
+    /// The gradient of a loss by `z`, from its gradient by the output and the output `o` itself:
+    /// all `[batch, outputs]`.
+    ///
+    /// For the sigmoid that is `gradient o (1 - o)`; the softmax mixes the outputs of a row,
+    /// `o_i (g_i - sum_k g_k o_k)`.
+    pub(crate) fn backward(self, gradient: Tensor<2>, o: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Sigmoid => gradient * o.clone() * (1.0 - o),
+            Self::Tanh => gradient * (1.0 - o.clone() * o),
+            Self::Relu => gradient.mask_fill(o.lower_equal_scalar(0.0), 0.0),
+            Self::Softmax => {
+                let mixed = (gradient.clone() * o.clone()).sum_dim(1);
+                o * (gradient - mixed)
+            }
+            Self::Identity => gradient,
+        }
+    }
+}
+
+/// A dense layer, `o = f(x W + b)`.
+#[derive(Module, Debug)]
+#[module(custom_display)]
+pub struct Dense {
+    /// `W`, `[inputs, outputs]`.
+    pub weight: Param<Tensor<2>>,
+    /// `b`, `[outputs]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// `f`.
+    #[module(skip)]
+    pub activation: Activation,
+}
+
+impl Dense {
+    /// A layer whose weights are drawn and whose bias is zero.
+    pub(crate) fn new(
+        [inputs, outputs]: [usize; 2],
+        bias: bool,
+        activation: Activation,
+        initializer: &Initializer,
+        device: &Device,
+    ) -> Self {
+        let weight =
+            initializer.init_with([inputs, outputs], Some(inputs), Some(outputs), device);
+        let bias = bias.then(|| Initializer::Zeros.init([outputs], device));
+        Self { weight, bias, activation }
+    }
+
+    /// The layer's output.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, inputs]`
+    /// - output: `[batch, outputs]`
+    ///
+    /// # Panics
+    ///
+    /// An input of another width.
+    pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
+        let weight = self.weight.val();
+        let [inputs, _] = weight.dims();
+        let [_, width] = input.dims();
+        assert!(width == inputs, "a dense layer of {inputs} inputs got an input of width {width}");
+        let z = input.matmul(weight);
+        let z = match &self.bias {
+            Some(bias) => z + bias.val().unsqueeze(),
+            None => z,
+        };
+        self.activation.apply(z)
+    }
+}
+
+impl ModuleDisplay for Dense {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new().with_new_line_after_attribute(false).optional()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        let [inputs, outputs] = self.weight.lazy_shape().dims();
+        content
+            .add("inputs", &inputs)
+            .add("outputs", &outputs)
+            .add("bias", &self.bias.is_some())
+            .add("activation", &format!("{:?}", self.activation))
+            .optional()
+    }
+}

@@ -1,0 +1,168 @@
+//! Metrics of live and of further averages, beside those of the average that validates.
+//!
+//! Burn's loop hands a metric one output, that of the first average, and an output cannot carry
+//! others along: `Adaptor<()>` is implemented for every type, so that a pair could not forward
+//! `Adaptor`.
+//! So the hook answers each batch of validation for the other sources too and puts the answers
+//! in a queue, and a metric without input takes them from there.
+//! Both ends run in the order of the batches: the loop answers a batch before it sends it to the
+//! metrics, and one thread updates them in the order sent.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, Weak},
+};
+
+use burn::{
+    tensor::TensorReadError,
+    train::metric::{
+        Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericEntry,
+        SerializedEntry,
+    },
+};
+
+/// What answers beside the first average.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Live,
+    Average(usize),
+}
+
+/// The answers of one source to the batches so far, each shared by the metrics of that source.
+type Queue<O> = Mutex<VecDeque<Arc<Mutex<O>>>>;
+
+/// The queues of all metrics that still exist.
+#[derive(Debug)]
+pub(super) struct Feeds<O>(Arc<Mutex<Vec<Feed<O>>>>);
+
+#[derive(Debug)]
+struct Feed<O> {
+    source: Source,
+    queue: Weak<Queue<O>>,
+}
+
+impl<O> Feeds<O> {
+    /// A metric of this source's answers.
+    pub fn subscribe<Me: Metric>(&self, source: Source, name: &str, metric: Me) -> Beside<Me, O> {
+        let queue = Arc::new(Queue::default());
+        lock(&self.0).push(Feed { source, queue: Arc::downgrade(&queue) });
+        let name = MetricName::new(format!("{} ({name})", metric.name()));
+        Beside { metric, name, queue }
+    }
+
+    /// The sources that a metric asks for.
+    pub fn sources(&self) -> Vec<Source> {
+        let mut feeds = lock(&self.0);
+        feeds.retain(|feed| feed.queue.strong_count() > 0);
+        let mut sources: Vec<Source> = Vec::new();
+        for feed in feeds.iter() {
+            if !sources.contains(&feed.source) {
+                sources.push(feed.source);
+            }
+        }
+        sources
+    }
+
+    /// Queues the answer of every source that a metric asks for.
+    pub fn feed(&self, mut answer: impl FnMut(Source) -> Option<O>) {
+        for source in self.sources() {
+            let Some(answer) = answer(source) else { continue };
+            let answer = Arc::new(Mutex::new(answer));
+            for feed in lock(&self.0).iter().filter(|feed| feed.source == source) {
+                if let Some(queue) = feed.queue.upgrade() {
+                    lock(&queue).push_back(answer.clone());
+                }
+            }
+        }
+    }
+}
+
+impl<O> Clone for Feeds<O> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<O> Default for Feeds<O> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+/// The contents are whole between any two lines here, so a panic elsewhere does not spoil them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// A metric of what live, or another average, answers in validation.
+///
+/// Made by [`Averaged::live_metric`](super::Averaged::live_metric) and
+/// [`Averaged::average_metric`](super::Averaged::average_metric), and named after both: with
+/// `LossMetric`, `Loss (live)`.
+/// Register it for validation or for a test alone; in training it has no value.
+#[derive(Debug)]
+pub struct Beside<Me, O> {
+    metric: Me,
+    name: MetricName,
+    queue: Arc<Queue<O>>,
+}
+
+impl<Me: Clone, O> Clone for Beside<Me, O> {
+    fn clone(&self) -> Self {
+        Self { metric: self.metric.clone(), name: self.name.clone(), queue: self.queue.clone() }
+    }
+}
+
+impl<Me: Metric, O: Adaptor<Me::Input> + Send> Metric for Beside<Me, O> {
+    type Input = ();
+
+    fn name(&self) -> MetricName {
+        self.name.clone()
+    }
+
+    fn description(&self) -> Option<String> {
+        self.metric.description()
+    }
+
+    fn attributes(&self) -> MetricAttributes {
+        self.metric.attributes()
+    }
+
+    fn update(
+        &mut self,
+        _: &(),
+        metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        // Only a step of training has a learning rate.
+        if metadata.lr.is_some() {
+            return Ok(SerializedEntry::not_available(None));
+        }
+        let Some(answer) = lock(&self.queue).pop_front() else {
+            return Ok(SerializedEntry::not_available(None));
+        };
+        let input = Adaptor::<Me::Input>::adapt(&*lock(&answer));
+        self.metric.update(&input, metadata)
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        self.metric.compute()
+    }
+
+    fn clear(&mut self) {
+        self.metric.clear();
+    }
+}
+
+impl<Me: Metric + Numeric, O: Adaptor<Me::Input> + Send> Numeric for Beside<Me, O> {
+    fn value(&self) -> Option<NumericEntry> {
+        self.metric.value()
+    }
+
+    fn running_value(&self) -> Option<NumericEntry> {
+        self.metric.running_value()
+    }
+
+    fn final_value(&self) -> NumericEntry {
+        self.metric.final_value()
+    }
+}

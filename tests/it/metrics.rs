@@ -1,0 +1,182 @@
+//! Live and the averages beside each other in Burn's metrics, logs and decisions.
+
+use std::path::Path;
+
+use burn::{
+    lr_scheduler::constant::ConstantLr,
+    tensor::TensorReadError,
+    train::{
+        InferenceStep, MetricEarlyStoppingStrategy, StoppingCondition,
+        metric::{
+            Adaptor, LossInput, LossMetric, Metric, MetricMetadata, MetricName, Numeric,
+            NumericEntry, SerializedEntry,
+            store::{Aggregate, Direction, Split},
+        },
+    },
+};
+use burn_ema::{
+    AverageConfig, Rule,
+    train::{Averaged, fit},
+};
+
+use crate::common::{Net, Plan, adam, assert_close, device, points};
+
+/// The last value that Burn's file logger wrote for a metric.
+pub fn logged(directory: &Path, split: &str, name: &str) -> f64 {
+    let mut found = Vec::new();
+    let mut open = vec![directory.join(split)];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.file_stem().is_some_and(|stem| stem == name) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    let path = found.last().unwrap_or_else(|| panic!("no log of {name} in {directory:?}"));
+    let text = std::fs::read_to_string(path).unwrap();
+    let line = text.lines().rfind(|line| line.ends_with("final"));
+    let line = line.unwrap_or_else(|| panic!("no final value in {text}"));
+    line.split(',').next().unwrap().parse().unwrap()
+}
+
+/// A metric of a user's own: the smallest loss of a batch.
+#[derive(Clone, Default)]
+struct Smallest {
+    least: f64,
+}
+
+struct SmallestInput(f64);
+
+impl Adaptor<SmallestInput> for burn::train::RegressionOutput {
+    fn adapt(&self) -> SmallestInput {
+        SmallestInput(self.loss.clone().into_scalar::<f64>())
+    }
+}
+
+impl Metric for Smallest {
+    type Input = SmallestInput;
+
+    fn name(&self) -> MetricName {
+        MetricName::new("Smallest".into())
+    }
+
+    fn update(
+        &mut self,
+        item: &SmallestInput,
+        _: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        self.least = self.least.min(item.0);
+        self.compute()
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        Ok(SerializedEntry::new(self.least.to_string(), self.least.to_string()))
+    }
+
+    fn clear(&mut self) {
+        self.least = f64::MAX;
+    }
+}
+
+impl Numeric for Smallest {
+    fn value(&self) -> Option<NumericEntry> {
+        Some(NumericEntry::Value(self.least))
+    }
+
+    fn running_value(&self) -> Option<NumericEntry> {
+        self.value()
+    }
+
+    fn final_value(&self) -> NumericEntry {
+        NumericEntry::Final(self.least)
+    }
+}
+
+fn losses(net: &Net) -> Vec<f64> {
+    let valid = points(24, 2);
+    let batches = valid.iter();
+    batches.map(|batch| InferenceStep::step(net, batch.unwrap()).loss.into_scalar()).collect()
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+#[test]
+fn validation_shows_average_live_and_others_with_any_metric() {
+    for seed in 0..3 {
+        let directory = tempfile::tempdir().unwrap();
+        let plan = Plan { epochs: 3, ..Plan::new(directory.path()) };
+        let configs = [0.9, 0.5].map(|decay| AverageConfig::new(Rule::ema(decay)));
+        let model = Averaged::new(Net::new(seed, &device()), configs).unwrap();
+        let training = plan
+            .training()
+            .metrics((LossMetric::new(), Smallest { least: f64::MAX }))
+            .metric_valid_numeric(model.live_metric(LossMetric::new()))
+            .metric_valid_numeric(model.live_metric(Smallest { least: f64::MAX }))
+            .metric_valid_numeric(model.average_metric(1, LossMetric::new()).unwrap());
+        let result = fit(training, model, adam(), ConstantLr::new(0.02)).unwrap();
+        let model = &result.model;
+        let [live, first, second] =
+            [model.live().clone(), model.average(0).unwrap(), model.average(1).unwrap()]
+                .map(|net| losses(&net));
+        let logged = |name: &str| logged(directory.path(), "valid", name);
+        let least = |losses: &[f64]| losses.iter().copied().fold(f64::MAX, f64::min);
+        for (name, expected) in [
+            ("Loss", mean(&first)),
+            ("Loss_(live)", mean(&live)),
+            ("Loss_(ema(0.5))", mean(&second)),
+            ("Smallest", least(&first)),
+            ("Smallest_(live)", least(&live)),
+        ] {
+            assert_close(&[logged(name)], &[expected], 1e-6);
+        }
+        assert_ne!(mean(&live), mean(&first));
+        let train = directory.path().join("train/epoch-1");
+        assert!(train.join("Loss.log").exists());
+        assert!(!train.join("Loss_(live).log").exists(), "validation only");
+    }
+}
+
+/// A metric that nobody registered, or that is gone, costs no forward pass.
+#[test]
+fn without_a_metric_beside_nothing_else_answers() {
+    let model = Averaged::new(
+        Net::new(0, &device()),
+        [AverageConfig::new(Rule::ema(0.9))],
+    )
+    .unwrap();
+    drop(model.live_metric(LossMetric::new()));
+    let metric = model.average_metric(1, LossMetric::new()).map(|_| ());
+    assert!(metric.unwrap_err().to_string().contains("is 1, expected a number below 1"));
+}
+
+/// Early stopping goes by "Loss", which is the average's: a live loss that falls does not help.
+#[test]
+fn early_stopping_follows_the_average() {
+    let directory = tempfile::tempdir().unwrap();
+    let plan = Plan { epochs: 10, ..Plan::new(directory.path()) };
+    // An average that hardly moves cannot get better by more than rounding.
+    let frozen = AverageConfig::new(Rule::ema(1.0 - 1e-12));
+    let model = Averaged::new(Net::new(0, &device()), [frozen]).unwrap();
+    let early = MetricEarlyStoppingStrategy::new(
+        &LossMetric::new(),
+        Aggregate::Mean,
+        Direction::Lowest,
+        Split::Valid,
+        StoppingCondition::NoImprovementSince { n_epochs: 2 },
+    );
+    let live = model.live_metric(LossMetric::new());
+    let training = plan
+        .training()
+        .metrics((LossMetric::new(),))
+        .metric_valid_numeric(live)
+        .early_stopping(early);
+    fit(training, model, adam(), ConstantLr::new(0.02)).unwrap();
+    let epochs = std::fs::read_dir(directory.path().join("valid")).unwrap().count();
+    assert!(epochs < 10, "{epochs} epochs, although the average did not move");
+}
