@@ -1,6 +1,6 @@
 //! Data: the digits that ship with the crate, tables from CSV, their split, scaling and batches.
 //!
-//! The way from a file to a training is [`Table::read`] (or [`digits`]), then [`Prepared::new`],
+//! The way from a file to a training is [`Table::read`] (or [`digits()`]), then [`Prepared::new`],
 //! then a [`loader`] for each part.
 //! The way from a trained network to answers is [`read_features`], then [`Preparation::encode`],
 //! the network, and [`Preparation::decode`].
