@@ -125,4 +125,19 @@ impl Error {
     ) -> Self {
         Self::File { action, path: path.into(), source: source.into().into() }
     }
+
+    /// A cell, row or column of a table that cannot be used.
+    pub(crate) fn table(
+        path: impl Into<PathBuf>,
+        place: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        Self::Table {
+            path: path.into(),
+            place: place.into(),
+            expected: expected.into(),
+            found: found.into(),
+        }
+    }
 }

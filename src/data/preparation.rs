@@ -1,0 +1,451 @@
+//! What stands between a person's units and a network: rows to inputs, targets to what is learned,
+//! outputs to answers; reading files and running networks are not done here.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::scale::Scale;
+use super::sheet::quoted;
+use super::table::Targets;
+use crate::{Error, Result};
+
+/// Everything that inference needs besides the network; saved with it.
+///
+/// It is checked when it is made and when it is deserialised, so that what exists is usable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
+pub struct Preparation {
+    target: String,
+    features: Vec<Feature>,
+    task: Task,
+}
+
+/// An input of the network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Feature {
+    /// The name of its column.
+    pub name: String,
+    /// From the column's unit to the network's.
+    pub scale: Scale,
+}
+
+/// What the network's outputs mean.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Task {
+    /// One output a class, its logit: the softmax of the outputs gives the probabilities.
+    Classification {
+        /// The names of the classes, in the order of the outputs; two or more.
+        labels: Vec<String>,
+    },
+    /// One output, the number after `scale`.
+    Regression {
+        /// From the target's own unit to the network's.
+        scale: Scale,
+    },
+}
+
+/// What the network says about a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// A class.
+    Class {
+        /// The name of the most probable class, of equals the first.
+        label: String,
+        /// The probability of each class, in the order of the labels; from 0 to 1, in sum 1.
+        probabilities: Vec<f32>,
+    },
+    /// A number in the target's own unit.
+    Number(f64),
+}
+
+/// A preparation as it was read.
+#[derive(Deserialize)]
+struct Unchecked {
+    target: String,
+    features: Vec<Feature>,
+    task: Task,
+}
+
+impl TryFrom<Unchecked> for Preparation {
+    type Error = Error;
+
+    fn try_from(read: Unchecked) -> Result<Self> {
+        Self::new(read.target, read.features, read.task)
+    }
+}
+
+impl Preparation {
+    /// A preparation for the target column of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] names what is out of its range: no feature, a name that appears twice
+    /// among the features or among the labels, fewer than two labels, a scale whose offset is not
+    /// finite or whose divisor is not a finite number above 0.
+    pub fn new(target: String, features: Vec<Feature>, task: Task) -> Result<Self> {
+        if features.is_empty() {
+            return Err(Error::value("the number of features", "1 or more", 0));
+        }
+        check_names("feature", features.iter().map(|feature| &feature.name))?;
+        for Feature { name, scale } in &features {
+            check_scale(&format!("feature {}", quoted(name)), scale)?;
+        }
+        match &task {
+            Task::Regression { scale } => {
+                check_scale(&format!("target {}", quoted(&target)), scale)?
+            }
+            Task::Classification { labels } if labels.len() < 2 => {
+                return Err(Error::value("the number of labels", "2 or more", labels.len()));
+            }
+            Task::Classification { labels } => check_names("label", labels)?,
+        }
+        Ok(Self { target, features, task })
+    }
+
+    /// The name of the target column.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The features, in the order of the inputs.
+    pub fn features(&self) -> &[Feature] {
+        &self.features
+    }
+
+    /// The names of the features, in the order of the inputs, as
+    /// [`read_features`](super::read_features) takes them.
+    pub fn columns(&self) -> Vec<&str> {
+        self.features.iter().map(|feature| feature.name.as_str()).collect()
+    }
+
+    /// What the outputs mean.
+    pub fn task(&self) -> &Task {
+        &self.task
+    }
+
+    /// How many inputs a network for this has: one a feature.
+    pub fn inputs(&self) -> usize {
+        self.features.len()
+    }
+
+    /// How many outputs a network for this has: one a class, or one for a number.
+    pub fn outputs(&self) -> usize {
+        match &self.task {
+            Task::Classification { labels } => labels.len(),
+            Task::Regression { .. } => 1,
+        }
+    }
+
+    /// Turns rows of features, in their own units, into the inputs of a network: `rows.len()` times
+    /// [`inputs`](Self::inputs) numbers, row by row.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] for a row of another length, and for a value that is not finite or that is
+    /// beyond an `f32` once it is scaled.
+    /// Rows are counted from 0.
+    pub fn encode(&self, rows: &[Vec<f64>]) -> Result<Vec<f32>> {
+        let mut inputs = Vec::with_capacity(rows.len() * self.inputs());
+        for (index, row) in rows.iter().enumerate() {
+            if row.len() != self.inputs() {
+                let what = format!("the length of row {index}");
+                return Err(Error::value(what, self.inputs().to_string(), row.len()));
+            }
+            for (Feature { name, scale }, &value) in self.features.iter().zip(row) {
+                let what = || format!("feature {} of row {index}", quoted(name));
+                inputs.push(scaled(scale, value, what)?);
+            }
+        }
+        Ok(inputs)
+    }
+
+    /// Turns targets into what the network's outputs are compared with: for each row
+    /// [`outputs`](Self::outputs) numbers, which are 1 for its class and 0 for the others, or its
+    /// scaled number.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] for targets of the other task or with other labels, for a class that there
+    /// is no label for, and for a number that is not finite or that is beyond an `f32` once it is
+    /// scaled.
+    /// Rows are counted from 0.
+    pub fn encode_targets(&self, targets: &Targets) -> Result<Vec<Vec<f32>>> {
+        match (&self.task, targets) {
+            (Task::Classification { labels }, Targets::Classes { labels: theirs, of_row }) => {
+                if theirs != labels {
+                    let [expected, found] = [labels, theirs].map(|labels| labels.join(", "));
+                    return Err(Error::value("the labels of the targets", expected, found));
+                }
+                let one_hot = |(row, &class): (usize, &usize)| {
+                    let mut target = vec![0.0; labels.len()];
+                    *target.get_mut(class).ok_or_else(|| {
+                        let what = format!("the class of row {row}");
+                        Error::value(what, format!("below {}", labels.len()), class)
+                    })? = 1.0;
+                    Ok(target)
+                };
+                of_row.iter().enumerate().map(one_hot).collect()
+            }
+            (Task::Regression { scale }, Targets::Numbers(numbers)) => {
+                let target = |(row, &number): (usize, &f64)| {
+                    let what = || format!("target {} of row {row}", quoted(&self.target));
+                    Ok(vec![scaled(scale, number, what)?])
+                };
+                numbers.iter().enumerate().map(target).collect()
+            }
+            (Task::Classification { .. }, Targets::Numbers(_)) => {
+                Err(Error::value("the kind of targets", "classes", "numbers"))
+            }
+            (Task::Regression { .. }, Targets::Classes { .. }) => {
+                Err(Error::value("the kind of targets", "numbers", "classes"))
+            }
+        }
+    }
+
+    /// Turns the outputs of a network, [`outputs`](Self::outputs) numbers a row, into an answer for
+    /// each row.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] for a count that is no multiple of [`outputs`](Self::outputs), and for an
+    /// output that is not finite.
+    pub fn decode(&self, outputs: &[f32]) -> Result<Vec<Answer>> {
+        let width = self.outputs();
+        if !outputs.len().is_multiple_of(width) {
+            let expected = format!("a multiple of {width}");
+            return Err(Error::value("the number of outputs", expected, outputs.len()));
+        }
+        if let Some(index) = outputs.iter().position(|output| !output.is_finite()) {
+            let what = format!("output {} of row {}", index % width, index / width);
+            return Err(Error::value(what, "a finite number", outputs[index]));
+        }
+        let answer = |row: &[f32]| match &self.task {
+            Task::Classification { labels } => {
+                let probabilities = softmax(row);
+                let best = (0..width).fold(0, |best, i| if row[i] > row[best] { i } else { best });
+                Answer::Class { label: labels[best].clone(), probabilities }
+            }
+            Task::Regression { scale } => Answer::Number(scale.undo(f64::from(row[0]))),
+        };
+        Ok(outputs.chunks_exact(width).map(answer).collect())
+    }
+}
+
+/// A value after its scale, if an `f32` holds it.
+fn scaled(scale: &Scale, value: f64, what: impl FnOnce() -> String) -> Result<f32> {
+    let scaled = scale.apply(value) as f32;
+    if scaled.is_finite() {
+        return Ok(scaled);
+    }
+    let Scale { offset, divisor } = scale;
+    let expected = format!("a number near enough to {offset} for a scale of {divisor}");
+    Err(Error::value(what(), expected, value))
+}
+
+/// Probabilities in the proportions of the exponentials of these numbers.
+fn softmax(logits: &[f32]) -> Vec<f32> {
+    // The largest exponential is then 1, so that none overflows.
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exponentials = logits.iter().map(|logit| (logit - largest).exp());
+    let sum: f32 = exponentials.clone().sum();
+    exponentials.map(|exponential| exponential / sum).collect()
+}
+
+/// Refuses a name that appears twice.
+fn check_names<'a>(what: &str, names: impl IntoIterator<Item = &'a String>) -> Result<()> {
+    let mut seen = HashSet::new();
+    match names.into_iter().find(|name| !seen.insert(*name)) {
+        None => Ok(()),
+        Some(name) => {
+            let found = format!("{} twice", quoted(name));
+            Err(Error::value(format!("the name of a {what}"), "one that no other has", found))
+        }
+    }
+}
+
+/// Refuses a scale that makes a number infinite or undefined.
+fn check_scale(what: &str, Scale { offset, divisor }: &Scale) -> Result<()> {
+    if !offset.is_finite() {
+        return Err(Error::value(format!("the offset of {what}"), "a finite number", offset));
+    }
+    if !(divisor.is_finite() && *divisor > 0.0) {
+        let expected = "a finite number above 0";
+        return Err(Error::value(format!("the divisor of {what}"), expected, divisor));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn feature(name: &str, offset: f64, divisor: f64) -> Feature {
+        Feature { name: name.into(), scale: Scale { offset, divisor } }
+    }
+
+    fn classification(labels: &[&str]) -> Task {
+        Task::Classification { labels: labels.iter().map(|&label| label.into()).collect() }
+    }
+
+    fn regression(offset: f64, divisor: f64) -> Task {
+        Task::Regression { scale: Scale { offset, divisor } }
+    }
+
+    fn preparation(task: Task) -> Preparation {
+        let features = vec![feature("a", 1.0, 2.0), feature("b", 0.0, 1e-3)];
+        Preparation::new("y".into(), features, task).unwrap()
+    }
+
+    fn refusal(result: Result<impl std::fmt::Debug>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn rows_are_scaled_column_by_column() {
+        let preparation = preparation(regression(0.0, 1.0));
+        let inputs = preparation.encode(&[vec![3.0, 0.001], vec![-1.0, -0.002]]).unwrap();
+        assert_eq!(inputs, [1.0, 1.0, -1.0, -2.0]);
+        assert_eq!((preparation.inputs(), preparation.columns()), (2, vec!["a", "b"]));
+    }
+
+    #[test]
+    fn rows_that_do_not_fit_are_refused() {
+        let preparation = preparation(regression(0.0, 1.0));
+        assert_eq!(
+            refusal(preparation.encode(&[vec![1.0, 2.0], vec![1.0]])),
+            "the length of row 1 is 1, expected 2"
+        );
+        for bad in [f64::NAN, f64::INFINITY, 1e38] {
+            let error = refusal(preparation.encode(&[vec![1.0, bad]]));
+            assert!(error.starts_with("feature \"b\" of row 0 is "), "{error}");
+        }
+    }
+
+    #[test]
+    fn classes_become_one_and_zeros() {
+        let preparation = preparation(classification(&["no", "yes", "maybe"]));
+        let labels = vec!["no".into(), "yes".into(), "maybe".into()];
+        let targets = Targets::Classes { labels: labels.clone(), of_row: vec![2, 0] };
+        assert_eq!(
+            preparation.encode_targets(&targets).unwrap(),
+            [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+        );
+        let beyond = Targets::Classes { labels, of_row: vec![0, 3] };
+        assert_eq!(
+            refusal(preparation.encode_targets(&beyond)),
+            "the class of row 1 is 3, expected below 3"
+        );
+        let others = Targets::Classes { labels: vec!["no".into(), "yes".into()], of_row: vec![0] };
+        assert_eq!(
+            refusal(preparation.encode_targets(&others)),
+            "the labels of the targets is no, yes, expected no, yes, maybe"
+        );
+        assert!(preparation.encode_targets(&Targets::Numbers(vec![1.0])).is_err());
+    }
+
+    #[test]
+    fn numbers_go_to_the_network_and_back() {
+        let preparation = preparation(regression(100.0, 10.0));
+        let targets = Targets::Numbers(vec![120.0, 95.0]);
+        assert_eq!(preparation.encode_targets(&targets).unwrap(), [[2.0], [-0.5]]);
+        assert_eq!(
+            preparation.decode(&[2.0, -0.5]).unwrap(),
+            [Answer::Number(120.0), Answer::Number(95.0)]
+        );
+        let classes = Targets::Classes { labels: vec![], of_row: vec![] };
+        assert!(preparation.encode_targets(&classes).is_err());
+        assert!(preparation.encode_targets(&Targets::Numbers(vec![f64::NAN])).is_err());
+    }
+
+    #[test]
+    fn the_most_probable_class_is_the_answer() {
+        let preparation = preparation(classification(&["no", "yes"]));
+        let answers = preparation.decode(&[0.0, 3f32.ln(), 1000.0, -1000.0, 5.0, 5.0]).unwrap();
+        for (answer, (expected, first)) in
+            answers.iter().zip([("yes", 0.25), ("no", 1.0), ("no", 0.5)])
+        {
+            let Answer::Class { label, probabilities } = answer else { panic!("not a class") };
+            assert_eq!(label, expected);
+            assert!((probabilities[0] - first).abs() < 1e-6);
+            assert!((probabilities[0] + probabilities[1] - 1.0).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn outputs_that_are_no_answers_are_refused() {
+        let preparation = preparation(classification(&["no", "yes"]));
+        assert_eq!(
+            refusal(preparation.decode(&[1.0; 3])),
+            "the number of outputs is 3, expected a multiple of 2"
+        );
+        assert_eq!(
+            refusal(preparation.decode(&[1.0, 1.0, 1.0, f32::NAN])),
+            "output 1 of row 1 is NaN, expected a finite number"
+        );
+        assert!(preparation.decode(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_saved_comes_back() {
+        for task in [classification(&["a", "b"]), regression(0.1, 1.0 / 3.0)] {
+            let saved = preparation(task);
+            let text = serde_json::to_string(&saved).unwrap();
+            assert_eq!(serde_json::from_str::<Preparation>(&text).unwrap(), saved);
+        }
+    }
+
+    #[test]
+    fn what_was_spoilt_is_refused_by_name() {
+        let good = serde_json::to_string(&preparation(regression(5.0, 4.0))).unwrap();
+        let spoil = |from: &str, to: &str| {
+            assert!(good.contains(from), "{good}");
+            serde_json::from_str::<Preparation>(&good.replace(from, to)).unwrap_err().to_string()
+        };
+        let error = spoil("\"divisor\":2.0", "\"divisor\":0.0");
+        assert!(error.starts_with("the divisor of feature \"a\" is 0, expected"), "{error}");
+        let error = spoil("\"divisor\":4.0", "\"divisor\":-4.0");
+        assert!(error.starts_with("the divisor of target \"y\" is -4, expected"), "{error}");
+        let error = spoil("\"name\":\"b\"", "\"name\":\"a\"");
+        assert!(error.starts_with("the name of a feature is \"a\" twice"), "{error}");
+        assert!(spoil("\"offset\":1.0", "\"offset\":null").contains("null"));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        let new = |features, task| Preparation::new("y".into(), features, task);
+        let one = || vec![feature("a", 0.0, 1.0)];
+        assert!(new(one(), classification(&["a", "b"])).is_ok());
+        assert!(refusal(new(vec![], regression(0.0, 1.0))).contains("number of features"));
+        assert!(refusal(new(one(), classification(&["a"]))).contains("number of labels"));
+        assert!(refusal(new(one(), classification(&["a", "b", "a"]))).contains("name of a label"));
+        for bad in [f64::NAN, f64::INFINITY] {
+            assert!(refusal(new(one(), regression(bad, 1.0))).contains("offset of target \"y\""));
+            let features = vec![feature("a", 0.0, bad)];
+            let error = refusal(new(features, regression(0.0, 1.0)));
+            assert!(error.contains("divisor of feature \"a\""), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_number_survives_the_way_there_and_back(
+            offset in -1e6..1e6, divisor in 1e-3..1e6, value in -1e6..1e6
+        ) {
+            let preparation = preparation(regression(offset, divisor));
+            let there = preparation.encode_targets(&Targets::Numbers(vec![value])).unwrap();
+            let back = preparation.decode(&there[0]).unwrap();
+            let Answer::Number(back) = back[0] else { panic!("not a number") };
+            prop_assert!((back - value).abs() <= 1e-6 * (value - offset).abs() + 1e-9);
+        }
+
+        #[test]
+        fn probabilities_are_probabilities(logits in prop::collection::vec(-1e38f32..1e38, 2..9)) {
+            let probabilities = softmax(&logits);
+            prop_assert!(probabilities.iter().all(|p| (0.0..=1.0).contains(p)));
+            prop_assert!((probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+        }
+    }
+}

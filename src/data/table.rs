@@ -1,0 +1,512 @@
+//! A CSV file as features and targets of a task; splitting and scaling them is not done here.
+
+use std::path::{Path, PathBuf};
+
+use super::sheet::{Sheet, quoted};
+use crate::Result;
+
+/// The rows below which 60/20/20 leaves a part without any.
+const FEWEST_ROWS: usize = 5;
+
+/// The rows of a class below which it may have none outside the training.
+const FEWEST_OF_CLASS: usize = 3;
+
+/// The rows of a class from which on it has some in each part.
+const ENOUGH_OF_CLASS: usize = 5;
+
+/// The most different whole numbers that are taken as classes without being asked to.
+const MOST_NUMBERED_CLASSES: usize = 20;
+
+/// Whether a target holds classes or numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskKind {
+    /// Tell classes apart.
+    Classification,
+    /// Predict a number.
+    Regression,
+}
+
+/// What is to be predicted, row by row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Targets {
+    /// Classes.
+    Classes {
+        /// The names of the classes, sorted as numbers if all of them are numbers, else as text.
+        labels: Vec<String>,
+        /// For each row the index of its class in `labels`.
+        of_row: Vec<usize>,
+    },
+    /// For each row a number, in the target's own unit.
+    Numbers(Vec<f64>),
+}
+
+/// Rows of numbers to learn from, each with a target.
+#[derive(Clone, Debug)]
+pub struct Table {
+    path: PathBuf,
+    target: String,
+    columns: Vec<String>,
+    features: Vec<Vec<f64>>,
+    targets: Targets,
+    known_range: Option<f64>,
+    notes: Vec<String>,
+}
+
+impl Table {
+    /// Reads a CSV file, and takes the task from its target column.
+    ///
+    /// The file is UTF-8 text with commas between cells and a header row.
+    /// The target column is the one with the given name.
+    /// All other columns are features, and hold numbers that fit an `f32`.
+    ///
+    /// A target of texts is a classification, and so is one of whole numbers with at most 20
+    /// different values that are fewer than half of the rows; any other numbers are a regression.
+    /// A target of both texts and numbers is a classification under the same limit, and an error
+    /// above it, since it is then likely a column of numbers with a slip in it.
+    /// Numbers that are equal are the same class, named as in the first of its rows.
+    ///
+    /// # Errors
+    ///
+    /// Each names the file, the row as a text editor counts it (the header is row 1), and the
+    /// column:
+    /// - the file cannot be read, is not UTF-8, is empty, or has only a header;
+    /// - a name in the header is empty or appears twice;
+    /// - there is no target column of that name, or no column beside it;
+    /// - a row has more or fewer cells than the header;
+    /// - a cell is empty, or holds a text or a number beyond `f32` where a number belongs;
+    ///   `NaN` and infinity are refused in the target even among texts;
+    /// - there are fewer than 5 rows, since 60/20/20 would leave a part without any;
+    /// - a class has fewer than 3 rows, since all of them could land in the training;
+    /// - the target is the same in every row.
+    pub fn read(path: impl AsRef<Path>, target: &str) -> Result<Self> {
+        Self::from_sheet(path.as_ref(), &Sheet::read(path.as_ref())?, target, None)
+    }
+
+    /// Reads a CSV file for the given task, whatever its target column looks like.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Table::read`]; for a regression also a text in the target.
+    pub fn read_as(path: impl AsRef<Path>, target: &str, kind: TaskKind) -> Result<Self> {
+        Self::from_sheet(path.as_ref(), &Sheet::read(path.as_ref())?, target, Some(kind))
+    }
+
+    /// Reads the content of a CSV file; the path is only for errors.
+    pub(super) fn parse(
+        path: &Path,
+        bytes: &[u8],
+        target: &str,
+        kind: Option<TaskKind>,
+    ) -> Result<Self> {
+        Self::from_sheet(path, &Sheet::parse(path, bytes)?, target, kind)
+    }
+
+    /// Gives a sheet its meaning.
+    fn from_sheet(
+        path: &Path,
+        sheet: &Sheet,
+        target: &str,
+        kind: Option<TaskKind>,
+    ) -> Result<Self> {
+        let target_index = sheet.column(target)?;
+        let indices: Vec<_> = (0..sheet.header().len()).filter(|&i| i != target_index).collect();
+        if indices.is_empty() {
+            let found = format!("only the target {}", quoted(target));
+            return Err(sheet.error("the header", "at least one column of features", found));
+        }
+        if sheet.len() < FEWEST_ROWS {
+            return Err(sheet.error(
+                "the rows of data",
+                format!("at least {FEWEST_ROWS}, so that 60/20/20 gives each part one"),
+                sheet.len().to_string(),
+            ));
+        }
+
+        let columns: Vec<_> = indices.iter().map(|&i| sheet.header()[i].clone()).collect();
+        let features = sheet.numbers(&indices)?;
+        let mut notes = constant_columns(&columns, &features);
+        let targets = read_targets(sheet, target_index, kind, &mut notes)?;
+        Ok(Self {
+            path: path.into(),
+            target: target.into(),
+            columns,
+            features,
+            targets,
+            known_range: None,
+            notes,
+        })
+    }
+
+    /// The table with features that are known to lie from 0 to `largest`.
+    ///
+    /// They are divided by it instead of being standardised, so it matters no more whether one is
+    /// constant.
+    pub(super) fn with_known_range(self, largest: f64) -> Self {
+        Self { known_range: Some(largest), notes: Vec::new(), ..self }
+    }
+
+    /// The largest value of the features, where it is known; the smallest is then 0.
+    pub(super) fn known_range(&self) -> Option<f64> {
+        self.known_range
+    }
+
+    /// The file that the table was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The name of the target column.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The names of the features, in the order of the file.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// The features, `[row][column]`, in the units of the file.
+    pub fn features(&self) -> &[Vec<f64>] {
+        &self.features
+    }
+
+    /// The targets of the rows.
+    pub fn targets(&self) -> &Targets {
+        &self.targets
+    }
+
+    /// What a person should know about the table although it is no error, one sentence each: a
+    /// feature that is constant, whole numbers that were taken as classes, a class of so few rows
+    /// (below 5) that a part may lack it.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+/// Reads the columns with these names from a CSV file, `[row][column]` in the order of the names.
+///
+/// Other columns may hold anything, so the target column may be there or not.
+///
+/// # Errors
+///
+/// Those of [`Table::read`] that concern the file, its header, its rows and these columns.
+/// One row is enough.
+pub fn read_features(path: impl AsRef<Path>, columns: &[impl AsRef<str>]) -> Result<Vec<Vec<f64>>> {
+    let sheet = Sheet::read(path.as_ref())?;
+    let indices: Result<Vec<_>> = columns.iter().map(|name| sheet.column(name.as_ref())).collect();
+    sheet.numbers(&indices?)
+}
+
+/// A note for each column that is the same in every row.
+fn constant_columns(columns: &[String], features: &[Vec<f64>]) -> Vec<String> {
+    let constant = |column: usize| features.iter().all(|row| row[column] == features[0][column]);
+    let note = |(column, name): (usize, &String)| {
+        constant(column).then(|| {
+            let (name, value) = (quoted(name), features[0][column]);
+            format!("column {name} is {value} in every row, so nothing can be learned from it")
+        })
+    };
+    columns.iter().enumerate().filter_map(note).collect()
+}
+
+/// Reads the target column for a task, which is guessed where none is given.
+fn read_targets(
+    sheet: &Sheet,
+    column: usize,
+    kind: Option<TaskKind>,
+    notes: &mut Vec<String>,
+) -> Result<Targets> {
+    let rows = 0..sheet.len();
+    let cells = rows.clone().map(|row| sheet.text(row, column)).collect::<Result<Vec<_>>>()?;
+    // A text is fine where classes are meant, but what reads as a number and is none, such as NaN,
+    // is a slip anywhere.
+    let numbers = rows
+        .map(|row| match cells[row].parse::<f64>() {
+            Ok(_) => sheet.number(row, column).map(Some),
+            Err(_) => Ok(None),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let groups = equal_rows(&cells, &numbers);
+
+    let name = quoted(&sheet.header()[column]);
+    let place = || format!("column {name}");
+    if let [_] = groups[..] {
+        let found = format!("{} in every row", quoted(cells[0]));
+        return Err(sheet.error(place(), "at least two different values", found));
+    }
+    match kind.unwrap_or_else(|| guess(&numbers, groups.len())) {
+        TaskKind::Regression => {
+            let number = |row| sheet.number(row, column);
+            Ok(Targets::Numbers((0..sheet.len()).map(number).collect::<Result<_>>()?))
+        }
+        TaskKind::Classification => {
+            if kind.is_none() && numbers.iter().all(Option::is_some) {
+                let count = groups.len();
+                notes.push(format!(
+                    "column {name} holds {count} different whole numbers, \
+                     which are taken as classes"
+                ));
+            }
+            let mut labels = Vec::new();
+            let mut of_row = vec![0; cells.len()];
+            for rows in groups {
+                let (count, label) = (rows.len(), cells[rows[0]]);
+                if count < FEWEST_OF_CLASS {
+                    let (label, row) = (quoted(label), sheet.row_number(rows[0]));
+                    let expected = format!(
+                        "at least {FEWEST_OF_CLASS} rows of each class, \
+                         so that one is trained and one is held out"
+                    );
+                    let found = format!("{count} of {label} (the first is row {row})");
+                    return Err(sheet.error(place(), expected, found));
+                }
+                if count < ENOUGH_OF_CLASS {
+                    notes.push(format!(
+                        "class {} has {count} rows, so the validation or the test may lack it",
+                        quoted(label)
+                    ));
+                }
+                rows.into_iter().for_each(|row| of_row[row] = labels.len());
+                labels.push(label.into());
+            }
+            Ok(Targets::Classes { labels, of_row })
+        }
+    }
+}
+
+/// The rows of each different value, by rising values: as numbers if all are numbers, else as text.
+fn equal_rows(cells: &[&str], numbers: &[Option<f64>]) -> Vec<Vec<usize>> {
+    let numbers: Option<Vec<f64>> = numbers.iter().copied().collect();
+    let order = |a: &usize, b: &usize| match &numbers {
+        Some(numbers) => numbers[*a].total_cmp(&numbers[*b]),
+        None => cells[*a].cmp(cells[*b]),
+    };
+    let mut rows: Vec<usize> = (0..cells.len()).collect();
+    // A stable sort, so that the rows of a value keep the order of the file.
+    rows.sort_by(order);
+    rows.chunk_by(|a, b| order(a, b).is_eq()).map(<[usize]>::to_vec).collect()
+}
+
+/// The task that a target suggests: its cells as far as they are numbers, and how many different
+/// values it has.
+fn guess(numbers: &[Option<f64>], distinct: usize) -> TaskKind {
+    let few = distinct <= MOST_NUMBERED_CLASSES && distinct * 2 < numbers.len();
+    let texts = numbers.iter().filter(|number| number.is_none()).count();
+    let whole = numbers.iter().flatten().all(|number| number.fract() == 0.0);
+    let classes = match texts {
+        0 => whole && few,
+        _ => texts == numbers.len() || few,
+    };
+    if classes { TaskKind::Classification } else { TaskKind::Regression }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Error;
+
+    fn parse(text: &str, kind: Option<TaskKind>) -> Result<Table> {
+        Table::parse(Path::new("t.csv"), text.as_bytes(), "y", kind)
+    }
+
+    /// A table with one feature, 1, 2, 3 and so on, and these targets.
+    fn with_targets(targets: &[&str], kind: Option<TaskKind>) -> Result<Table> {
+        let rows = targets.iter().enumerate().map(|(i, target)| format!("{i},{target}\n"));
+        parse(&format!("x,y\n{}", rows.collect::<String>()), kind)
+    }
+
+    fn refusal(result: Result<impl std::fmt::Debug>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    fn classes(table: &Table) -> (String, Vec<usize>) {
+        match table.targets() {
+            Targets::Classes { labels, of_row } => (labels.join(" "), of_row.clone()),
+            Targets::Numbers(_) => panic!("a regression"),
+        }
+    }
+
+    fn is_regression(table: &Table) -> bool {
+        matches!(table.targets(), Targets::Numbers(_))
+    }
+
+    #[test]
+    fn the_target_may_stand_anywhere() {
+        let table = parse("a,y,b\n1,0.5,2\n3,1.5,4\n5,2.5,6\n7,3.5,8\n9,4.5,1\n", None).unwrap();
+        assert_eq!(table.columns(), ["a", "b"]);
+        assert_eq!(table.target(), "y");
+        assert_eq!(table.features()[..2], [[1.0, 2.0], [3.0, 4.0]]);
+        assert_eq!(table.targets(), &Targets::Numbers(vec![0.5, 1.5, 2.5, 3.5, 4.5]));
+        assert!(table.notes().is_empty());
+    }
+
+    #[test]
+    fn texts_are_classes_in_the_order_of_texts() {
+        let table = with_targets(&["b", "a", "b", "a", "b", "a"], None).unwrap();
+        assert_eq!(classes(&table), ("a b".into(), vec![1, 0, 1, 0, 1, 0]));
+    }
+
+    #[test]
+    fn few_whole_numbers_are_classes_in_the_order_of_numbers() {
+        let table = with_targets(&["10", "9", "9.0", "10", "9", "10"], None).unwrap();
+        assert_eq!(classes(&table), ("9 10".into(), vec![1, 0, 0, 1, 0, 1]));
+        assert_eq!(
+            table.notes()[0],
+            "column \"y\" holds 2 different whole numbers, which are taken as classes"
+        );
+        let signs = with_targets(&["-0", "0", "0", "1", "1", "1"], None).unwrap();
+        assert_eq!(classes(&signs), ("-0 1".into(), vec![0, 0, 0, 1, 1, 1]));
+    }
+
+    #[test]
+    fn many_or_broken_numbers_are_a_regression() {
+        // Half of the rows differ.
+        assert!(is_regression(&with_targets(&["1", "1", "2", "2", "3", "3"], None).unwrap()));
+        assert!(is_regression(&with_targets(&["1.5", "1.5", "1.5", "2", "2", "2"], None).unwrap()));
+        let numbers = |distinct: usize| -> Table {
+            let cells: Vec<_> = (0..3 * distinct).map(|i| (i % distinct).to_string()).collect();
+            with_targets(&cells.iter().map(String::as_str).collect::<Vec<_>>(), None).unwrap()
+        };
+        assert!(!is_regression(&numbers(20)));
+        assert!(is_regression(&numbers(21)));
+    }
+
+    #[test]
+    fn a_given_task_is_taken() {
+        let cells = ["1", "1", "1", "2", "2", "2"];
+        assert!(is_regression(&with_targets(&cells, Some(TaskKind::Regression)).unwrap()));
+        let cells = ["1.5", "1.5", "1.5", "0.5", "0.5", "0.5"];
+        let table = with_targets(&cells, Some(TaskKind::Classification)).unwrap();
+        assert_eq!(classes(&table), ("0.5 1.5".into(), vec![1, 1, 1, 0, 0, 0]));
+        assert!(table.notes().iter().all(|note| !note.contains("taken as classes")));
+        let cells = ["a", "a", "a", "b", "b", "b"];
+        assert_eq!(
+            refusal(with_targets(&cells, Some(TaskKind::Regression))),
+            "t.csv: row 2, column \"y\": \
+             expected a number between -3.4e38 and 3.4e38, found \"a\""
+        );
+    }
+
+    #[test]
+    fn a_text_among_numbers_is_a_class_or_a_slip() {
+        let table = with_targets(&["1", "A", "1", "A", "A", "1"], None).unwrap();
+        assert_eq!(classes(&table).0, "1 A");
+        assert_eq!(
+            refusal(with_targets(&["1", "2", "3", "four", "5", "6"], None)),
+            "t.csv: row 5, column \"y\": \
+             expected a number between -3.4e38 and 3.4e38, found \"four\""
+        );
+        for kind in [None, Some(TaskKind::Classification)] {
+            let error = refusal(with_targets(&["a", "a", "a", "b", "b", "b", "nan"], kind));
+            assert!(error.contains("row 8, column \"y\"") && error.contains("\"nan\""), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_learned_is_refused() {
+        assert_eq!(
+            refusal(parse("a,b\n1,2\n", None)),
+            "t.csv: the header: expected a column \"y\", found the columns \"a\", \"b\""
+        );
+        assert_eq!(
+            refusal(parse("y\n1\n2\n3\n4\n5\n", None)),
+            "t.csv: the header: expected at least one column of features, \
+             found only the target \"y\""
+        );
+        assert_eq!(
+            refusal(with_targets(&["1", "2", "3", "4"], None)),
+            "t.csv: the rows of data: expected at least 5, so that 60/20/20 gives each part one, \
+             found 4"
+        );
+        assert!(with_targets(&["1", "2", "3", "4", "5"], None).is_ok());
+        for kind in [None, Some(TaskKind::Classification), Some(TaskKind::Regression)] {
+            assert_eq!(
+                refusal(with_targets(&["2.5"; 6], kind)),
+                "t.csv: column \"y\": expected at least two different values, \
+                 found \"2.5\" in every row"
+            );
+        }
+        assert_eq!(
+            refusal(with_targets(&["a", "a", "a", "b", "b"], None)),
+            "t.csv: column \"y\": expected at least 3 rows of each class, so that one is trained \
+             and one is held out, found 2 of \"b\" (the first is row 5)"
+        );
+        assert_eq!(
+            refusal(with_targets(&["a", "a", "", "b", "b"], None)),
+            "t.csv: row 4, column \"y\": expected a value, found an empty cell"
+        );
+        assert_eq!(
+            refusal(parse("x,y\n1,a\n2,a\n\nred,a\n3,b\n4,b\n5,b\n", None)),
+            "t.csv: row 5, column \"x\": \
+             expected a number between -3.4e38 and 3.4e38, found \"red\""
+        );
+    }
+
+    #[test]
+    fn what_a_person_should_know_is_noted() {
+        let table = parse("c,x,y\n3,1,a\n3,2,a\n3,3,a\n3,4,b\n3,5,b\n3,6,b\n", None).unwrap();
+        assert_eq!(
+            table.notes(),
+            [
+                "column \"c\" is 3 in every row, so nothing can be learned from it",
+                "class \"a\" has 3 rows, so the validation or the test may lack it",
+                "class \"b\" has 3 rows, so the validation or the test may lack it",
+            ]
+        );
+        assert_eq!(table.columns(), ["c", "x"]);
+    }
+
+    #[test]
+    fn features_are_read_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new.csv");
+        std::fs::write(&path, "b,id,a\n2,first,1\n4,,3\n").unwrap();
+        assert_eq!(read_features(&path, &["a", "b"]).unwrap(), [[1.0, 2.0], [3.0, 4.0]]);
+        let error = refusal(read_features(&path, &["a", "c"]));
+        assert!(error.contains("new.csv") && error.contains("\"c\""), "{error}");
+        let error = refusal(read_features(&path, &["id"]));
+        assert!(error.contains("row 2, column \"id\""), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_read_as_its_content_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.csv");
+        std::fs::write(&path, "x,y\n1,1\n2,1\n3,1\n4,2\n5,2\n6,2\n").unwrap();
+        let table = Table::read(&path, "y").unwrap();
+        assert_eq!((table.path(), classes(&table).0.as_str()), (path.as_path(), "1 2"));
+        assert!(is_regression(&Table::read_as(&path, "y", TaskKind::Regression).unwrap()));
+        assert!(matches!(Table::read(directory.path(), "y"), Err(Error::File { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn classes_name_their_rows(
+            cells in prop::collection::vec(
+                prop::sample::select(vec!["b", "a", "7", "10", "-3"]), 1..60
+            )
+        ) {
+            if let Ok(table) = with_targets(&cells, Some(TaskKind::Classification)) {
+                let Targets::Classes { labels, of_row } = table.targets() else { panic!() };
+                for (cell, &class) in cells.iter().zip(of_row) {
+                    prop_assert_eq!(cell, &labels[class]);
+                }
+                let numbers: Result<Vec<f64>, _> = labels.iter().map(|l| l.parse()).collect();
+                prop_assert!(numbers.map_or(labels.is_sorted(), |numbers| numbers.is_sorted()));
+            } else {
+                let count = |cell| cells.iter().filter(|&other| other == cell).count();
+                let rare = cells.iter().any(|cell| count(cell) < 3);
+                prop_assert!(cells.len() < 5 || rare || count(&cells[0]) == cells.len());
+            }
+        }
+
+        #[test]
+        fn no_content_panics(text in "(x,y\n)?[0-9a.,\n]{0,80}") {
+            for kind in [None, Some(TaskKind::Classification), Some(TaskKind::Regression)] {
+                let _ = parse(&text, kind);
+            }
+        }
+    }
+}
