@@ -5,6 +5,9 @@ pub mod data;
 mod error;
 pub mod model;
 #[cfg(feature = "train")]
+pub mod report;
+pub mod run;
+#[cfg(feature = "train")]
 pub mod train;
 
 pub use average::{Average, AverageConfig, Rule};

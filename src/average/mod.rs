@@ -8,8 +8,9 @@ mod rule;
 mod state;
 mod walk;
 
+pub(crate) use record::Opened;
 #[cfg(feature = "train")]
-pub(crate) use record::{Opened, Saved, Words};
+pub(crate) use record::{Saved, Words};
 pub use rule::Rule;
 pub use state::{Average, AverageConfig};
 #[cfg(feature = "train")]

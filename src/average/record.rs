@@ -10,11 +10,14 @@ use std::collections::BTreeMap;
 use burn::{
     module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     store::ModuleRecord,
-    tensor::{Bytes, DType, Device, Int, Shape, Tensor, TensorData},
+    tensor::{DType, Device, Int, Tensor, TensorData},
 };
 use burn_pack::Reader;
 
-use super::{rule::Rule, walk};
+use super::{
+    rule::Rule,
+    walk::{self, Entry},
+};
 use crate::{Error, Result};
 
 /// The version that the words of this crate begin with.
@@ -48,6 +51,11 @@ impl<M: Module> Saved<M> {
         self
     }
 
+    /// The modules, in the order in which they were added.
+    pub fn into_modules(self) -> impl Iterator<Item = M> {
+        self.modules.into_iter().map(|(_, module)| module)
+    }
+
     fn map_modules(self, mut map: impl FnMut(M) -> M) -> Self {
         let modules = self.modules.into_iter().map(|(name, module)| (name, map(module)));
         Self { modules: modules.collect(), words: self.words }
@@ -75,6 +83,7 @@ impl<M: Module> Module for Saved<M> {
             mapper.exit_module(&name, "Saved");
             (name, module)
         });
+        // The words are read when a record is opened; they are not applied.
         Self { modules: modules.collect(), words: self.words }
     }
 
@@ -105,9 +114,7 @@ impl<M: Module> Module for Saved<M> {
 
 /// A record opened: all of it in memory, its entries known before any is applied.
 pub(crate) struct Opened {
-    bytes: Bytes,
-    entries: BTreeMap<String, (DType, Shape)>,
-    words: BTreeMap<String, Vec<i32>>,
+    entries: BTreeMap<String, Entry>,
 }
 
 impl Opened {
@@ -116,19 +123,14 @@ impl Opened {
     /// A record from a file is read by Burn at first use and by its path; here it is read now, so
     /// that nothing that happens to the file later can reach the module.
     pub fn read(record: ModuleRecord) -> Result<Self> {
-        let bytes = record.into_bytes()?.shared();
         let broken = |error: burn_pack::Error| Error::Record(error.into());
-        let mut entries = BTreeMap::new();
-        let mut words = BTreeMap::new();
-        for tensor in Reader::from_bytes(bytes.clone()).map_err(broken)?.into_tensors().map_err(broken)? {
-            if tensor.dtype == DType::I32 && tensor.shape.num_dims() == 1 {
-                let bytes = tensor.to_bytes().map_err(broken)?;
-                let values = bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-                words.insert(tensor.name.clone(), values.collect());
-            }
-            entries.insert(tensor.name, (tensor.dtype, tensor.shape));
-        }
-        Ok(Self { bytes, entries, words })
+        let tensors = Reader::from_bytes(record.into_bytes()?).and_then(Reader::into_tensors);
+        let entries = tensors.map_err(broken)?.into_iter().map(|tensor| {
+            let (path, dtype, shape, id, bytes) = tensor.into_parts().map_err(broken)?;
+            let id = id.map_or_else(ParamId::new, ParamId::from);
+            Ok((path, Entry { id, data: TensorData::from_bytes(bytes, shape, dtype) }))
+        });
+        Ok(Self { entries: entries.collect::<Result<_>>()? })
     }
 
     /// The names of the entries.
@@ -137,48 +139,49 @@ impl Opened {
     }
 
     /// The words of this name.
-    pub fn words(&self, name: &str) -> Result<WordReader<'_>> {
-        let missing = || Error::parameter(name, "a list of i32 words", "nothing of this name");
-        let (&version, rest) =
-            self.words.get(name).ok_or_else(missing)?.split_first().ok_or_else(missing)?;
-        if version != VERSION {
+    pub fn words(&self, name: &str) -> Result<WordReader> {
+        const EXPECTED: &str = "a list of i32 words";
+        let Some(Entry { data, .. }) = self.entries.get(name) else {
+            return Err(Error::parameter(name, EXPECTED, "nothing of this name"));
+        };
+        let words = match (data.dtype(), data.as_slice::<i32>()) {
+            (DType::I32, Ok(words)) if !words.is_empty() => words.to_vec(),
+            (dtype, _) => {
+                return Err(Error::parameter(name, EXPECTED, walk::describe(dtype, data.shape())));
+            }
+        };
+        if words[0] != VERSION {
             let expected = format!("version {VERSION} of the saved form");
-            return Err(Error::parameter(name, expected, format!("version {version}")));
+            return Err(Error::parameter(name, expected, format!("version {}", words[0])));
         }
-        Ok(WordReader { name: name.to_owned(), rest })
+        Ok(WordReader { name: name.to_owned(), words, next: 1 })
     }
 
-    /// Applies the record to modules whose every parameter it must hold, in shape and dtype.
+    /// Applies the record to a module whose every parameter it must hold, in shape and dtype.
     ///
     /// `known` says which other entries may be there.
     ///
     /// # Errors
     ///
     /// The first entry, by path, that is missing, unknown, or of another shape or dtype.
-    pub fn apply<M: Module>(self, saved: Saved<M>, known: impl Fn(&str) -> bool) -> Result<Vec<M>> {
-        let expected = walk::recorded_layout(&saved);
-        for (path, (dtype, shape)) in &expected {
+    pub fn apply<M: Module>(mut self, module: M, known: impl Fn(&str) -> bool) -> Result<M> {
+        let layout = walk::recorded_layout(&module);
+        for (path, (dtype, shape)) in &layout {
             let expected = walk::describe(*dtype, shape);
-            match self.entries.get(path) {
-                None => return Err(Error::parameter(path, expected, "nothing in the record")),
-                Some((dtype, shape)) => {
-                    let found = walk::describe(*dtype, shape);
-                    if found != expected {
-                        return Err(Error::parameter(path, expected, found));
-                    }
-                }
+            let found = match self.entries.get(path) {
+                None => "nothing in the record".to_owned(),
+                Some(Entry { data, .. }) => walk::describe(data.dtype(), data.shape()),
+            };
+            if found != expected {
+                return Err(Error::parameter(path, expected, found));
             }
         }
-        if let Some((path, (dtype, shape))) =
-            self.entries.iter().find(|(path, _)| !expected.contains_key(*path) && !known(path))
-        {
-            let found = format!("{} in the record", walk::describe(*dtype, shape));
+        let mut others = self.entries.iter().filter(|(path, _)| !layout.contains_key(*path));
+        if let Some((path, Entry { data, .. })) = others.find(|(path, _)| !known(path)) {
+            let found = walk::describe(data.dtype(), data.shape()) + " in the record";
             return Err(Error::parameter(path, "no entry of this path", found));
         }
-        // The words are read already; what else is unused was allowed above.
-        let record = ModuleRecord::from_bytes(self.bytes)?.allow_unused(true);
-        let saved = saved.try_load_record(record)?;
-        Ok(saved.modules.into_iter().map(|(_, module)| module).collect())
+        Ok(walk::load(module, |path| self.entries.remove(path)))
     }
 }
 
@@ -213,17 +216,19 @@ impl Words {
 const CONSTANT: u64 = 1;
 
 /// Words on their way back to numbers.
-pub(crate) struct WordReader<'a> {
+pub(crate) struct WordReader {
     name: String,
-    rest: &'a [i32],
+    words: Vec<i32>,
+    next: usize,
 }
 
-impl WordReader<'_> {
+impl WordReader {
     pub fn u64(&mut self) -> Result<u64> {
-        let (&[low, high], rest) = self.rest.split_first_chunk().ok_or_else(|| {
-            Error::parameter(&self.name, "two more words", format!("{} left", self.rest.len()))
+        let &[low, high] = self.words[self.next..].first_chunk().ok_or_else(|| {
+            let expected = format!("at least {} words", self.next + 2);
+            Error::parameter(&self.name, expected, self.words.len())
         })?;
-        self.rest = rest;
+        self.next += 2;
         Ok(u64::from(low as u32) | u64::from(high as u32) << 32)
     }
 
@@ -245,10 +250,10 @@ impl WordReader<'_> {
 
     /// Checks that no word is left.
     pub fn end(self) -> Result<()> {
-        if self.rest.is_empty() {
+        if self.next == self.words.len() {
             return Ok(());
         }
-        Err(Error::parameter(self.name, "no more words", format!("{} left", self.rest.len())))
+        Err(Error::parameter(self.name, format!("{} words", self.next), self.words.len()))
     }
 
     pub fn refuse(&self, expected: &str, found: impl ToString) -> Error {

@@ -1,5 +1,7 @@
 //! An average of a module: its weights, its last step and its mass.
 
+use std::collections::HashMap;
+
 use burn::{
     config::Config,
     module::{Module, ParamId},
@@ -154,7 +156,7 @@ impl<M: Module> Average<M> {
         let live = live.valid();
         let mut paired = Vec::new();
         let tensors = Live::walk(&live, &self.parameters, &mut paired)?;
-        let mut parameters: std::collections::HashMap<_, _> = self
+        let mut parameters: HashMap<_, _> = self
             .parameters
             .iter()
             .zip(tensors.tensors())
@@ -208,8 +210,8 @@ impl<M: Module> Average<M> {
         let opened = Opened::read(record)?;
         let start = self.saved_start(&opened, "state")?;
         let saved = Saved::new().with_module("weights", self.module());
-        let mut modules = opened.apply(saved, |name| name == "state")?;
-        let weights = modules.pop().expect("the one module that was saved");
+        let mut modules = opened.apply(saved, |name| name == "state")?.into_modules();
+        let weights = modules.next().expect("the one module that was saved");
         self.restored(&weights, start)
     }
 
@@ -252,7 +254,7 @@ impl<M: Module> Average<M> {
         self.hollow.devices().into_iter().next().unwrap_or_default()
     }
 
-    fn by_path(&self) -> std::collections::HashMap<&str, &Parameter> {
+    fn by_path(&self) -> HashMap<&str, &Parameter> {
         self.parameters.iter().map(|parameter| (parameter.path.as_str(), parameter)).collect()
     }
 }

@@ -6,11 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use burn::{
-    backend::DispatchTensor,
+    backend::{DispatchTensor, TensorMetadata},
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
-    tensor::{Bool, DType, Int, Shape, Tensor, kind::Basic},
+    tensor::{Bool, DType, Int, Shape, Tensor, TensorData, kind::Basic},
 };
-use burn::backend::TensorMetadata;
 
 use crate::{Error, Result};
 
@@ -63,6 +62,21 @@ pub(super) fn fill<M: Module>(
     tensor_of: impl FnMut(&str) -> Option<(ParamId, DispatchTensor)>,
 ) -> M {
     module.map(&mut Fill { path: Vec::new(), tensor_of })
+}
+
+/// A tensor of a record.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub id: ParamId,
+    pub data: TensorData,
+}
+
+/// Loads each entry that `entry_of` gives for a path into the parameter there.
+///
+/// Burn's own load compares a record with the shape in memory, and so refuses a weight in the
+/// column layout, whose saved form is transposed; see [`recorded_layout`] for the right one.
+pub(super) fn load<M: Module>(module: M, entry_of: impl FnMut(&str) -> Option<Entry>) -> M {
+    module.map(&mut Load { path: Vec::new(), entry_of })
 }
 
 /// The module with each of its tensors replaced by one of a single element.
@@ -270,6 +284,47 @@ impl<F: FnMut(&str) -> Option<(ParamId, DispatchTensor)>> ModuleMapper for Fill<
         let Some((id, tensor)) = self.next() else { return param };
         let (_, _, mapper) = param.consume();
         Param::from_mapped_value(id, Tensor::from_dispatch(tensor), mapper)
+    }
+}
+
+struct Load<F> {
+    path: Vec<String>,
+    entry_of: F,
+}
+
+impl<F: FnMut(&str) -> Option<Entry>> Load<F> {
+    fn load<const D: usize, K: Basic>(&mut self, param: Param<Tensor<D, K>>) -> Param<Tensor<D, K>>
+    where
+        Tensor<D, K>: burn::module::Parameter,
+    {
+        let Some(Entry { id, data }) = (self.entry_of)(&self.path.join(".")) else { return param };
+        let (device, dtype) = (param.lazy_device(), data.dtype());
+        param.transform_for_load(Tensor::from_data(data, (&device, dtype)), id)
+    }
+}
+
+impl<F: FnMut(&str) -> Option<Entry>> ModuleMapper for Load<F> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        self.load(param)
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        self.load(param)
+    }
+
+    fn map_bool<const D: usize>(
+        &mut self,
+        param: Param<Tensor<D, Bool>>,
+    ) -> Param<Tensor<D, Bool>> {
+        self.load(param)
     }
 }
 

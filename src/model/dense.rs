@@ -3,7 +3,7 @@
 use burn::{
     module::{Content, DisplaySettings, Module, ModuleDisplay, Param},
     nn::Initializer,
-    tensor::{Device, Tensor, activation},
+    tensor::{DType, Device, Tensor, activation},
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,8 @@ impl Activation {
     /// Applies it to `z`, `[batch, outputs]`.
     pub(crate) fn apply(self, z: Tensor<2>) -> Tensor<2> {
         match self {
+            // Some backends compute Burn's sigmoid in single precision whatever the dtype.
+            Self::Sigmoid if z.dtype() == DType::F64 => (z.neg().exp() + 1.0).recip(),
             Self::Sigmoid => activation::sigmoid(z),
             Self::Tanh => z.tanh(),
             Self::Relu => activation::relu(z),

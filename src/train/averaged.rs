@@ -311,12 +311,14 @@ impl<M: LearnerModel> Averaged<M> {
             };
             starts.push(start);
         }
-        let dropped = |path: &str| {
-            let name = average_name(path);
-            name.is_some_and(|name| !averages.iter().any(|average| average.name() == name))
+        let known = |path: &str| match average_name(path) {
+            None => path == STEP,
+            Some(name) => {
+                let dropped = !averages.iter().any(|average| average.name() == name);
+                dropped || path == entry(&name) + STATE
+            }
         };
-        let known = |path: &str| path == STEP || path.ends_with(STATE) || dropped(path);
-        let mut modules = opened.apply(bundle, known)?.into_iter();
+        let mut modules = opened.apply(bundle, known)?.into_modules();
         let live = modules.next().expect("live was saved first");
         let averages = averages
             .iter()

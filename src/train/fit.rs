@@ -1,10 +1,9 @@
 //! A training whose every error is an `Err`.
 
 use burn::{
+    module::Module,
     optim::{ModuleOptimizer, lr_scheduler::module_lr_scheduler::ModuleLrScheduler},
-    train::{
-        InferenceStep, Learner, LearnerModel, LearningResult, SupervisedTraining,
-    },
+    train::{InferenceStep, Learner, LearnerModel, LearningResult, SupervisedTraining},
 };
 
 use super::Averaged;
@@ -12,9 +11,9 @@ use crate::{Error, Result};
 
 /// Launches the training with this model and returns its result.
 ///
-/// It is `training.launch(Learner::new(model, optimizer, lr))` with the errors at hand: the
-/// first error of an update stops the training and is returned, and so is the error that Burn
-/// leaves in [`LearningResult::error`].
+/// It is `training.launch(Learner::new(model.train(), optimizer, lr))` with the errors at hand:
+/// the first error of an update stops the training and is returned, and so is the error that
+/// Burn leaves in [`LearningResult::error`].
 ///
 /// # Errors
 ///
@@ -28,7 +27,7 @@ pub fn fit<M: LearnerModel>(
 where
     <M as InferenceStep>::Input: Clone,
 {
-    let model = model.with_interrupter(training.interrupter());
+    let model = model.train().with_interrupter(training.interrupter());
     let result = training.launch(Learner::new(model, optimizer, lr));
     if let Some(error) = result.model.error() {
         return Err(error);

@@ -79,7 +79,7 @@ pub fn floats<M: Module>(module: &M) -> Vec<(String, ParamId, Vec<f64>)> {
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let data = param.base().into_data().convert::<f64>();
-            self.1.push((self.0.join("."), param.id, data.into_vec().unwrap()));
+            self.1.push((self.0.join("."), param.id, data.try_into_vec().unwrap()));
         }
     }
     let mut read = Read::default();
@@ -265,7 +265,7 @@ mod training {
         where
             M: LearnerModel + TrainStep<Input = Points> + InferenceStep<Input = Points>,
         {
-            let result = self.training().launch(Learner::new(model, adam(), ConstantLr::new(0.02)));
+            let result = self.training().launch(Learner::new(model.train(), adam(), ConstantLr::new(0.02)));
             assert!(result.error.is_none(), "{:?}", result.error);
             result
         }

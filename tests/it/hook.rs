@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+#[cfg(feature = "wgpu")]
+use burn::train::Learner;
 use burn::{
     lr_scheduler::constant::ConstantLr,
     module::{Module, ModuleVisitor, Param},
@@ -11,8 +13,8 @@ use burn::{
     },
     tensor::{Device, Tensor},
     train::{
-        EvaluatorBuilder, InferenceStep, Interrupter, Learner, MultiDeviceOptim,
-        RegressionOutput, TrainOutput, TrainStep, metric::LossMetric,
+        EvaluatorBuilder, InferenceStep, Interrupter, MultiDeviceOptim, RegressionOutput,
+        TrainOutput, TrainStep, metric::LossMetric,
     },
 };
 use burn_ema::{
@@ -261,7 +263,8 @@ fn visit_and_map_show_live_only() {
 fn replicas_on_one_handle_count_each_step_once() {
     for seed in 0..3 {
         let device = device().autodiff();
-        let start = || Averaged::new(Net::new(seed, &device), configs()).unwrap();
+        let net = Net::new(seed, &device); // its ids are the keys of the gradients
+        let start = || Averaged::new(net.valid().train(), configs()).unwrap();
         let (mut single, mut replicas) = (start(), vec![start()]);
         replicas.push(replicas[0].clone());
         let mut optimizers = [sgd(), sgd(), sgd()];

@@ -66,7 +66,7 @@ fn activations_are_the_functions_of_their_names() {
         let row = TensorData::new(values.map(|z| z as f32).to_vec(), [1, 3]);
         mlp.layers[0].weight = burn::module::Param::from_data(row, &device);
         let found = mlp.forward(Tensor::ones([1, 1], &device)).into_data().convert::<f64>();
-        crate::common::assert_close(&found.into_vec::<f64>().unwrap(), &expected, 1e-6);
+        crate::common::assert_close(&found.try_into_vec::<f64>().unwrap(), &expected, 1e-6);
     }
 }
 

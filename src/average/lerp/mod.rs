@@ -67,7 +67,7 @@ mod tests {
     }
 
     fn values(tensor: DispatchTensor) -> Vec<f32> {
-        Tensor::<1>::from_dispatch(tensor).into_data().into_vec().unwrap()
+        Tensor::<1>::from_dispatch(tensor).into_data().try_into_vec().unwrap()
     }
 
     /// What the kernels compute, written out.

@@ -1,0 +1,131 @@
+//! What the averages gained: live and each average on the test split.
+
+use std::fmt;
+
+use burn::{data::dataloader::DataLoader, tensor::Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Result,
+    data::Batch,
+    model::{Mlp, half_squared_errors},
+    train::Averaged,
+};
+
+/// Live and each average on the test split, with full precision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The device that it was computed on.
+    pub device: String,
+    /// The seed of the run.
+    pub seed: u64,
+    /// The live weights.
+    pub live: Scores,
+    /// Each average, in the order of the run.
+    pub averages: Vec<AverageScores>,
+}
+
+/// How a network does on the test split.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// The mean half squared error.
+    pub test_loss: f64,
+    /// The share of rows whose largest output is that of their class, in `[0, 1]`; none for a
+    /// regression.
+    pub test_accuracy: Option<f64>,
+}
+
+/// How an average does on the test split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AverageScores {
+    /// Which average, in its short form.
+    pub rule: String,
+    /// How it does.
+    #[serde(flatten)]
+    pub scores: Scores,
+}
+
+impl Report {
+    /// Scores live and its averages on a test split.
+    ///
+    /// # Errors
+    ///
+    /// An average that no longer fits live; data that cannot be loaded or read back.
+    pub fn of(
+        model: &Averaged<Mlp>,
+        test: &dyn DataLoader<Batch>,
+        device: impl ToString,
+        seed: u64,
+    ) -> Result<Self> {
+        let averages = model.averages();
+        let averages = averages.iter().map(|average| {
+            let scores = Scores::of(&average.module_like(model.live())?, test)?;
+            Ok(AverageScores { rule: average.rule().to_string(), scores })
+        });
+        Ok(Self {
+            device: device.to_string(),
+            seed,
+            live: Scores::of(model.live(), test)?,
+            averages: averages.collect::<Result<_>>()?,
+        })
+    }
+}
+
+impl Scores {
+    /// Scores a network in validation mode.
+    ///
+    /// # Errors
+    ///
+    /// Data that cannot be loaded or read back.
+    pub fn of(mlp: &Mlp, test: &dyn DataLoader<Batch>) -> Result<Self> {
+        let (mut rows, mut loss, mut right, mut classes) = (0, 0.0, 0.0, 0);
+        for batch in test.iter() {
+            let Batch { inputs, targets } = batch.map_err(|error| crate::Error::Training(std::sync::Arc::new(error.into())))?;
+            let outputs = mlp.forward(inputs);
+            [rows, classes] = [rows + targets.dims()[0], targets.dims()[1]];
+            loss += sum(half_squared_errors(outputs.clone(), targets.clone()))?;
+            right += sum(outputs.argmax(1).equal(targets.argmax(1)).float().squeeze_dim::<1>(1))?;
+        }
+        let mean = |sum: f64| sum / rows as f64;
+        let test_accuracy = (classes > 1).then(|| mean(right));
+        Ok(Self { test_loss: mean(loss), test_accuracy })
+    }
+}
+
+/// The sum of a row of numbers, in double precision.
+fn sum(numbers: Tensor<1>) -> Result<f64> {
+    let data = numbers.into_data().convert::<f64>();
+    let numbers = data.as_slice::<f64>().map(|numbers| numbers.iter().sum());
+    numbers.map_err(|error| crate::Error::value("the outputs", "numbers", format!("{error:?}")))
+}
+
+/// A table with what each average gained over live.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.averages.iter().map(|average| average.rule.len());
+        let width = names.max().unwrap_or(0).max("live".len());
+        write!(f, "{:width$}  {:>10}", "", "test loss")?;
+        if self.live.test_accuracy.is_some() {
+            write!(f, "  {:>13}", "test accuracy")?;
+        }
+        write!(f, "\n{:width$}  {}", "live", self.live)?;
+        for AverageScores { rule, scores } in &self.averages {
+            let change = 100.0 * (scores.test_loss / self.live.test_loss - 1.0);
+            write!(f, "\n{rule:width$}  {scores}  loss {change:+.1} %")?;
+            if let (Some(average), Some(live)) = (scores.test_accuracy, self.live.test_accuracy) {
+                write!(f, ", accuracy {:+.2} points", 100.0 * (average - live))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Scores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>10.6}", self.test_loss)?;
+        match self.test_accuracy {
+            Some(accuracy) => write!(f, "  {:>11.2} %", 100.0 * accuracy),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What was trained, on what and how: the `config.json` of a run.
+
+use burn::config::Config;
+
+use crate::{AverageConfig, data::Preparation, model::MlpConfig};
+
+/// Everything that decides a run of the perceptron.
+#[derive(Config, Debug)]
+pub struct RunConfig {
+    /// The network.
+    pub model: MlpConfig,
+    /// What turns a row of data into its inputs and its outputs into an answer.
+    pub preparation: Preparation,
+    /// The averages; the first one validates and is the model that the run leaves.
+    pub averages: Vec<AverageConfig>,
+    /// How the weights are moved.
+    pub optimizer: Optimizer,
+    /// The learning rate, the same in every step.
+    pub lr: f64,
+    /// Passes over the training split.
+    pub epochs: usize,
+    /// Rows in a batch.
+    pub batch_size: usize,
+    /// What the split, the first weights and the order of the rows are drawn from.
+    pub seed: u64,
+}
+
+/// An optimizer of Burn, with its defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// Stochastic gradient descent, without momentum.
+    Sgd,
+    /// Adam.
+    Adam,
+}
+
+#[cfg(feature = "train")]
+impl Optimizer {
+    /// The optimizer, at its start.
+    pub fn init(self) -> burn::optim::ModuleOptimizer {
+        match self {
+            Self::Sgd => burn::optim::SgdConfig::new().init(),
+            Self::Adam => burn::optim::AdamConfig::new().init(),
+        }
+    }
+}
