@@ -2,6 +2,7 @@
 
 pub mod average;
 pub mod data;
+pub mod device;
 mod error;
 pub mod model;
 #[cfg(feature = "train")]

@@ -264,7 +264,11 @@ impl<M: Module> Average<M> {
 /// # Errors
 ///
 /// Those of [`Average::update`]; after one, all averages are as they were.
-pub(crate) fn update_all<M: Module>(averages: &mut [Average<M>], live: &M, step: u64) -> Result<()> {
+pub(crate) fn update_all<M: Module>(
+    averages: &mut [Average<M>],
+    live: &M,
+    step: u64,
+) -> Result<()> {
     if let Some(ahead) = averages.iter().find(|average| step < average.last) {
         return Err(Error::StepBack { step, last: ahead.last });
     }

@@ -99,8 +99,15 @@ impl Live {
     ///
     /// `paired` remembers live's ids from the last pairing: the same ids in the same order are
     /// the same parameters, so that most walks need not build paths.
-    pub fn walk<M: Module>(live: &M, parameters: &[Parameter], paired: &mut Vec<ParamId>) -> Result<Self> {
-        let mut lean = Lean { ids: Vec::with_capacity(parameters.len()), tensors: Vec::with_capacity(parameters.len()) };
+    pub fn walk<M: Module>(
+        live: &M,
+        parameters: &[Parameter],
+        paired: &mut Vec<ParamId>,
+    ) -> Result<Self> {
+        let mut lean = Lean {
+            ids: Vec::with_capacity(parameters.len()),
+            tensors: Vec::with_capacity(parameters.len()),
+        };
         live.visit(&mut lean);
         let live = if lean.ids == *paired {
             Self(lean.tensors)

@@ -80,8 +80,7 @@ impl Dense {
         initializer: &Initializer,
         device: &Device,
     ) -> Self {
-        let weight =
-            initializer.init_with([inputs, outputs], Some(inputs), Some(outputs), device);
+        let weight = initializer.init_with([inputs, outputs], Some(inputs), Some(outputs), device);
         let bias = bias.then(|| Initializer::Zeros.init([outputs], device));
         Self { weight, bias, activation }
     }

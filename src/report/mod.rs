@@ -80,7 +80,8 @@ impl Scores {
     pub fn of(mlp: &Mlp, test: &dyn DataLoader<Batch>) -> Result<Self> {
         let (mut rows, mut loss, mut right, mut classes) = (0, 0.0, 0.0, 0);
         for batch in test.iter() {
-            let Batch { inputs, targets } = batch.map_err(|error| crate::Error::Training(std::sync::Arc::new(error.into())))?;
+            let Batch { inputs, targets } =
+                batch.map_err(|error| crate::Error::Training(std::sync::Arc::new(error.into())))?;
             let outputs = mlp.forward(inputs);
             [rows, classes] = [rows + targets.dims()[0], targets.dims()[1]];
             loss += sum(half_squared_errors(outputs.clone(), targets.clone()))?;

@@ -5,7 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::{module::Module, store::ModuleRecord, tensor::{Bytes, Device}};
+use burn::{
+    module::Module,
+    store::ModuleRecord,
+    tensor::{Bytes, Device},
+};
 
 use super::RunConfig;
 use crate::{Error, Result, average::Opened, model::Mlp};
@@ -82,7 +86,7 @@ impl RunDirectory {
     ///
     /// # Errors
     ///
-    /// Something is there already, or the directory cannot be made.
+    /// A directory that is not empty, or that cannot be made.
     pub fn create(path: impl Into<PathBuf>, config: &RunConfig) -> Result<Self> {
         let run = Self { path: path.into() };
         let empty = match fs::read_dir(&run.path) {
@@ -99,19 +103,20 @@ impl RunDirectory {
         Ok(run)
     }
 
-    /// Removes what a run wrote, and nothing else, to make room for a new one.
+    /// Removes what the run wrote, and nothing else, and begins a new one in its place.
     ///
     /// # Errors
     ///
-    /// The path holds no run, or something of it cannot be removed.
-    pub fn remove(self) -> Result<()> {
+    /// Something of the run that cannot be removed.
+    pub fn replace(self, config: &RunConfig) -> Result<Self> {
         for name in ["checkpoint", "train", "valid", "test"] {
             self.gone(fs::remove_dir_all(self.path.join(name)), name)?;
         }
-        for name in ["model.bpk", "report.json", "experiment.log", "config.json"] {
+        for name in ["model.bpk", "report.json", "experiment.log"] {
             self.gone(fs::remove_file(self.path.join(name)), name)?;
         }
-        Ok(())
+        self.write_config(config)?;
+        Ok(self)
     }
 
     fn gone(&self, removed: io::Result<()>, name: &str) -> Result<()> {
@@ -174,8 +179,8 @@ impl RunDirectory {
     pub fn write_json(&self, name: &str, value: &impl serde::Serialize) -> Result<()> {
         let path = self.path.join(name);
         let unfinished = self.path.join(format!("{name}.tmp"));
-        let mut text = serde_json::to_vec_pretty(value)
-            .map_err(|error| Error::file("write", &path, error))?;
+        let mut text =
+            serde_json::to_vec_pretty(value).map_err(|error| Error::file("write", &path, error))?;
         text.push(b'\n');
         fs::write(&unfinished, text)
             .and_then(|()| fs::rename(&unfinished, &path))

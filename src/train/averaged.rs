@@ -109,10 +109,8 @@ impl<M: LearnerModel> Averaged<M> {
     ///
     /// No average; two of one name, or one named `live`; and those of [`AverageConfig::init`].
     pub fn new(live: M, averages: impl IntoIterator<Item = AverageConfig>) -> Result<Self> {
-        let averages = averages
-            .into_iter()
-            .map(|config| config.init(&live))
-            .collect::<Result<Vec<_>>>()?;
+        let averages =
+            averages.into_iter().map(|config| config.init(&live)).collect::<Result<Vec<_>>>()?;
         if averages.is_empty() {
             return Err(Error::value("the list of averages", "at least one", "none"));
         }
@@ -434,9 +432,11 @@ impl<M: LearnerModel> Module for Averaged<M> {
         for average in self.averages() {
             let name = entry(average.name());
             let weights = average.module_like(&self.live).unwrap_or_else(|_| average.module());
-            saved = saved
-                .with_module(name.clone() + WEIGHTS, weights)
-                .with_words(name + STATE, average.words(), &device);
+            saved = saved.with_module(name.clone() + WEIGHTS, weights).with_words(
+                name + STATE,
+                average.words(),
+                &device,
+            );
         }
         saved.with_module(LIVE, self.live).into_record()
     }

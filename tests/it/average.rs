@@ -10,7 +10,9 @@ use burn::{
 use burn_ema::{Average, AverageConfig, Error, Rule};
 use serde_json::Value;
 
-use crate::common::{EXACT, Net, assert_close, assert_same, device, flat, floats, lerp, randomized};
+use crate::common::{
+    EXACT, Net, assert_close, assert_same, device, flat, floats, lerp, randomized,
+};
 
 /// One parameter and nothing else, as the oracle has it.
 #[derive(Module, Debug)]
@@ -32,8 +34,7 @@ fn numbers(value: &Value) -> Vec<f64> {
 /// PyTorch's lerp from a copy and optax' bias-corrected average, step by step.
 #[test]
 fn constant_decay_equals_pytorch_and_optax() {
-    let oracle: Value =
-        serde_json::from_str(include_str!("../oracle/averages.json")).unwrap();
+    let oracle: Value = serde_json::from_str(include_str!("../oracle/averages.json")).unwrap();
     let path: Vec<_> = oracle["trajectory"].as_array().unwrap().iter().map(numbers).collect();
     let cases = oracle["cases"].as_array().unwrap();
     let constant: Vec<_> = cases.iter().filter(|c| c["rule"]["kind"] == "constant").collect();
@@ -219,7 +220,8 @@ fn statistics_of_a_batch_norm_are_copied_and_never_shared() {
     let device = device();
     let live = Net::new(0, &device);
     let mut average = AverageConfig::new(Rule::ema(0.5)).init(&live).unwrap();
-    let statistics = |net: &Net| net.norm.running_mean.value_sync().into_data().try_into_vec::<f32>().unwrap();
+    let statistics =
+        |net: &Net| net.norm.running_mean.value_sync().into_data().try_into_vec::<f32>().unwrap();
     let at_start = average.module();
     assert_eq!(statistics(&at_start), [0.0; 16]);
 
@@ -296,9 +298,8 @@ fn a_record_brings_the_average_back_bit_for_bit() {
 fn a_record_of_another_rule_shape_dtype_or_structure_is_refused() {
     let device = device();
     let config = |decay| AverageConfig::new(Rule::ema(decay));
-    let of = |values: &[f64], dtype| {
-        config(0.5).init(&Weights::new(values, dtype, &device)).unwrap()
-    };
+    let of =
+        |values: &[f64], dtype| config(0.5).init(&Weights::new(values, dtype, &device)).unwrap();
     let target = || of(&[1.0, 2.0], DType::F32);
 
     let other = config(0.9).init(&Weights::new(&[1.0, 2.0], DType::F32, &device)).unwrap();
@@ -306,10 +307,7 @@ fn a_record_of_another_rule_shape_dtype_or_structure_is_refused() {
         let error: Error = Average::try_load_record(target(), record).unwrap_err();
         error.to_string()
     };
-    assert_eq!(
-        refusal(other.into_record()),
-        "state: expected the rule ema(0.5), found ema(0.9)"
-    );
+    assert_eq!(refusal(other.into_record()), "state: expected the rule ema(0.5), found ema(0.9)");
     assert_eq!(
         refusal(of(&[1.0], DType::F32).into_record()),
         "weights.w: expected f32 [2], found f32 [1]"

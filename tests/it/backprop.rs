@@ -45,7 +45,8 @@ fn equals_pytorch() {
     for (device, dtype, tolerance) in devices() {
         let at = (&device, dtype);
         for case in cases.as_array().unwrap() {
-            let sizes: Vec<usize> = numbers(&case["sizes"]).into_iter().map(|s| s as usize).collect();
+            let sizes: Vec<usize> =
+                numbers(&case["sizes"]).into_iter().map(|s| s as usize).collect();
             let rows = case["input"].as_array().unwrap().len();
             let last = sizes.len() - 2;
             let layers = (0..=last).map(|l| Dense {
@@ -84,8 +85,7 @@ fn networks(device: &Device) -> Vec<(Mlp, Tensor<2>, Tensor<2>)> {
     for (seed, sizes) in [vec![3, 2], vec![3, 4, 2], vec![3, 5, 4, 3, 2]].into_iter().enumerate() {
         for hidden in [Activation::Sigmoid, Activation::Tanh, Activation::Relu] {
             for output in [Activation::Sigmoid, Activation::Softmax, Activation::Identity] {
-                let config =
-                    MlpConfig::new(sizes.clone()).with_hidden(hidden).with_output(output);
+                let config = MlpConfig::new(sizes.clone()).with_hidden(hidden).with_output(output);
                 let mlp = randomized(config.init(device).unwrap(), seed as u64);
                 let x = drawn([5, 3], 7, device);
                 let y = drawn([5, 2], 8, device);
@@ -143,8 +143,7 @@ fn equals_central_differences() {
             let moved = Cast::double(mlp.clone(), Some((index, step)));
             read(half_squared_error(moved.forward(x.clone()), y.clone()))[0]
         };
-        let expected: Vec<_> =
-            (0..count).map(|i| (loss(i, H) - loss(i, -H)) / (2.0 * H)).collect();
+        let expected: Vec<_> = (0..count).map(|i| (loss(i, H) - loss(i, -H)) / (2.0 * H)).collect();
         assert_close(&found, &expected, 1e-7);
     }
 }

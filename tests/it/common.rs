@@ -59,7 +59,8 @@ pub fn randomized<M: Module>(module: M, seed: u64) -> M {
                 let shape = tensor.shape();
                 let values: Vec<f32> =
                     (0..shape.num_elements()).map(|_| self.0.random::<f32>() - 0.5).collect();
-                Tensor::from_data(TensorData::new(values, shape), &tensor.device()).set_require_grad(tensor.is_require_grad())
+                Tensor::from_data(TensorData::new(values, shape), &tensor.device())
+                    .set_require_grad(tensor.is_require_grad())
             })
         }
     }
@@ -265,7 +266,8 @@ mod training {
         where
             M: LearnerModel + TrainStep<Input = Points> + InferenceStep<Input = Points>,
         {
-            let result = self.training().launch(Learner::new(model.train(), adam(), ConstantLr::new(0.02)));
+            let result =
+                self.training().launch(Learner::new(model.train(), adam(), ConstantLr::new(0.02)));
             assert!(result.error.is_none(), "{:?}", result.error);
             result
         }

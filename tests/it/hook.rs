@@ -22,9 +22,7 @@ use burn_ema::{
     train::{Averaged, ProgressLines, fit},
 };
 
-use crate::common::{
-    Net, Plan, Points, adam, assert_same, device, flat, floats, lerp, points,
-};
+use crate::common::{Net, Plan, Points, adam, assert_same, device, flat, floats, lerp, points};
 
 /// A model with an `optimize` of its own, which writes down live's weights after every step.
 #[derive(Module, Debug)]
@@ -203,10 +201,7 @@ fn live_and_average_keep_their_own_statistics() {
     let moved = average.norm.running_var.clone().map(&mut Zero);
     assert_eq!(moved.value_sync().into_data().as_slice::<f32>().unwrap(), [0.0; 16]);
     assert_ne!(statistics(result.model.live()).as_slice::<f32>().unwrap(), [0.0; 16]);
-    assert_ne!(
-        statistics(&result.model.average(0).unwrap()).as_slice::<f32>().unwrap(),
-        [0.0; 16]
-    );
+    assert_ne!(statistics(&result.model.average(0).unwrap()).as_slice::<f32>().unwrap(), [0.0; 16]);
 }
 
 struct Zero;
@@ -319,9 +314,8 @@ fn a_clone_given_to_a_second_training_is_an_error_of_fit() {
     plan.launch(model);
     let averages = |model: &Averaged<Net>| flat(&model.averages()[0].module(), false);
     let before = averages(&second);
-    let error = fit(plan.training(), second.clone(), adam(), ConstantLr::new(0.1))
-        .map(|_| ())
-        .unwrap_err();
+    let error =
+        fit(plan.training(), second.clone(), adam(), ConstantLr::new(0.1)).map(|_| ()).unwrap_err();
     assert!(matches!(error, Error::StepBack { step: 1, last: 16 }), "{error}");
     assert_eq!(averages(&second), before, "the averages stand still");
 }

@@ -8,8 +8,8 @@ use burn::{
     train::{
         InferenceStep, MetricEarlyStoppingStrategy, StoppingCondition,
         metric::{
-            Adaptor, LossMetric, Metric, MetricMetadata, MetricName, Numeric,
-            NumericEntry, SerializedEntry,
+            Adaptor, LossMetric, Metric, MetricMetadata, MetricName, Numeric, NumericEntry,
+            SerializedEntry,
             store::{Aggregate, Direction, Split},
         },
     },
@@ -148,11 +148,8 @@ fn validation_shows_average_live_and_others_with_any_metric() {
 /// A metric that nobody registered, or that is gone, costs no forward pass.
 #[test]
 fn without_a_metric_beside_nothing_else_answers() {
-    let model = Averaged::new(
-        Net::new(0, &device()),
-        [AverageConfig::new(Rule::ema(0.9))],
-    )
-    .unwrap();
+    let model =
+        Averaged::new(Net::new(0, &device()), [AverageConfig::new(Rule::ema(0.9))]).unwrap();
     drop(model.live_metric(LossMetric::new()));
     let metric = model.average_metric(1, LossMetric::new()).map(|_| ());
     assert!(metric.unwrap_err().to_string().contains("is 1, expected a number below 1"));

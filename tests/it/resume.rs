@@ -44,14 +44,12 @@ fn four_epochs_are_two_and_two_bit_for_bit() {
                 optim,
                 ..Plan::new(directory.path())
             };
-            let straight = Plan { epochs: 4, ..plan(&straight) }
-                .launch(averaged(seed, &[SLOW, FAST]))
-                .model;
+            let straight =
+                Plan { epochs: 4, ..plan(&straight) }.launch(averaged(seed, &[SLOW, FAST])).model;
             plan(&stopped).launch(averaged(seed, &[SLOW, FAST]));
             // Other objects with other weights, as a new process has them.
-            let resumed: LearningResult<_> =
-                Plan { epochs: 4, resume: Some(2), ..plan(&stopped) }
-                    .launch(averaged(seed + 100, &[SLOW, FAST]));
+            let resumed: LearningResult<_> = Plan { epochs: 4, resume: Some(2), ..plan(&stopped) }
+                .launch(averaged(seed + 100, &[SLOW, FAST]));
             assert_same_state(&resumed.model, &straight);
         }
     }
@@ -122,10 +120,7 @@ fn a_record_of_other_averages_is_refused_unless_asked_for() {
     assert!(message.contains("averages.ema(0.99, debias): expected no average"), "{message}");
     let loaded = load(dropped().allow_dropped(true)).unwrap();
     assert_eq!(loaded.names(), ["ema(0.5)"]);
-    assert_eq!(
-        flat(&loaded.average(0).unwrap(), true),
-        flat(&model.average(1).unwrap(), true)
-    );
+    assert_eq!(flat(&loaded.average(0).unwrap(), true), flat(&model.average(1).unwrap(), true));
 }
 
 #[test]
@@ -164,7 +159,8 @@ fn a_record_of_another_dtype_or_shape_is_refused_by_path() {
     let double = Net::new(0, &device()).map(&mut Double);
     let record = Averaged::new(double, [AverageConfig::new(SLOW)]).unwrap().into_record();
     let error = averaged(0, &[SLOW]).try_load_record(record).map(|_| ()).unwrap_err();
-    let expected = "averages.ema(0.99, debias).weights.first.bias: expected f32 [16], found f64 [16]";
+    let expected =
+        "averages.ema(0.99, debias).weights.first.bias: expected f32 [16], found f64 [16]";
     assert!(error.to_string().contains(expected), "{error}");
 }
 

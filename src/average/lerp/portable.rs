@@ -1,9 +1,6 @@
 //! The path for every backend: Burn's own tensor operations.
 
-use burn::backend::{
-    Dispatch, DispatchTensor, Scalar, TensorMetadata,
-    ops::FloatTensorOps,
-};
+use burn::backend::{Dispatch, DispatchTensor, Scalar, TensorMetadata, ops::FloatTensorOps};
 
 /// `a <- a + alpha (w - a)`, by three operations.
 pub(super) fn lerp(average: &mut DispatchTensor, live: &DispatchTensor, alpha: f64) {

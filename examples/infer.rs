@@ -1,0 +1,166 @@
+//! Answers with a saved average: digits drawn as text, or the rows of a CSV.
+//!
+//! ```text
+//! cargo run --example infer
+//! cargo run --example infer -- --draw my_digits.txt
+//! cargo run --example infer -- --run artifacts/runs/default --csv rows.csv > answers.csv
+//! ```
+//!
+//! It needs no training stack: `--no-default-features --features flex` builds it.
+
+use std::{io::Read, path::PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use burn::tensor::{Tensor, TensorData};
+use burn_ema::{
+    data::{Answer, Targets, Task, digits, read_features},
+    device,
+    run::RunDirectory,
+};
+use clap::Parser;
+
+/// From paper to ink.
+const SHADES: &str = ".:-=+*#%@";
+const INK: f64 = 16.0;
+const SIDE: usize = 8;
+
+#[derive(Parser)]
+#[command(about = "Answer with a saved average: digits drawn as text, or the rows of a CSV")]
+struct Args {
+    /// The directory of the run whose model answers
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/artifacts/digits"))]
+    run: PathBuf,
+    /// A text file (- for standard input) with pictures of 8 lines of 8 characters, from `.` or a
+    /// space for paper over `:-=+*#%` to `@` for ink, with an empty line between two pictures;
+    /// without it, digits that ship with the crate
+    #[arg(long, conflicts_with = "csv")]
+    draw: Option<PathBuf>,
+    /// A CSV file with the columns that the model was trained on; the answers go to standard
+    /// output as CSV
+    #[arg(long)]
+    csv: Option<PathBuf>,
+    /// How many of the shipped digits to show
+    #[arg(long, default_value_t = 3)]
+    count: usize,
+    /// The device, such as flex, ndarray or wgpu; else BURN_DEVICE, else the Cargo features decide
+    #[arg(long)]
+    device: Option<String>,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let device = device::select(args.device.as_deref())?;
+    eprintln!("device: {device}");
+    let run = RunDirectory::open(&args.run)?;
+    let preparation = run.config()?.preparation;
+    let model = run.model(&device.device)?;
+    let answer = |rows: &[Vec<f64>]| -> Result<Vec<Answer>> {
+        let shape = [rows.len(), preparation.inputs()];
+        let inputs = TensorData::new(preparation.encode(rows)?, shape);
+        let outputs = model.forward(Tensor::from_data(inputs, &device.device));
+        Ok(preparation.decode(&outputs.into_data().try_into_vec::<f32>()?)?)
+    };
+
+    if let Some(file) = &args.csv {
+        let rows = read_features(file, &preparation.columns())?;
+        return write_csv(preparation.target(), preparation.task(), answer(&rows)?);
+    }
+    let reads_pictures = preparation.inputs() == SIDE * SIDE;
+    ensure!(reads_pictures, "this model does not read pictures of 8x8 pixels; give it a --csv");
+    let (pictures, written): (Vec<_>, _) = match &args.draw {
+        Some(file) => (pictures(&read(file)?)?, None),
+        None => {
+            // Some from the whole set, evenly spread.
+            let table = digits()?;
+            let every = table.features().len() / args.count.clamp(1, table.features().len()) + 1;
+            let Targets::Classes { labels, of_row } = table.targets() else { unreachable!() };
+            let chosen = (0..table.features().len()).step_by(every);
+            let labels: Vec<_> = chosen.clone().map(|row| labels[of_row[row]].clone()).collect();
+            (chosen.map(|row| table.features()[row].clone()).collect(), Some(labels))
+        }
+    };
+    for (index, (picture, answer)) in pictures.iter().zip(answer(&pictures)?).enumerate() {
+        show(picture);
+        if let Some(written) = &written {
+            println!("written: {}", written[index]);
+        }
+        if let Answer::Class { label, probabilities } = answer {
+            println!("answer:  {label}");
+            if let Task::Classification { labels } = preparation.task() {
+                for (label, probability) in labels.iter().zip(probabilities) {
+                    let bar = "#".repeat((40.0 * probability).round() as usize);
+                    println!("  {label}  {:6.2} %  {bar}", 100.0 * probability);
+                }
+            }
+        }
+        println!();
+    }
+    Ok(())
+}
+
+fn read(file: &PathBuf) -> Result<String> {
+    let mut text = String::new();
+    let read = match file.to_str() {
+        Some("-") => std::io::stdin().read_to_string(&mut text),
+        _ => std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text)),
+    };
+    read.with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(text)
+}
+
+/// The pictures of a text, as pixels from 0 (paper) to 16 (ink).
+fn pictures(text: &str) -> Result<Vec<Vec<f64>>> {
+    let mut pictures = vec![vec![]];
+    for (number, line) in text.lines().enumerate() {
+        let place = format!("line {}", number + 1);
+        let picture: &mut Vec<f64> = pictures.last_mut().expect("there is always one");
+        if line.is_empty() && picture.is_empty() {
+            continue;
+        }
+        let found = line.chars().count();
+        ensure!(found == SIDE, "{place}: expected {SIDE} characters, found {found}: {line:?}");
+        for c in line.chars() {
+            let shade = SHADES.find(if c == ' ' { '.' } else { c });
+            let shade = shade.with_context(|| {
+                format!("{place}: expected a space or one of {SHADES}, found {c:?}")
+            })?;
+            picture.push(shade as f64 * INK / (SHADES.len() - 1) as f64);
+        }
+        if picture.len() == SIDE * SIDE {
+            pictures.push(vec![]);
+        }
+    }
+    match pictures.pop().map_or(0, |rest| rest.len() / SIDE) {
+        0 if pictures.is_empty() => bail!("expected a picture, found nothing"),
+        0 => Ok(pictures),
+        lines => bail!("the last picture has {lines} lines, expected {SIDE}"),
+    }
+}
+
+fn show(picture: &[f64]) {
+    for line in picture.chunks(SIDE) {
+        let shade = |&ink: &f64| (ink / INK * (SHADES.len() - 1) as f64).round() as usize;
+        let line = line.iter().map(|ink| &SHADES[shade(ink)..=shade(ink)]);
+        println!("{}", line.collect::<String>());
+    }
+}
+
+fn write_csv(target: &str, task: &Task, answers: Vec<Answer>) -> Result<()> {
+    let mut out = csv::Writer::from_writer(std::io::stdout().lock());
+    let mut header = vec![target.to_owned()];
+    if let Task::Classification { labels } = task {
+        header.extend(labels.iter().map(|label| format!("p({label})")));
+    }
+    out.write_record(&header)?;
+    for answer in answers {
+        out.write_record(match answer {
+            Answer::Number(number) => vec![number.to_string()],
+            Answer::Class { label, probabilities } => {
+                let probabilities = probabilities.iter().map(f32::to_string);
+                std::iter::once(label).chain(probabilities).collect()
+            }
+        })?;
+    }
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! A module of your own, here a small convolutional network, trained with its average:
+//! `cargo run --example own_module`
+
+use burn::{
+    lr_scheduler::constant::ConstantLr,
+    module::Module,
+    nn::conv::{Conv2d, Conv2dConfig},
+    nn::{Linear, LinearConfig, loss::CrossEntropyLossConfig},
+    optim::AdamConfig,
+    tensor::{Device, Tensor, activation::relu},
+    train::metric::{AccuracyMetric, LossMetric},
+    train::{ClassificationOutput, InferenceStep, SupervisedTraining, TrainOutput, TrainStep},
+};
+use burn_ema::data::{Batch, Prepared, digits, loader};
+use burn_ema::train::{Averaged, ProgressLines, fit};
+use burn_ema::{AverageConfig, Rule, device};
+
+#[derive(Module, Debug)]
+struct ConvNet {
+    conv: Conv2d,
+    head: Linear,
+}
+
+impl ConvNet {
+    fn new(device: &Device) -> Self {
+        let conv = Conv2dConfig::new([1, 8], [3, 3]).init(device);
+        Self { conv, head: LinearConfig::new(8 * 6 * 6, 10).init(device) }
+    }
+
+    fn answer(&self, batch: Batch) -> ClassificationOutput {
+        let [rows, _] = batch.inputs.dims();
+        let images: Tensor<4> = batch.inputs.reshape([rows, 1, 8, 8]);
+        let output = self.head.forward(relu(self.conv.forward(images)).flatten::<2>(1, 3));
+        let targets = batch.targets.argmax(1).reshape([rows]);
+        let loss = CrossEntropyLossConfig::new().init(&output.device());
+        ClassificationOutput::new(loss.forward(output.clone(), targets.clone()), output, targets)
+    }
+}
+
+impl TrainStep for ConvNet {
+    type Input = Batch;
+    type Output = ClassificationOutput;
+    fn step(&self, batch: Batch) -> TrainOutput<ClassificationOutput> {
+        let output = self.answer(batch);
+        TrainOutput::new(self, output.loss.backward(), output)
+    }
+}
+
+impl InferenceStep for ConvNet {
+    type Input = Batch;
+    type Output = ClassificationOutput;
+    fn step(&self, batch: Batch) -> ClassificationOutput {
+        self.answer(batch)
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let device = device::select(None)?;
+    println!("device: {device}");
+    let data = Prepared::new(&digits()?, 1)?;
+    let train = loader(data.train, 32, Some(1), &device.device)?;
+    let valid = loader(data.valid, 32, None, &device.device)?;
+
+    // The hook: the live module with its averages is a module for Burn's Learner.
+    let model = Averaged::new(ConvNet::new(&device.device), [AverageConfig::new(Rule::ema(0.99))])?;
+    let directory = std::env::temp_dir().join("burn-ema-own-module");
+    let training = SupervisedTraining::new(&directory, train, valid)
+        .metrics((LossMetric::new(), AccuracyMetric::new()))
+        .metric_valid_numeric(model.live_metric(LossMetric::new()))
+        .metric_valid_numeric(model.live_metric(AccuracyMetric::new()))
+        .renderer(Box::new(ProgressLines::new(std::io::stdout())))
+        .num_epochs(10);
+    let model = fit(training, model, AdamConfig::new().init(), ConstantLr::new(0.01))?.model;
+
+    // The average is a plain ConvNet, and its record one of Burn's.
+    let file = directory.join("average.bpk");
+    model.average(0)?.save_file(&file)?;
+    println!("saved {}", file.display());
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! Trains a sigmoid perceptron, on the digits that ship with the crate or on a CSV of yours, and
+//! validates, tests and saves its average.
+//!
+//! ```text
+//! cargo run --example train
+//! cargo run --example train --features wgpu
+//! cargo run --example train -- --data table.csv --target price
+//! ```
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use burn::{
+    lr_scheduler::constant::ConstantLr,
+    module::Module,
+    train::{
+        SupervisedTraining,
+        metric::{AccuracyMetric, LossMetric},
+    },
+};
+use burn_ema::{
+    AverageConfig, Rule,
+    data::{Prepared, Table, Task, digits, loader},
+    device,
+    model::{Activation, MlpConfig},
+    report::Report,
+    run::{Optimizer, RunConfig, RunDirectory},
+    train::{Averaged, ProgressLines, fit},
+};
+use clap::{Parser, ValueEnum};
+
+#[derive(Parser)]
+#[command(about = "Train a sigmoid perceptron; validate, test and save its average")]
+struct Args {
+    /// Passes over the training split [default: 40]
+    #[arg(long)]
+    epochs: Option<usize>,
+    /// Rows in a batch [default: 8]
+    #[arg(long)]
+    batch_size: Option<usize>,
+    /// Learning rate [default: 0.02 with Adam, 0.3 with SGD]
+    #[arg(long)]
+    lr: Option<f64>,
+    /// How the weights are moved [default: adam]
+    #[arg(long)]
+    optimizer: Option<Moved>,
+    /// Share of the old average that one step keeps, in [0, 1); several make several averages, of
+    /// which the first validates and is saved [default: 0.999]
+    #[arg(long)]
+    decay: Vec<f64>,
+    /// What the split, the first weights and the order of the rows are drawn from [default: 1]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// A CSV file with a header; without it, the digits that ship with the crate
+    #[arg(long, requires = "target")]
+    data: Option<PathBuf>,
+    /// The column of the CSV to learn
+    #[arg(long, requires = "data")]
+    target: Option<String>,
+    /// The device, such as flex, ndarray or wgpu; else BURN_DEVICE, else the Cargo features decide
+    #[arg(long)]
+    device: Option<String>,
+    /// The directory of the run
+    #[arg(long, default_value = "artifacts/runs/default")]
+    run: PathBuf,
+    /// Go on from the last checkpoint of the run; more epochs and other averages may be given
+    #[arg(long)]
+    resume: bool,
+    /// Remove the run that is in the directory and start anew
+    #[arg(long, conflicts_with = "resume")]
+    overwrite: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Moved {
+    Sgd,
+    Adam,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let device = device::select(args.device.as_deref())?;
+    println!("device: {device}");
+
+    // The data, and everything that decides the run.
+    let saved = match args.resume {
+        true => Some(RunDirectory::open(&args.run)?.config()?),
+        false => None,
+    };
+    let seed = args.seed.or(saved.as_ref().map(|saved| saved.seed)).unwrap_or(1);
+    let table = match (&args.data, &args.target) {
+        (Some(file), Some(target)) => Table::read(file, target)?,
+        _ => digits()?,
+    };
+    let data = Prepared::new(&table, seed)?;
+    data.notes.iter().for_each(|note| println!("note: {note}"));
+    let config = configure(&args, saved.as_ref(), &data, seed)?;
+
+    // The live model with its averages.
+    device.device.seed(config.seed);
+    let live = config.model.init(&device.device)?;
+    let model = Averaged::new(live, config.averages.clone())?
+        .allow_added(args.resume && !args.decay.is_empty())
+        .allow_dropped(args.resume && !args.decay.is_empty());
+    println!("model: {:?}, {} parameters", config.model.sizes, model.num_params());
+    println!(
+        "rows: {} train, {} valid, {} test",
+        data.train.len(),
+        data.valid.len(),
+        data.test.len()
+    );
+
+    // The run's directory, never over an older run unless told so.
+    let run = match RunDirectory::open(&args.run) {
+        Ok(run) if args.resume => run,
+        Ok(run) if args.overwrite => run.replace(&config)?,
+        _ => RunDirectory::create(&args.run, &config)
+            .context("try --resume, --overwrite or another --run")?,
+    };
+    println!("run: {}", run.path().display());
+
+    // Burn's training, which validates the first average.
+    let last = if args.resume { run.last_epoch()? } else { None };
+    // Another order of the rows after a resume; else the first epochs' orders would come again.
+    let order = config.seed.wrapping_add(last.unwrap_or(0) as u64);
+    let load = |rows, shuffle| loader(rows, config.batch_size, shuffle, &device.device);
+    let mut training = SupervisedTraining::new(
+        run.path(),
+        load(data.train, Some(order))?,
+        load(data.valid, None)?,
+    )
+    .num_epochs(config.epochs)
+    .renderer(Box::new(ProgressLines::new(std::io::stderr())))
+    .with_default_checkpointers()
+    .metrics((LossMetric::new(),))
+    .metric_valid_numeric(model.live_metric(LossMetric::new()));
+    if let Task::Classification { .. } = config.preparation.task() {
+        training = training
+            .metrics((AccuracyMetric::new(),))
+            .metric_valid_numeric(model.live_metric(AccuracyMetric::new()));
+    }
+    if let Some(epoch) = last {
+        println!("resuming after epoch {epoch}");
+        training = training.checkpoint(epoch);
+    } else if args.resume {
+        println!("no checkpoint yet: starting from the beginning");
+    }
+    let lr = ConstantLr::new(config.lr);
+    let model = fit(training, model, config.optimizer.init(), lr)?.model;
+
+    // What the average gained, on rows that nothing was chosen by.
+    let report = Report::of(&model, &*load(data.test, None)?, &device, config.seed)?;
+    run.write_config(&config)?;
+    run.write_model(model.average(0)?)?;
+    run.write_json("report.json", &report)?;
+    println!("\n{report}\n");
+    println!("saved in {}; to use it:", run.path().display());
+    println!("  cargo run --example infer -- --run {}", run.path().display());
+    Ok(())
+}
+
+/// The configuration of a new run, or that of a run that goes on.
+fn configure(
+    args: &Args,
+    saved: Option<&RunConfig>,
+    data: &Prepared,
+    seed: u64,
+) -> Result<RunConfig> {
+    let preparation = data.preparation.clone();
+    // With bias correction the first epochs' averages already mean something.
+    let average = |decay| AverageConfig::new(Rule::Constant { decay, debias: true });
+    let averages: Vec<_> = args.decay.iter().copied().map(average).collect();
+    let optimizer = args.optimizer.map(|moved| match moved {
+        Moved::Sgd => Optimizer::Sgd,
+        Moved::Adam => Optimizer::Adam,
+    });
+    if let Some(saved) = saved {
+        let same = |what: &str, same: bool| {
+            ensure!(same, "{what} differs from that of the run, which cannot change");
+            Ok(())
+        };
+        same("--seed", seed == saved.seed)?;
+        same("--batch-size", args.batch_size.is_none_or(|size| size == saved.batch_size))?;
+        same("--lr", args.lr.is_none_or(|lr| lr == saved.lr))?;
+        same("--optimizer", optimizer.is_none_or(|optimizer| optimizer == saved.optimizer))?;
+        same("the data", preparation == saved.preparation)?;
+        let epochs = args.epochs.unwrap_or(saved.epochs);
+        let averages = if averages.is_empty() { saved.averages.clone() } else { averages };
+        return Ok(RunConfig { epochs, averages, ..saved.clone() });
+    }
+    let output = match preparation.task() {
+        Task::Classification { .. } => Activation::Sigmoid,
+        Task::Regression { .. } => Activation::Identity,
+    };
+    let sizes = vec![preparation.inputs(), 64, preparation.outputs()];
+    let optimizer = optimizer.unwrap_or(Optimizer::Adam);
+    let lr = args.lr.unwrap_or(if optimizer == Optimizer::Adam { 0.02 } else { 0.3 });
+    Ok(RunConfig {
+        model: MlpConfig::new(sizes).with_output(output),
+        preparation,
+        averages: match averages.is_empty() {
+            true => vec![average(0.999)],
+            false => averages,
+        },
+        optimizer,
+        lr,
+        epochs: args.epochs.unwrap_or(40),
+        batch_size: args.batch_size.unwrap_or(8),
+        seed,
+    })
+}

@@ -1,0 +1,269 @@
+//! The device that a program runs on: chosen by name, environment or Cargo features, then checked.
+
+mod check;
+
+use std::{env, fmt};
+
+use burn::tensor::Device;
+#[cfg(any(feature = "cuda", feature = "rocm"))]
+use burn::tensor::DeviceType;
+#[cfg(feature = "wgpu")]
+use burn::tensor::{
+    DeviceKind,
+    wgpu::{WgpuBackend, WgpuInitError},
+};
+
+use crate::{Error, Result};
+
+/// The names of all devices, and whether this build has them.
+///
+/// A build with several takes the first unless told otherwise: Burn's own order, except that
+/// ndarray comes before flex, which is there by default while ndarray is there on request only.
+const DEVICES: [(&str, bool); 9] = [
+    ("cuda", cfg!(feature = "cuda")),
+    ("metal", cfg!(feature = "metal")),
+    ("rocm", cfg!(feature = "rocm")),
+    ("vulkan", cfg!(feature = "vulkan")),
+    ("webgpu", cfg!(feature = "webgpu")),
+    ("wgpu", cfg!(feature = "wgpu")),
+    ("cpu", cfg!(feature = "cpu")),
+    ("ndarray", cfg!(feature = "ndarray")),
+    // Burn's training crate brings flex along.
+    ("flex", cfg!(any(feature = "flex", feature = "train"))),
+];
+
+/// A device that works.
+///
+/// It prints what it is in a few words, such as `flex (CPU)` or
+/// `wgpu: SwiftShader Device (Subzero), Vulkan`.
+#[derive(Clone, Debug)]
+pub struct Selected {
+    /// The device, for a model and its data.
+    pub device: Device,
+    label: String,
+    /// Who is to blame for wrong results, where that is known.
+    driver: Option<String>,
+}
+
+impl fmt::Display for Selected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.label)
+    }
+}
+
+/// Opens the device that the user means, and checks that it computes rightly.
+///
+/// The user means, in this order: `name`, such as a program's `--device` option; the environment
+/// variable `BURN_DEVICE`; the first of the devices that the Cargo features compile in, a GPU
+/// before a CPU and anything before the default `flex`.
+/// Names are the features' names, in upper or lower case.
+///
+/// The check takes a few milliseconds on a CPU, and as long as compiling a few kernels on a GPU.
+///
+/// # Errors
+///
+/// [`Error::Device`] if there is no such device, if this build or this machine does not have it,
+/// or if its results are wrong.
+pub fn select(name: Option<&str>) -> Result<Selected> {
+    // A value that is not Unicode becomes an unknown name; an empty one counts as unset.
+    let variable = env::var_os("BURN_DEVICE").map(|value| value.to_string_lossy().into_owned());
+    let variable = variable.as_deref().filter(|value| !value.is_empty());
+    let compiled: Vec<_> =
+        DEVICES.iter().filter(|(_, compiled)| *compiled).map(|(name, _)| *name).collect();
+
+    let selected = open(choose(name, variable, &compiled)?)?;
+    check::check(&selected.device).map_err(|problem| {
+        let driver = selected.driver.as_deref().unwrap_or("this build");
+        let problem = format!(
+            "its results are wrong, {driver} is to blame: {problem}; \
+             update the driver or choose another device"
+        );
+        unusable(&selected.label, problem)
+    })?;
+    Ok(selected)
+}
+
+/// The name of the device that the user means.
+fn choose(
+    explicit: Option<&str>,
+    variable: Option<&str>,
+    compiled: &[&'static str],
+) -> Result<&'static str> {
+    let names = || DEVICES.map(|(name, _)| name).join(", ");
+    let Some(wanted) = explicit.or(variable) else {
+        return compiled.first().copied().ok_or_else(|| {
+            let problem = format!("none is compiled in: add a Cargo feature, one of {}", names());
+            unusable("(default)", problem)
+        });
+    };
+    let wanted = wanted.to_lowercase();
+    let Some(&(name, _)) = DEVICES.iter().find(|(name, _)| *name == wanted) else {
+        return Err(unusable(&wanted, format!("unknown, expected one of {}", names())));
+    };
+    if !compiled.contains(&name) {
+        return Err(unusable(name, format!("not compiled in: build with `--features {name}`")));
+    }
+    Ok(name)
+}
+
+/// Opens a device that is compiled in.
+fn open(name: &'static str) -> Result<Selected> {
+    match name {
+        #[cfg(feature = "cuda")]
+        "cuda" => card(name, DeviceType::Cuda, "no NVIDIA GPU with a CUDA driver was found"),
+        #[cfg(feature = "metal")]
+        "metal" => graphics(name, WgpuBackend::Metal, Device::metal(DeviceKind::DefaultDevice)),
+        #[cfg(feature = "rocm")]
+        "rocm" => card(name, DeviceType::Rocm, "no AMD GPU with a ROCm driver was found"),
+        #[cfg(feature = "vulkan")]
+        "vulkan" => graphics(name, WgpuBackend::Vulkan, Device::vulkan(DeviceKind::DefaultDevice)),
+        // Burn's WebGPU device is the browser's; elsewhere the feature stands for wgpu, as it does
+        // in Burn's own choice.
+        #[cfg(feature = "wgpu")]
+        "webgpu" | "wgpu" => {
+            graphics(name, WgpuBackend::Auto, Device::wgpu(DeviceKind::DefaultDevice))
+        }
+        #[cfg(feature = "cpu")]
+        "cpu" => Ok(named(name, Device::cpu())),
+        #[cfg(feature = "ndarray")]
+        "ndarray" => {
+            #[allow(deprecated, reason = "a second CPU implementation to compare with")]
+            let device = Device::ndarray();
+            Ok(Selected { device, label: format!("{name} (CPU)"), driver: None })
+        }
+        #[cfg(any(feature = "flex", feature = "train"))]
+        "flex" => {
+            Ok(Selected { device: Device::flex(), label: format!("{name} (CPU)"), driver: None })
+        }
+        _ => unreachable!("{name} is not compiled in"),
+    }
+}
+
+/// Opens the first card of one vendor.
+///
+/// Burn panics on opening a card that is not there, so it is asked for a list first.
+#[cfg(any(feature = "cuda", feature = "rocm"))]
+fn card(name: &'static str, kind: DeviceType, missing: &str) -> Result<Selected> {
+    match Device::enumerate(kind).into_iter().next() {
+        Some(device) => Ok(named(name, device)),
+        None => Err(unusable(name, missing)),
+    }
+}
+
+/// Opens a device of the wgpu family.
+///
+/// Burn panics on the first tensor where there is no adapter, so its runtime is started here.
+#[cfg(feature = "wgpu")]
+fn graphics(name: &'static str, api: WgpuBackend, device: Device) -> Result<Selected> {
+    match Device::wgpu_options().graphics_api(api).init_with_setup() {
+        Ok((device, setup)) => {
+            let adapter = setup.adapter.get_info();
+            Ok(Selected {
+                device,
+                label: format!("{name}: {}, {:?}", adapter.name, adapter.backend),
+                driver: Some(format!("the driver {} {}", adapter.driver, adapter.driver_info)),
+            })
+        }
+        // It runs already: this is a second selection, or there were tensors before the first.
+        Err(WgpuInitError::Registration { .. }) => Ok(named(name, device)),
+        Err(error @ WgpuInitError::AdapterUnavailable { .. }) => {
+            let problem = format!(
+                "no graphics adapter was found: install the driver of the GPU; \
+                 on Debian, libvulkan1 with mesa-vulkan-drivers or the vendor's driver, \
+                 or without a GPU, libvulkan1 with chromium-common and \
+                 VK_DRIVER_FILES=/usr/lib/chromium/vk_swiftshader_icd.json ({error})"
+            );
+            Err(unusable(name, problem))
+        }
+        Err(error) => Err(unusable(name, error.to_string())),
+    }
+}
+
+/// A device that knows its name.
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "wgpu", feature = "cpu"))]
+fn named(name: &str, device: Device) -> Selected {
+    let hardware = device.identity().map(|identity| identity.name);
+    let hardware = hardware.unwrap_or_else(|| "unnamed".into());
+    let driver = Some(format!("the driver of {hardware}"));
+    Selected { device, label: format!("{name}: {hardware}"), driver }
+}
+
+/// The error of a device that cannot be used.
+fn unusable(device: &str, problem: impl Into<String>) -> Error {
+    Error::Device { device: device.into(), problem: problem.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GPU: [&str; 3] = ["vulkan", "wgpu", "flex"];
+
+    fn problem(result: Result<&'static str>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn explicit_name_wins_over_variable_and_features() {
+        assert_eq!(choose(Some("flex"), Some("wgpu"), &GPU).unwrap(), "flex");
+        assert_eq!(choose(None, Some("wgpu"), &GPU).unwrap(), "wgpu");
+        assert_eq!(choose(None, None, &GPU).unwrap(), "vulkan");
+    }
+
+    #[test]
+    fn flex_comes_last_and_gpus_come_in_the_order_of_burn() {
+        let order = DEVICES.map(|(name, _)| name);
+        assert_eq!(
+            order,
+            ["cuda", "metal", "rocm", "vulkan", "webgpu", "wgpu", "cpu", "ndarray", "flex"]
+        );
+    }
+
+    #[test]
+    fn case_does_not_matter() {
+        assert_eq!(choose(Some("FleX"), None, &GPU).unwrap(), "flex");
+    }
+
+    #[test]
+    fn unknown_name_lists_the_names() {
+        let problem = problem(choose(None, Some("tpu"), &GPU));
+        assert!(problem.contains("device tpu: unknown"), "{problem}");
+        assert!(problem.contains("cuda, metal, rocm"), "{problem}");
+    }
+
+    #[test]
+    fn missing_feature_is_named() {
+        let problem = problem(choose(Some("CUDA"), None, &GPU));
+        assert!(problem.contains("`--features cuda`"), "{problem}");
+    }
+
+    #[test]
+    fn build_without_devices_says_so() {
+        let problem = problem(choose(None, None, &[]));
+        assert!(problem.contains("none is compiled in"), "{problem}");
+    }
+
+    #[test]
+    #[cfg(any(feature = "flex", feature = "train"))]
+    fn flex_opens_and_prints() {
+        let selected = select(Some("flex")).unwrap();
+        assert_eq!(selected.to_string(), "flex (CPU)");
+        assert_eq!(selected.device, Device::flex());
+    }
+
+    #[test]
+    #[cfg(feature = "ndarray")]
+    fn ndarray_opens_and_prints() {
+        assert_eq!(select(Some("ndarray")).unwrap().to_string(), "ndarray (CPU)");
+    }
+
+    /// Needs a graphics driver, as a build with a GPU feature does in general.
+    #[test]
+    #[cfg(feature = "wgpu")]
+    fn wgpu_opens_twice_and_names_its_adapter() {
+        let first = select(Some("wgpu")).unwrap();
+        let second = select(Some("wgpu")).unwrap();
+        assert!(first.to_string().starts_with("wgpu: "), "{first}");
+        assert!(first.to_string().starts_with(&second.to_string()), "{first}, then {second}");
+    }
+}

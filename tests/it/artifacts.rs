@@ -1,0 +1,60 @@
+//! The committed run is what its command makes.
+
+use std::{path::Path, process::Command};
+
+use burn::{store::ModuleRecord, tensor::Device};
+use burn_ema::{report::Report, run::RunDirectory};
+
+use crate::common::floats;
+
+/// Makes the run of `artifacts/digits` again and compares its weights.
+///
+/// They are equal bit for bit on a processor with the vector instructions of the one that made
+/// them; on another, sums are grouped otherwise and thousands of steps drive the weights apart,
+/// so there the scores must agree instead, and the test says that it fell back.
+#[test]
+fn the_committed_run_can_be_made_again() {
+    let device = Device::flex();
+    let directory = tempfile::tempdir().unwrap();
+    let again = directory.path().join("digits");
+    let tests = std::env::current_exe().unwrap();
+    let train = tests.ancestors().nth(2).unwrap().join("examples/train");
+    let status = Command::new(train).args(["--device", "flex", "--run"]).arg(&again).output();
+    assert!(status.unwrap().status.success());
+
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("artifacts/digits");
+    let [committed, again] = [committed, again].map(|path| RunDirectory::open(path).unwrap());
+    let config = |run: &RunDirectory| serde_json::to_value(run.config().unwrap()).unwrap();
+    assert_eq!(config(&committed), config(&again), "the defaults changed: make the run again");
+    let weights = |run: &RunDirectory| {
+        let floats = floats(&run.model(&device).unwrap());
+        floats.into_iter().map(|(path, _, values)| (path, values)).collect::<Vec<_>>()
+    };
+    if weights(&committed) == weights(&again) {
+        return;
+    }
+    println!("not bit-equal on this processor; comparing scores");
+    let scores = |run: &RunDirectory| {
+        let text = std::fs::read(run.path().join("report.json")).unwrap();
+        let report: Report = serde_json::from_slice(&text).unwrap();
+        let scores = report.averages[0].scores;
+        (scores.test_loss, scores.test_accuracy.unwrap())
+    };
+    let (committed, again) = (scores(&committed), scores(&again));
+    assert!((committed.0 / again.0 - 1.0).abs() < 0.15, "{committed:?} {again:?}");
+    assert!((committed.1 - again.1).abs() < 0.0125, "{committed:?} {again:?}");
+}
+
+/// The model is a plain record of Burn's, of the network in its configuration.
+#[test]
+fn the_committed_model_loads_as_a_plain_record() {
+    use burn::module::Module;
+
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("artifacts/digits");
+    let run = RunDirectory::open(&path).unwrap();
+    let fresh = run.config().unwrap().model.init(&Device::flex()).unwrap();
+    let plain = fresh.load_record(ModuleRecord::load(path.join("model.bpk")).unwrap());
+    let ours = run.model(&Device::flex()).unwrap();
+    assert_eq!(floats(&plain), floats(&ours));
+    assert_eq!(ours.num_params(), 64 * 64 + 64 + 64 * 10 + 10);
+}

@@ -1,0 +1,260 @@
+//! The example programs, as a user runs them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use burn_ema::report::Report;
+
+/// `cargo test` builds the examples beside the directory of the tests.
+fn example(name: &str) -> Command {
+    let tests = std::env::current_exe().unwrap();
+    let file = tests.ancestors().nth(2).unwrap().join("examples").join(name);
+    assert!(file.exists(), "{} is missing: run `cargo build --examples`", file.display());
+    let mut command = Command::new(file);
+    command.env_remove("BURN_DEVICE").stdin(Stdio::null());
+    command
+}
+
+#[track_caller]
+fn succeeds(command: &mut Command) -> (String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(status.success(), "{command:?}\n{stdout}\n{stderr}");
+    (stdout, stderr)
+}
+
+#[track_caller]
+fn fails(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    assert_eq!(status.code(), Some(1), "{command:?}\n{}", String::from_utf8_lossy(&stdout));
+    String::from_utf8(stderr).unwrap()
+}
+
+fn train(run: &Path, options: &[&str]) -> Command {
+    let mut command = example("train");
+    command.args(["--device", "flex", "--run"]).arg(run).args(options);
+    command
+}
+
+fn report(run: &Path) -> Report {
+    serde_json::from_slice(&fs::read(run.join("report.json")).unwrap()).unwrap()
+}
+
+fn digits() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("artifacts/digits")
+}
+
+/// Seeds that nobody chose the defaults by; the mean bar is the README's.
+#[test]
+fn the_default_training_reaches_its_accuracy() {
+    let directory = tempfile::tempdir().unwrap();
+    let accuracies: Vec<_> = (1..=5)
+        .map(|seed| {
+            let run = directory.path().join(seed.to_string());
+            let (stdout, stderr) = succeeds(&mut train(&run, &["--seed", &seed.to_string()]));
+            assert!(stdout.starts_with("device: flex (CPU)\n"), "{stdout}");
+            assert!(stdout.contains("rows: 1078 train, 359 valid, 360 test"), "{stdout}");
+            assert!(stderr.lines().last().unwrap().contains("(live "), "{stderr}");
+            report(&run).averages[0].scores.test_accuracy.unwrap()
+        })
+        .collect();
+    let mean = accuracies.iter().sum::<f64>() / 5.0;
+    assert!(mean >= 0.965 && accuracies.iter().all(|&a| a >= 0.945), "{accuracies:?}");
+}
+
+/// The same command twice, in two processes: the same report to the last digit.
+#[test]
+fn a_seed_decides_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let reports = [("a", "7"), ("b", "7"), ("c", "8")].map(|(name, seed)| {
+        let run = directory.path().join(name);
+        succeeds(&mut train(&run, &["--epochs", "2", "--seed", seed]));
+        report(&run)
+    });
+    assert_eq!(reports[0], reports[1]);
+    assert_ne!(reports[0].live, reports[2].live);
+}
+
+#[test]
+fn an_older_run_is_never_lost_without_being_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("run");
+    let epochs = |n| ["--epochs", n];
+    succeeds(&mut train(&run, &epochs("1")));
+    let before = fs::read(run.join("model.bpk")).unwrap();
+    let message = fails(&mut train(&run, &epochs("1")));
+    assert!(message.contains("try --resume, --overwrite or another --run"), "{message}");
+    assert_eq!(fs::read(run.join("model.bpk")).unwrap(), before);
+
+    let resume = |options: &[&str]| {
+        let mut command = train(&run, &["--resume"]);
+        command.args(options);
+        command
+    };
+    let (stdout, stderr) = succeeds(&mut resume(&epochs("3")));
+    assert!(stdout.contains("resuming after epoch 1"), "{stdout}");
+    assert!(stderr.starts_with("epoch 2/3"), "{stderr}");
+    let message = fails(&mut resume(&["--lr", "0.5"]));
+    assert!(message.contains("--lr differs from that of the run"), "{message}");
+
+    // Averages change when they are named, and not otherwise.
+    let (stdout, _) = succeeds(&mut resume(&["--epochs", "4", "--decay", "0.9"]));
+    assert!(stdout.contains("ema(0.9, debias)") && !stdout.contains("ema(0.999"), "{stdout}");
+
+    // Something of the user's survives an overwrite.
+    fs::write(run.join("notes.txt"), "mine").unwrap();
+    let (stdout, _) = succeeds(&mut train(&run, &["--epochs", "1", "--overwrite"]));
+    assert!(stdout.contains("ema(0.999, debias)"), "{stdout}");
+    assert_eq!(fs::read_to_string(run.join("notes.txt")).unwrap(), "mine");
+
+    let other = directory.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("thesis.tex"), "years of work").unwrap();
+    let message = fails(&mut train(&other, &["--overwrite"]));
+    assert!(message.contains("cannot start a new run in"), "{message}");
+    assert!(other.join("thesis.tex").exists());
+}
+
+#[test]
+fn several_averages_stand_in_the_report() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("run");
+    let options = ["--epochs", "1", "--decay", "0.9", "--decay", "0", "--optimizer", "sgd"];
+    succeeds(&mut train(&run, &options));
+    let report = report(&run);
+    let rules: Vec<_> = report.averages.iter().map(|average| average.rule.as_str()).collect();
+    assert_eq!(rules, ["ema(0.9, debias)", "ema(0, debias)"]);
+    assert_eq!(report.averages[1].scores, report.live, "decay 0 is live");
+    let before = fs::read(run.join("model.bpk")).unwrap();
+    let message = fails(&mut train(&run, &["--decay", "1", "--overwrite"]));
+    assert_eq!(fs::read(run.join("model.bpk")).unwrap(), before, "a slip costs no run");
+    assert!(message.contains("decay is 1, expected a number in [0, 1)"), "{message}");
+}
+
+#[test]
+fn a_device_that_is_not_there_is_an_error_with_the_feature() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = example("train");
+    command.args(["--device", "cuda", "--run"]).arg(directory.path().join("run"));
+    let message = fails(&mut command);
+    assert!(message.contains("--features cuda"), "{message}");
+    let mut command = example("infer");
+    let message = fails(command.env("BURN_DEVICE", "abacus"));
+    assert!(message.contains("abacus"), "{message}");
+}
+
+#[test]
+fn a_table_is_learned_and_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let [table, rows, run] =
+        ["table.csv", "rows.csv", "run"].map(|name| directory.path().join(name));
+    let line = |i: i32| {
+        let (a, b) = (f64::from(i % 13) - 6.0, f64::from(i % 7) * 100.0);
+        (format!("{a},{b}"), 3.0 * a + 0.01 * b)
+    };
+    let learned: String = (0..200).map(|i| line(i)).map(|(x, y)| format!("{x},{y}\n")).collect();
+    fs::write(&table, format!("a,b,y\n{learned}")).unwrap();
+    let mut command = train(&run, &["--target", "y", "--data"]);
+    let (stdout, _) = succeeds(command.arg(&table));
+    assert!(!stdout.contains("accuracy"), "{stdout}");
+
+    let asked: String = (0..10).map(|i| line(i).0 + "\n").collect();
+    fs::write(&rows, format!("a,b\n{asked}")).unwrap();
+    let mut command = example("infer");
+    command.args(["--device", "flex", "--run"]).arg(&run).arg("--csv").arg(&rows);
+    let (stdout, _) = succeeds(&mut command);
+    let answers: Vec<f64> = stdout.lines().skip(1).map(|line| line.parse().unwrap()).collect();
+    assert_eq!((stdout.lines().next(), answers.len()), (Some("y"), 10));
+    for (i, answer) in answers.into_iter().enumerate() {
+        let expected = line(i as i32).1;
+        assert!((answer - expected).abs() < 1.0, "{answer} for {expected}");
+    }
+
+    fs::write(&table, format!("a,b,y\n1,2,3\n1,oops,3\n{learned}")).unwrap();
+    let mut command = train(&run.join("x"), &["--target", "y", "--data"]);
+    let message = fails(command.arg(&table));
+    assert!(message.contains("row 3") && message.contains("oops"), "{message}");
+}
+
+#[test]
+fn the_committed_model_answers_drawn_digits() {
+    let mut infer = example("infer");
+    let (stdout, _) = succeeds(infer.args(["--device", "flex", "--count", "10"]));
+    let of = |what: &str| -> Vec<_> {
+        let lines = stdout.lines().filter_map(|line| line.strip_prefix(what));
+        lines.map(|line| line.trim().to_owned()).collect()
+    };
+    let right = of("written:").iter().zip(of("answer:")).filter(|(a, b)| **a == *b).count();
+    assert!(right >= 9, "{stdout}");
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("digits.txt");
+    let one = "...@@...\n..@@@...\n...@@...\n...@@...\n...@@...\n...@@...\n...@@...\n..@@@@..\n";
+    fs::write(&file, format!("{one}\n{one}")).unwrap();
+    let mut infer = example("infer");
+    let (stdout, _) = succeeds(infer.args(["--device", "flex", "--draw"]).arg(&file));
+    assert_eq!(stdout.matches("answer:  1\n").count(), 2, "{stdout}");
+
+    for (drawn, expected) in [
+        ("...\n", "line 1: expected 8 characters, found 3"),
+        ("....?...\n", "line 1: expected a space or one of .:-=+*#%@, found '?'"),
+        ("........\n", "the last picture has 1 lines, expected 8"),
+        ("", "expected a picture, found nothing"),
+    ] {
+        fs::write(&file, drawn).unwrap();
+        let mut infer = example("infer");
+        let message = fails(infer.args(["--device", "flex", "--draw"]).arg(&file));
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_damaged_or_foreign_run_is_an_error_with_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let copy = |name: &str| {
+        let run = directory.path().join(name);
+        fs::create_dir(&run).unwrap();
+        for file in ["config.json", "model.bpk"] {
+            fs::copy(digits().join(file), run.join(file)).unwrap();
+        }
+        run
+    };
+    let infer = |run: &Path| {
+        let mut command = example("infer");
+        command.args(["--device", "flex", "--run"]).arg(run);
+        fails(&mut command)
+    };
+    let run = copy("cut");
+    let bytes = fs::read(run.join("model.bpk")).unwrap();
+    fs::write(run.join("model.bpk"), &bytes[..bytes.len() / 2]).unwrap();
+    assert!(infer(&run).contains("cut/model.bpk"));
+
+    let run = copy("wider");
+    let config = fs::read_to_string(run.join("config.json")).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&config).unwrap();
+    json["model"]["sizes"][1] = 65.into();
+    fs::write(run.join("config.json"), json.to_string()).unwrap();
+    let message = infer(&run);
+    assert!(message.contains("layers.0.bias: expected f32 [65], found f32 [64]"), "{message}");
+
+    let run = copy("broken");
+    fs::write(run.join("config.json"), &config[..100]).unwrap();
+    assert!(infer(&run).contains("broken/config.json"));
+    assert!(infer(&directory.path().join("nowhere")).contains("nowhere/config.json"));
+}
+
+#[test]
+fn the_other_examples_run() {
+    succeeds(example("own_module").env("BURN_DEVICE", "flex"));
+    let (stdout, _) = succeeds(example("own_loop").env("BURN_DEVICE", "flex"));
+    let mean = stdout.lines().last().unwrap();
+    let numbers = mean.split_whitespace().filter_map(|word| {
+        let word = word.trim_end_matches(',');
+        word.parse::<f64>().ok()
+    });
+    let [live, average] = numbers.collect::<Vec<_>>()[..] else { panic!("{mean}") };
+    assert!(average < live, "{mean}");
+}

@@ -1,0 +1,73 @@
+//! A training holds one copy of the weights per average: peak memory, measured in processes of
+//! their own.
+//!
+//! `cargo test --features ndarray memory -- --nocapture` prints the figures.
+
+use std::process::Command;
+
+use burn::{module::Module, tensor::Tensor, train::TrainStep};
+use burn_ema::{
+    AverageConfig, Rule,
+    data::Batch,
+    model::{Mlp, MlpConfig},
+    train::Averaged,
+};
+
+const SIZES: [usize; 3] = [1024, 2048, 1024];
+const COUNT: &str = "BURN_EMA_AVERAGES";
+
+/// Peak resident memory of this process so far, in bytes.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib << 10
+}
+
+/// The process that is measured; on its own it does nothing.
+#[test]
+fn child() {
+    let Ok(count) = std::env::var(COUNT) else { return };
+    let device = burn::tensor::Device::flex().autodiff();
+    let decays = (0..count.parse().unwrap()).map(|i| 0.9 + 0.01 * f64::from(i));
+    let mlp = MlpConfig::new(SIZES.to_vec()).init(&device).unwrap();
+    let mut optimizer = burn::optim::SgdConfig::new().init();
+    let configs = decays.map(|decay| AverageConfig::new(Rule::ema(decay)));
+    let mut model: Averaged<Mlp> = Averaged::new(mlp, configs).unwrap();
+    for _ in 0..5 {
+        let inputs = Tensor::ones([16, SIZES[0]], &device);
+        let targets = Tensor::zeros([16, SIZES[2]], &device);
+        let grads = TrainStep::step(&model, Batch { inputs, targets }).grads;
+        model = model.clone().optimize(&mut optimizer, 0.1.into(), grads);
+        drop(model.valid());
+    }
+    println!("peak {}", peak());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn each_average_costs_one_copy_of_the_weights() {
+    let weights: usize = SIZES.windows(2).map(|pair| (pair[0] + 1) * pair[1]).sum::<usize>() * 4;
+    let peaks = [1, 2, 4].map(|count: usize| {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "memory::child", "--nocapture"])
+            .env(COUNT, count.to_string())
+            .env("RAYON_NUM_THREADS", "1")
+            // Large blocks go back to the system at once, so that the peak counts what is held.
+            .env("MALLOC_MMAP_THRESHOLD_", "65536")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let peak = text.split("peak ").nth(1).unwrap_or_else(|| panic!("{text}"));
+        (count, peak.split_whitespace().next().unwrap().parse::<usize>().unwrap())
+    });
+    let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+    for (count, peak) in peaks {
+        println!("{count} averages of {:.1} MiB: peak {:.1} MiB", mib(weights), mib(peak));
+    }
+    for [(few, less), (many, more)] in [[peaks[0], peaks[1]], [peaks[1], peaks[2]]] {
+        let copies = (more as f64 - less as f64) / weights as f64;
+        let expected = (many - few) as f64;
+        assert!((copies - expected).abs() < 0.25, "{copies:.2} copies for {expected} averages");
+    }
+}
