@@ -73,8 +73,7 @@ fn main() -> anyhow::Result<()> {
     let model = fit(training, model, AdamConfig::new().init(), ConstantLr::new(0.01))?.model;
 
     // The average is a plain ConvNet, and its record one of Burn's.
-    let file = directory.join("average.bpk");
-    model.average(0)?.save_file(&file)?;
-    println!("saved {}", file.display());
+    model.average(0)?.save_file(directory.join("average.bpk"))?;
+    println!("saved {}", directory.join("average.bpk").display());
     Ok(())
 }

@@ -1,4 +1,69 @@
 //! Weight averaging for Burn: train one model, validate and ship its average.
+//!
+//! An average of the weights of a training's last steps is smoother than the last weights, and
+//! often does better on data that was not trained on, at the memory of one copy.
+//! This crate keeps such averages beside a model in Burn's own Learner, validates them, and hands
+//! them out as plain modules:
+//!
+//! - [`Averaged`](train::Averaged), the hook: a live module with its averages, for Burn's Learner;
+//! - [`Average`], for a loop of your own;
+//! - [`model`], a reference network from data to a saved record that answers.
+//!
+//! ```
+//! use burn::nn::LinearConfig;
+//! use burn_ema::{AverageConfig, Rule};
+//!
+//! let model = LinearConfig::new(2, 3).init(&Default::default());
+//! let mut average = AverageConfig::new(Rule::ema(0.99)).init(&model)?;
+//! for step in 1..=10 {
+//!     // ... one optimizer step on `model` ...
+//!     average.update(&model, step)?;
+//! }
+//! let smoothed = average.module(); // a plain `Linear`
+//! # let _ = smoothed;
+//! # Ok::<_, burn_ema::Error>(())
+//! ```
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | live | the module that the optimizer moves |
+//! | average | the smoothed copy that is validated and shipped |
+//! | rule | which average, such as constant decay |
+//! | decay | the share of the old average that one step keeps, in `[0, 1)` |
+//! | step | one optimizer step; an update of an average may cover several |
+//! | run | a training with its directory |
+//!
+//! # Layout
+//!
+//! Imports run one way: `error <- {average, model, data} <- run <- train <- report`.
+//!
+//! - [`average`]: rules, averages of any module, the kernels that update them;
+//! - [`model`]: the perceptron, its loss, its gradients in closed form;
+//! - [`data`]: the digits that ship, tables from CSV, split, scaling, batches;
+//! - [`device`]: the one place that decides which device a program runs on;
+//! - [`run`]: a run on disk;
+//! - [`train`]: Burn's Learner around models and averages;
+//! - [`report`]: what the averages gained.
+//!
+//! `train`, `report` and the writing side of `run` are behind the default feature `train`.
+//!
+//! # Invariants
+//!
+//! - The optimizer sees live alone; an average has no gradient and no autodiff, and ids of its
+//!   own.
+//! - One update an optimizer step, never one a micro-batch.
+//! - Parameters pair by path; a difference is an error, and nothing is skipped in silence.
+//! - A failed operation leaves what it was given as it was.
+//! - Decay 0 is live, bit for bit.
+//! - The library prints nothing, ends no process and does not panic on data.
+
+#![cfg_attr(not(feature = "train"), allow(rustdoc::broken_intra_doc_links))]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+// Wide types of wgpu and cubecl take the compiler deep.
+#![recursion_limit = "256"]
 
 pub mod average;
 pub mod data;
@@ -13,3 +78,8 @@ pub mod train;
 
 pub use average::{Average, AverageConfig, Rule};
 pub use error::{Error, Result};
+
+/// The code of the README, compiled and run as a test.
+#[cfg(all(doctest, feature = "train"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -154,16 +154,16 @@ impl<M: Module> Average<M> {
     /// averaged (statistics of batch norms, constants) as it is in live now.
     pub fn module_like(&self, live: &M) -> Result<M> {
         let live = live.valid();
-        let mut paired = Vec::new();
-        let tensors = Live::walk(&live, &self.parameters, &mut paired)?;
+        let walked = Live::walk(&live);
+        let tensors = walked.pair(&self.parameters, &mut self.paired.clone())?;
         let mut parameters: HashMap<_, _> = self
             .parameters
             .iter()
-            .zip(tensors.tensors())
+            .zip(tensors.iter())
             .filter(|(parameter, _)| parameter.averaged)
             .map(|(parameter, live)| (parameter.path.as_str(), (parameter, live)))
             .collect();
-        Ok(walk::fill(live, |path| {
+        Ok(walk::fill(live.clone(), |path| {
             let (parameter, live) = parameters.remove(path)?;
             Some((parameter.id, lerp::on_device_of(parameter.tensor.clone(), live)))
         }))
@@ -273,13 +273,17 @@ pub(crate) fn update_all<M: Module>(
         return Err(Error::StepBack { step, last: ahead.last });
     }
     let mut due: Vec<_> = averages.iter_mut().filter(|average| step > average.last).collect();
+    if due.is_empty() {
+        return Ok(());
+    }
+    let live = Live::walk(live);
     let tensors = due
         .iter_mut()
-        .map(|average| Live::walk(live, &average.parameters, &mut average.paired))
+        .map(|average| live.pair(&average.parameters, &mut average.paired))
         .collect::<Result<Vec<_>>>()?;
-    for (average, live) in due.into_iter().zip(tensors) {
+    for (average, live) in due.into_iter().zip(&tensors) {
         let update = average.rule.update(average.mass, step - average.last);
-        let pairs = average.parameters.iter_mut().zip(live.tensors());
+        let pairs = average.parameters.iter_mut().zip(live.iter());
         let averaged = pairs.filter_map(|(parameter, live)| {
             if parameter.averaged {
                 return Some((&mut parameter.tensor, live));

@@ -3,7 +3,10 @@
 //! Parameters are paired by their path in the module, such as `layers.0.weight`.
 //! Nothing is paired by position and nothing is skipped: a difference is an error with the path.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 
 use burn::{
     backend::{DispatchTensor, TensorMetadata},
@@ -91,50 +94,57 @@ pub(super) fn recorded_layout<M: Module>(module: &M) -> BTreeMap<String, (DType,
     layout.found
 }
 
-/// The tensors of live in the order of an average's parameters.
-pub(super) struct Live(Vec<DispatchTensor>);
+/// Live as an update sees it: its tensors and ids in its own order, without names.
+pub(super) struct Live<'a, M> {
+    module: &'a M,
+    ids: Vec<ParamId>,
+    tensors: Vec<DispatchTensor>,
+}
 
-impl Live {
-    /// Walks live once for an average, pairing by path.
+impl<'a, M: Module> Live<'a, M> {
+    /// Walks live once, for any number of averages.
+    pub fn walk(module: &'a M) -> Self {
+        let mut lean = Lean::default();
+        module.visit(&mut lean);
+        Self { module, ids: lean.ids, tensors: lean.tensors }
+    }
+
+    /// Live's tensors in the order of an average's parameters, paired by path.
     ///
-    /// `paired` remembers live's ids from the last pairing: the same ids in the same order are
-    /// the same parameters, so that most walks need not build paths.
-    pub fn walk<M: Module>(
-        live: &M,
+    /// `paired` remembers live's ids from the last time that its order was the average's: the
+    /// same ids in the same order are the same parameters, so that most updates need no paths.
+    ///
+    /// # Errors
+    ///
+    /// A parameter that only one side has, or of another shape or dtype.
+    pub fn pair(
+        &self,
         parameters: &[Parameter],
         paired: &mut Vec<ParamId>,
-    ) -> Result<Self> {
-        let mut lean = Lean {
-            ids: Vec::with_capacity(parameters.len()),
-            tensors: Vec::with_capacity(parameters.len()),
-        };
-        live.visit(&mut lean);
-        let live = if lean.ids == *paired {
-            Self(lean.tensors)
-        } else {
-            let live = Self(pair(parameters, self::parameters(live)?)?);
-            *paired = lean.ids;
-            live
-        };
-        live.check(parameters)?;
-        Ok(live)
-    }
-
-    /// The tensors, one for each parameter of the average.
-    pub fn tensors(&self) -> &[DispatchTensor] {
-        &self.0
-    }
-
-    /// Shapes and dtypes agree.
-    fn check(&self, parameters: &[Parameter]) -> Result<()> {
-        for (average, live) in parameters.iter().zip(&self.0) {
-            if average.tensor.shape() != live.shape() || average.tensor.dtype() != live.dtype() {
-                let found = describe(live.dtype(), &live.shape());
-                return Err(Error::parameter(&average.path, average.describe(), found));
+    ) -> Result<Cow<'_, [DispatchTensor]>> {
+        if self.ids != *paired {
+            let live = self::parameters(self.module)?;
+            if !live.iter().map(|p| &p.path).eq(parameters.iter().map(|p| &p.path)) {
+                return check(parameters, Cow::Owned(pair(parameters, live)?));
             }
+            paired.clone_from(&self.ids);
         }
-        Ok(())
+        check(parameters, Cow::Borrowed(&self.tensors))
     }
+}
+
+/// The tensors, if they agree with the parameters in shape and dtype.
+fn check<'a>(
+    parameters: &[Parameter],
+    tensors: Cow<'a, [DispatchTensor]>,
+) -> Result<Cow<'a, [DispatchTensor]>> {
+    for (average, live) in parameters.iter().zip(tensors.iter()) {
+        if average.tensor.shape() != live.shape() || average.tensor.dtype() != live.dtype() {
+            let found = describe(live.dtype(), &live.shape());
+            return Err(Error::parameter(&average.path, average.describe(), found));
+        }
+    }
+    Ok(tensors)
 }
 
 /// Live's tensors in the order of the average's parameters.
@@ -226,6 +236,7 @@ impl ModuleVisitor for Collect {
 }
 
 /// The walk of every step: no names, two vectors.
+#[derive(Default)]
 struct Lean {
     ids: Vec<ParamId>,
     tensors: Vec<DispatchTensor>,

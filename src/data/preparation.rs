@@ -33,7 +33,12 @@ pub struct Feature {
 /// What the network's outputs mean.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Task {
-    /// One output a class, its logit: the softmax of the outputs gives the probabilities.
+    /// One output a class, in `[0, 1]`, taught to be 1 for the class of the row and 0 for others.
+    ///
+    /// A network that minimises the squared error so estimates the probability of each class
+    /// (Richard and Lippmann 1991, "Neural network classifiers estimate Bayesian a posteriori
+    /// probabilities", section 2).
+    /// Sigmoid outputs need not sum to 1; the probabilities are their shares of the sum.
     Classification {
         /// The names of the classes, in the order of the outputs; two or more.
         labels: Vec<String>,
@@ -222,7 +227,7 @@ impl Preparation {
         }
         let answer = |row: &[f32]| match &self.task {
             Task::Classification { labels } => {
-                let probabilities = softmax(row);
+                let probabilities = shares(row);
                 let best = (0..width).fold(0, |best, i| if row[i] > row[best] { i } else { best });
                 Answer::Class { label: labels[best].clone(), probabilities }
             }
@@ -243,13 +248,16 @@ fn scaled(scale: &Scale, value: f64, what: impl FnOnce() -> String) -> Result<f3
     Err(Error::value(what(), expected, value))
 }
 
-/// Probabilities in the proportions of the exponentials of these numbers.
-fn softmax(logits: &[f32]) -> Vec<f32> {
-    // The largest exponential is then 1, so that none overflows.
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exponentials = logits.iter().map(|logit| (logit - largest).exp());
-    let sum: f32 = exponentials.clone().sum();
-    exponentials.map(|exponential| exponential / sum).collect()
+/// The share of each number in the sum of all; below zero counts as zero.
+fn shares(outputs: &[f32]) -> Vec<f32> {
+    // Of the largest, so that no sum overflows.
+    let largest = outputs.iter().copied().fold(0.0, f32::max);
+    if largest == 0.0 {
+        return vec![1.0 / outputs.len() as f32; outputs.len()];
+    }
+    let parts = outputs.iter().map(|output| output.max(0.0) / largest);
+    let sum: f32 = parts.clone().sum();
+    parts.map(|part| part / sum).collect()
 }
 
 /// Refuses a name that appears twice.
@@ -363,9 +371,9 @@ mod tests {
     #[test]
     fn the_most_probable_class_is_the_answer() {
         let preparation = preparation(classification(&["no", "yes"]));
-        let answers = preparation.decode(&[0.0, 3f32.ln(), 1000.0, -1000.0, 5.0, 5.0]).unwrap();
+        let answers = preparation.decode(&[0.1, 0.3, 1.0, 0.0, 0.5, 0.5, 0.0, 0.0]).unwrap();
         for (answer, (expected, first)) in
-            answers.iter().zip([("yes", 0.25), ("no", 1.0), ("no", 0.5)])
+            answers.iter().zip([("yes", 0.25), ("no", 1.0), ("no", 0.5), ("no", 0.5)])
         {
             let Answer::Class { label, probabilities } = answer else { panic!("not a class") };
             assert_eq!(label, expected);
@@ -442,8 +450,8 @@ mod tests {
         }
 
         #[test]
-        fn probabilities_are_probabilities(logits in prop::collection::vec(-1e38f32..1e38, 2..9)) {
-            let probabilities = softmax(&logits);
+        fn probabilities_are_probabilities(outputs in prop::collection::vec(-1e38f32..1e38, 2..9)) {
+            let probabilities = shares(&outputs);
             prop_assert!(probabilities.iter().all(|p| (0.0..=1.0).contains(p)));
             prop_assert!((probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-5);
         }

@@ -215,6 +215,86 @@ fn parameters_pair_by_path_also_when_their_ids_change() {
     assert_same(&flat(&average.module(), false), &expected);
 }
 
+/// A module that may show its two parameters in either order.
+#[derive(Clone, Debug)]
+struct Pair {
+    a: Param<Tensor<1>>,
+    b: Param<Tensor<1>>,
+    b_first: bool,
+}
+
+impl Pair {
+    fn new([a, b]: [f32; 2], b_first: bool) -> Self {
+        let param = |value| Param::from_data([value], &device());
+        Self { a: param(a), b: param(b), b_first }
+    }
+
+    fn each(self, map: impl Fn(Param<Tensor<1>>) -> Param<Tensor<1>>) -> Self {
+        Self { a: map(self.a), b: map(self.b), ..self }
+    }
+}
+
+impl Module for Pair {
+    fn visit<V: burn::module::ModuleVisitor>(&self, visitor: &mut V) {
+        let mut both = [("a", &self.a), ("b", &self.b)];
+        if self.b_first {
+            both.reverse();
+        }
+        for (name, param) in both {
+            visitor.enter_module(name, "Struct:Pair");
+            visitor.visit_float(param);
+            visitor.exit_module(name, "Struct:Pair");
+        }
+    }
+
+    fn map<P: burn::module::ModuleMapper>(self, mapper: &mut P) -> Self {
+        let mut map = |name: &str, param| {
+            mapper.enter_module(name, "Struct:Pair");
+            let param = mapper.map_float(param);
+            mapper.exit_module(name, "Struct:Pair");
+            param
+        };
+        Self { a: map("a", self.a), b: map("b", self.b), ..self }
+    }
+
+    fn collect_devices(&self, devices: burn::module::Devices) -> burn::module::Devices {
+        self.a.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        self.each(|param| param.fork(device))
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        self.each(|param| param.to_device(device))
+    }
+
+    fn train(self) -> Self {
+        self.each(Module::train)
+    }
+
+    fn valid(&self) -> Self {
+        self.clone().each(|param| param.valid())
+    }
+
+    fn materialize(self) -> Self {
+        self
+    }
+}
+
+#[test]
+fn parameters_never_pair_by_position() {
+    let mut average =
+        AverageConfig::new(Rule::ema(0.5)).init(&Pair::new([0.0, 0.0], false)).unwrap();
+    let live = Pair::new([1.0, 3.0], true);
+    for step in 1..=3 {
+        average.update(&live, step).unwrap(); // the same ids each time, in the other order
+    }
+    let found = average.module();
+    let value = |param: Param<Tensor<1>>| param.val().into_scalar::<f32>();
+    assert_eq!((value(found.a), value(found.b)), (0.875, 2.625));
+}
+
 #[test]
 fn statistics_of_a_batch_norm_are_copied_and_never_shared() {
     let device = device();

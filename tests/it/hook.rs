@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use burn::train::Learner;
 use burn::{
     lr_scheduler::constant::ConstantLr,
-    module::{Module, ModuleVisitor, Param},
+    module::{Lora, Module, ModuleVisitor, Param},
     optim::{
         GradientsParams, ModuleOptimizer, MultiGradientsParams, SgdConfig,
         lr_scheduler::module_lr_scheduler::ModuleLearningRate,
@@ -378,6 +378,27 @@ fn names_and_numbers_of_averages_are_checked() {
     assert_eq!(model.names(), ["ema(0.9)", "ema(0.99, debias)", "ema(0)"]);
     let error = model.average(3).map(|_| ()).unwrap_err().to_string();
     assert_eq!(error, "the index of an average is 3, expected a number below 3");
+}
+
+/// LoRA from before the averages: adapters are averaged as any parameter, and folding them into
+/// the weights folds the averages too.
+#[test]
+fn adapters_are_averaged_and_materialize_with_live() {
+    let device = device().autodiff();
+    let net = Net::new(0, &device).apply_lora(Lora::new(2, 2.0));
+    let mut model = Averaged::new(net, configs()).unwrap();
+    for batch in points(24, 1).to_device(&device).iter() {
+        let grads = TrainStep::step(&model, batch.unwrap()).grads;
+        model = model.optimize(&mut adam(), 0.05.into(), grads);
+    }
+    assert!(model.error().is_none());
+    let expected = flat(&model.average(0).unwrap().materialize(), false);
+    assert_ne!(expected, flat(&model.live().valid().materialize(), false));
+    let before = model.clone();
+    let model = model.materialize();
+    assert_eq!(flat(&model.average(0).unwrap(), false), expected);
+    assert_eq!(model.averages()[0].last_step(), 3);
+    assert!(flat(&before.average(0).unwrap(), false).len() > expected.len(), "it kept adapters");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use burn::{
     lr_scheduler::constant::ConstantLr,
     tensor::TensorReadError,
     train::{
-        InferenceStep, MetricEarlyStoppingStrategy, StoppingCondition,
+        InferenceStep, LearnerSummary, MetricEarlyStoppingStrategy, StoppingCondition,
         metric::{
             Adaptor, LossMetric, Metric, MetricMetadata, MetricName, Numeric, NumericEntry,
             SerializedEntry,
@@ -139,6 +139,11 @@ fn validation_shows_average_live_and_others_with_any_metric() {
             assert_close(&[logged(name)], &[expected], 1e-6);
         }
         assert_ne!(mean(&live), mean(&first));
+        let summary = LearnerSummary::new(directory.path(), &["Loss", "Loss (live)"]).unwrap();
+        for (shown, expected) in summary.metrics.valid.iter().zip([&first, &live]) {
+            assert_close(&[shown.entries[2].value], &[mean(expected)], 1e-6);
+        }
+        assert_eq!(summary.metrics.valid.len(), 2);
         let train = directory.path().join("train/epoch-1");
         assert!(train.join("Loss.log").exists());
         assert!(!train.join("Loss_(live).log").exists(), "validation only");
