@@ -38,7 +38,7 @@ struct Args {
     /// Rows in a batch [default: 8]
     #[arg(long)]
     batch_size: Option<usize>,
-    /// Learning rate [default: 0.02 with Adam, 0.3 with SGD]
+    /// Learning rate [default: 0.02 with Adam, 2 with SGD]
     #[arg(long)]
     lr: Option<f64>,
     /// How the weights are moved [default: adam]
@@ -88,13 +88,15 @@ fn main() -> Result<()> {
         false => None,
     };
     let seed = args.seed.or(saved.as_ref().map(|saved| saved.seed)).unwrap_or(1);
-    let table = match (&args.data, &args.target) {
+    let file = args.data.clone().or(saved.as_ref().and_then(|saved| saved.data.clone()));
+    let target = args.target.as_deref().or(saved.as_ref().map(|s| s.preparation.target()));
+    let table = match (&file, target) {
         (Some(file), Some(target)) => Table::read(file, target)?,
         _ => digits()?,
     };
     let data = Prepared::new(&table, seed)?;
     data.notes.iter().for_each(|note| println!("note: {note}"));
-    let config = configure(&args, saved.as_ref(), &data, seed)?;
+    let config = RunConfig { data: file, ..configure(&args, saved.as_ref(), &data, seed)? };
 
     // The live model with its averages.
     device.device.seed(config.seed);
@@ -194,7 +196,7 @@ fn configure(
     };
     let sizes = vec![preparation.inputs(), 64, preparation.outputs()];
     let optimizer = optimizer.unwrap_or(Optimizer::Adam);
-    let lr = args.lr.unwrap_or(if optimizer == Optimizer::Adam { 0.02 } else { 0.3 });
+    let lr = args.lr.unwrap_or(if optimizer == Optimizer::Adam { 0.02 } else { 2.0 });
     Ok(RunConfig {
         model: MlpConfig::new(sizes).with_output(output),
         preparation,
@@ -206,6 +208,7 @@ fn configure(
         lr,
         epochs: args.epochs.unwrap_or(40),
         batch_size: args.batch_size.unwrap_or(8),
+        data: None,
         seed,
     })
 }

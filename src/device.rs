@@ -41,8 +41,8 @@ pub struct Selected {
     /// The device, for a model and its data.
     pub device: Device,
     label: String,
-    /// Who is to blame for wrong results, where that is known.
-    driver: Option<String>,
+    /// The driver and its version, for the message about wrong results; empty where not known.
+    driver: String,
 }
 
 impl fmt::Display for Selected {
@@ -72,14 +72,7 @@ pub fn select(name: Option<&str>) -> Result<Selected> {
         DEVICES.iter().filter(|(_, compiled)| *compiled).map(|(name, _)| *name).collect();
 
     let selected = open(choose(name, variable, &compiled)?)?;
-    check::check(&selected.device).map_err(|problem| {
-        let driver = selected.driver.as_deref().unwrap_or("this build");
-        let problem = format!(
-            "its results are wrong, {driver} is to blame: {problem}; \
-             update the driver or choose another device"
-        );
-        unusable(&selected.label, problem)
-    })?;
+    check::check(&selected.device).map_err(|problem| wrong(&selected, &problem))?;
     Ok(selected)
 }
 
@@ -129,12 +122,14 @@ fn open(name: &'static str) -> Result<Selected> {
         "ndarray" => {
             #[allow(deprecated, reason = "a second CPU implementation to compare with")]
             let device = Device::ndarray();
-            Ok(Selected { device, label: format!("{name} (CPU)"), driver: None })
+            Ok(Selected { device, label: format!("{name} (CPU)"), driver: String::new() })
         }
         #[cfg(any(feature = "flex", feature = "train"))]
-        "flex" => {
-            Ok(Selected { device: Device::flex(), label: format!("{name} (CPU)"), driver: None })
-        }
+        "flex" => Ok(Selected {
+            device: Device::flex(),
+            label: format!("{name} (CPU)"),
+            driver: String::new(),
+        }),
         _ => unreachable!("{name} is not compiled in"),
     }
 }
@@ -161,7 +156,7 @@ fn graphics(name: &'static str, api: WgpuBackend, device: Device) -> Result<Sele
             Ok(Selected {
                 device,
                 label: format!("{name}: {}, {:?}", adapter.name, adapter.backend),
-                driver: Some(format!("the driver {} {}", adapter.driver, adapter.driver_info)),
+                driver: format!("{} {}", adapter.driver, adapter.driver_info).trim().into(),
             })
         }
         // It runs already: this is a second selection, or there were tensors before the first.
@@ -182,10 +177,20 @@ fn graphics(name: &'static str, api: WgpuBackend, device: Device) -> Result<Sele
 /// A device that knows its name.
 #[cfg(any(feature = "cuda", feature = "rocm", feature = "wgpu", feature = "cpu"))]
 fn named(name: &str, device: Device) -> Selected {
-    let hardware = device.identity().map(|identity| identity.name);
-    let hardware = hardware.unwrap_or_else(|| "unnamed".into());
-    let driver = Some(format!("the driver of {hardware}"));
-    Selected { device, label: format!("{name}: {hardware}"), driver }
+    let hardware = device.identity().map_or_else(|| "unnamed".into(), |identity| identity.name);
+    Selected { device, label: format!("{name}: {hardware}"), driver: String::new() }
+}
+
+/// The error of a device that computes wrongly.
+fn wrong(selected: &Selected, problem: &str) -> Error {
+    let driver = match selected.driver.as_str() {
+        "" => String::new(),
+        driver => format!(" (driver {driver})"),
+    };
+    let problem = format!(
+        "its results are wrong{driver}: {problem}; update the driver or choose another device"
+    );
+    unusable(&selected.label, problem)
 }
 
 /// The error of a device that cannot be used.
@@ -252,6 +257,19 @@ mod tests {
     }
 
     #[test]
+    #[cfg(any(feature = "flex", feature = "train"))]
+    fn wrong_results_name_adapter_and_driver() {
+        let selected = Selected {
+            device: Device::flex(),
+            label: "wgpu: some adapter, Vulkan".into(),
+            driver: "Mesa 1.2".into(),
+        };
+        let problem = wrong(&selected, "a matrix product gives 1 instead of 2").to_string();
+        assert!(problem.contains("some adapter, Vulkan: its results are wrong"), "{problem}");
+        assert!(problem.contains("(driver Mesa 1.2): a matrix product gives 1"), "{problem}");
+    }
+
+    #[test]
     #[cfg(feature = "ndarray")]
     fn ndarray_opens_and_prints() {
         assert_eq!(select(Some("ndarray")).unwrap().to_string(), "ndarray (CPU)");
@@ -265,5 +283,26 @@ mod tests {
         let second = select(Some("wgpu")).unwrap();
         assert!(first.to_string().starts_with("wgpu: "), "{first}");
         assert!(first.to_string().starts_with(&second.to_string()), "{first}, then {second}");
+    }
+
+    /// In a process of its own, in which wgpu is sent to an adapter that no machine has.
+    #[test]
+    #[cfg(feature = "wgpu")]
+    fn missing_adapter_is_an_error_that_says_what_to_install() {
+        const VARIABLE: &str = "CUBECL_WGPU_DEFAULT_DEVICE";
+        const NOWHERE: &str = "VirtualGpu(4242)";
+        if env::var(VARIABLE).is_ok_and(|value| value == NOWHERE) {
+            let problem = select(Some("wgpu")).unwrap_err().to_string();
+            assert!(problem.contains("mesa-vulkan-drivers"), "{problem}");
+            return;
+        }
+        let test = "device::tests::missing_adapter_is_an_error_that_says_what_to_install";
+        let child = std::process::Command::new(env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env(VARIABLE, NOWHERE)
+            .output()
+            .unwrap();
+        let report = String::from_utf8_lossy(&child.stdout);
+        assert!(report.contains("1 passed"), "{report}");
     }
 }

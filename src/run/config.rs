@@ -1,5 +1,7 @@
 //! What was trained, on what and how: the `config.json` of a run.
 
+use std::path::PathBuf;
+
 use burn::config::Config;
 
 use crate::{AverageConfig, data::Preparation, model::MlpConfig};
@@ -21,6 +23,8 @@ pub struct RunConfig {
     pub epochs: usize,
     /// Rows in a batch.
     pub batch_size: usize,
+    /// The file of the table; none for the digits that ship with the crate.
+    pub data: Option<PathBuf>,
     /// What the split, the first weights and the order of the rows are drawn from.
     pub seed: u64,
 }

@@ -152,7 +152,7 @@ impl Zoo {
             ),
             mask: Param::initialized(
                 ParamId::new(),
-                Tensor::from_data([seed % 2 == 0, true], &device),
+                Tensor::from_data([seed.is_multiple_of(2), true], &device),
             ),
         };
         randomized(zoo, seed)

@@ -155,11 +155,14 @@ fn a_table_is_learned_and_answered() {
         let (a, b) = (f64::from(i % 13) - 6.0, f64::from(i % 7) * 100.0);
         (format!("{a},{b}"), 3.0 * a + 0.01 * b)
     };
-    let learned: String = (0..200).map(|i| line(i)).map(|(x, y)| format!("{x},{y}\n")).collect();
+    let learned: String = (0..200).map(line).map(|(x, y)| format!("{x},{y}\n")).collect();
     fs::write(&table, format!("a,b,y\n{learned}")).unwrap();
     let mut command = train(&run, &["--target", "y", "--data"]);
     let (stdout, _) = succeeds(command.arg(&table));
     assert!(!stdout.contains("accuracy"), "{stdout}");
+
+    let (stdout, _) = succeeds(&mut train(&run, &["--resume", "--epochs", "41"]));
+    assert!(stdout.contains("resuming after epoch 40"), "it remembers its data: {stdout}");
 
     let asked: String = (0..10).map(|i| line(i).0 + "\n").collect();
     fs::write(&rows, format!("a,b\n{asked}")).unwrap();

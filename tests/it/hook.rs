@@ -180,7 +180,7 @@ fn a_worker_receives_no_average() {
     let ndarray = Device::ndarray();
     let model = Averaged::new(Spy::new(0), configs()).unwrap();
     let worker = model.clone().fork(&ndarray);
-    assert_eq!(worker.live().devices(), [ndarray.clone()]);
+    assert_eq!(worker.live().devices(), std::slice::from_ref(&ndarray));
     for average in worker.averages() {
         assert_eq!(average.module().devices(), [Device::flex()], "its averages stayed");
     }
