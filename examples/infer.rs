@@ -72,9 +72,9 @@ fn main() -> Result<()> {
         None => {
             // Some from the whole set, evenly spread.
             let table = digits()?;
-            let every = table.features().len() / args.count.clamp(1, table.features().len()) + 1;
+            let (rows, count) = (table.features().len(), args.count);
             let Targets::Classes { labels, of_row } = table.targets() else { unreachable!() };
-            let chosen = (0..table.features().len()).step_by(every);
+            let chosen = (0..count.min(rows)).map(|index| index * rows / count.min(rows));
             let labels: Vec<_> = chosen.clone().map(|row| labels[of_row[row]].clone()).collect();
             (chosen.map(|row| table.features()[row].clone()).collect(), Some(labels))
         }

@@ -7,7 +7,7 @@
 //! cargo run --example train -- --data table.csv --target price
 //! ```
 
-use std::path::PathBuf;
+use std::{io::IsTerminal, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use burn::{
@@ -88,7 +88,8 @@ fn main() -> Result<()> {
         false => None,
     };
     let seed = args.seed.or(saved.as_ref().map(|saved| saved.seed)).unwrap_or(1);
-    let file = args.data.clone().or(saved.as_ref().and_then(|saved| saved.data.clone()));
+    let file = args.data.as_ref().map(|file| file.canonicalize().unwrap_or(file.clone()));
+    let file = file.or(saved.as_ref().and_then(|saved| saved.data.clone()));
     let target = args.target.as_deref().or(saved.as_ref().map(|s| s.preparation.target()));
     let table = match (&file, target) {
         (Some(file), Some(target)) => Table::read(file, target)?,
@@ -132,7 +133,6 @@ fn main() -> Result<()> {
         load(data.valid, None)?,
     )
     .num_epochs(config.epochs)
-    .renderer(Box::new(ProgressLines::new(std::io::stderr())))
     .with_default_checkpointers()
     .metrics((LossMetric::new(),))
     .metric_valid_numeric(model.live_metric(LossMetric::new()));
@@ -141,7 +141,14 @@ fn main() -> Result<()> {
             .metrics((AccuracyMetric::new(),))
             .metric_valid_numeric(model.live_metric(AccuracyMetric::new()));
     }
+    if !(cfg!(feature = "tui") && std::io::stdout().is_terminal()) {
+        training = training.renderer(Box::new(ProgressLines::new(std::io::stderr())));
+    }
     if let Some(epoch) = last {
+        // Burn panics on a checkpoint that does not fit: look before.
+        let fits = model.clone().try_load_file(run.checkpoint_file(epoch));
+        fits.context("the averages can be changed with --decay")?;
+        run.write_config(&config)?;
         println!("resuming after epoch {epoch}");
         training = training.checkpoint(epoch);
     } else if args.resume {
@@ -152,7 +159,6 @@ fn main() -> Result<()> {
 
     // What the average gained, on rows that nothing was chosen by.
     let report = Report::of(&model, &*load(data.test, None)?, &device, config.seed)?;
-    run.write_config(&config)?;
     run.write_model(model.average(0)?)?;
     run.write_json("report.json", &report)?;
     println!("\n{report}\n");

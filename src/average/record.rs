@@ -134,6 +134,7 @@ impl Opened {
     }
 
     /// The names of the entries.
+    #[cfg(feature = "train")]
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
@@ -256,7 +257,67 @@ impl WordReader {
         Err(Error::parameter(self.name, format!("{} words", self.next), self.words.len()))
     }
 
+    /// The error that these words are not what was expected.
     pub fn refuse(&self, expected: &str, found: impl ToString) -> Error {
         Error::parameter(&self.name, expected, found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{Linear, LinearConfig};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn opened(words: Words) -> Opened {
+        let device = Device::flex();
+        let saved = Saved::<Linear>::new().with_words("state", words, &device);
+        Opened::read(saved.into_record()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_come_back_bit_for_bit(integer: u64, bits: u64, decay in 0.0..1.0f64, debias: bool) {
+            let (number, rule) = (f64::from_bits(bits), Rule::Constant { decay, debias });
+            let words = Words::new().with_u64(integer).with_f64(number).with_rule(&rule);
+            let mut words = opened(words).words("state").unwrap();
+            prop_assert_eq!(words.u64().unwrap(), integer);
+            prop_assert_eq!(words.f64().unwrap().to_bits(), bits);
+            prop_assert_eq!(words.rule().unwrap(), rule);
+            words.end().unwrap();
+        }
+    }
+
+    #[test]
+    fn words_of_another_form_are_refused() {
+        let message = |error: Error| error.to_string();
+        let newer = Words(vec![VERSION + 1, 7]);
+        assert_eq!(
+            opened(newer).words("state").map(|_| ()).map_err(message).unwrap_err(),
+            "state: expected version 1 of the saved form, found version 2"
+        );
+        let mut short = opened(Words(vec![VERSION, 7])).words("state").unwrap();
+        assert_eq!(message(short.u64().unwrap_err()), "state: expected at least 3 words, found 2");
+        let long = opened(Words::new().with_u64(7)).words("state").unwrap();
+        assert_eq!(message(long.end().unwrap_err()), "state: expected 1 words, found 3");
+        let mut unknown = opened(Words::new().with_u64(99)).words("state").unwrap();
+        assert_eq!(
+            message(unknown.rule().unwrap_err()),
+            "state: expected the code of a rule, found 99"
+        );
+        let mut wild = opened(Words::new().with_u64(CONSTANT).with_u64(0).with_f64(2.0))
+            .words("state")
+            .unwrap();
+        assert_eq!(message(wild.rule().unwrap_err()), "decay is 2, expected a number in [0, 1)");
+    }
+
+    #[test]
+    fn floats_are_no_words() {
+        let linear = LinearConfig::new(1, 1).init(&Device::flex());
+        let saved = Saved::new().with_module("state", linear);
+        let opened = Opened::read(saved.into_record()).unwrap();
+        let error = opened.words("state.bias").map(|_| ()).unwrap_err().to_string();
+        assert_eq!(error, "state.bias: expected a list of i32 words, found f32 [1]");
     }
 }

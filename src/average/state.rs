@@ -43,8 +43,8 @@ impl AverageConfig {
     ///
     /// # Errors
     ///
-    /// The rule's ranges, a name that is empty or contains `.weights`, two parameters of one
-    /// path.
+    /// The rule's ranges; a name that is empty or contains `.weights`, a slash or a control
+    /// character; two parameters of one path.
     pub fn init<M: Module>(&self, module: &M) -> Result<Average<M>> {
         Average::start(self, module, Start { last: 0, mass: self.rule.initial_mass() })
     }
@@ -105,8 +105,11 @@ impl<M: Module> Average<M> {
     pub(crate) fn start(config: &AverageConfig, module: &M, start: Start) -> Result<Self> {
         config.rule.check()?;
         let name = config.label();
-        if name.is_empty() || name.contains(".weights") {
-            return Err(Error::value("the name of an average", "a text without `.weights`", name));
+        // Names stand in the paths of records and in the file names of metrics.
+        let refused = |c: char| c == '/' || c == '\\' || c.is_control();
+        if name.is_empty() || name.contains(".weights") || name.contains(refused) {
+            let expected = "a text without `.weights`, slashes and control characters";
+            return Err(Error::value("the name of an average", expected, format!("{name:?}")));
         }
         // `clone` would share a batch norm's statistics with live; `valid` does not.
         let module = module.valid();
@@ -133,8 +136,8 @@ impl<M: Module> Average<M> {
     ///
     /// # Errors
     ///
-    /// A step before the last one; a parameter that only one side has, or of another shape or
-    /// dtype.
+    /// Step 0 or a step before the last one; a parameter that only one side has, or of another
+    /// shape or dtype.
     /// After an error the average is as it was.
     pub fn update(&mut self, live: &M, step: u64) -> Result<()> {
         update_all(std::slice::from_mut(self), live, step)
@@ -241,9 +244,14 @@ impl<M: Module> Average<M> {
     }
 
     /// This average, of a module whose reparameterizations are folded into its weights.
+    #[cfg(feature = "train")]
     pub(crate) fn materialized(&self) -> Result<Self> {
         let start = Start { last: self.last, mass: self.mass };
         self.restored(&self.module().materialize(), start)
+    }
+
+    fn has_statistics(&self) -> bool {
+        self.parameters.iter().any(|parameter| parameter.statistic)
     }
 
     fn config(&self) -> AverageConfig {
@@ -269,6 +277,9 @@ pub(crate) fn update_all<M: Module>(
     live: &M,
     step: u64,
 ) -> Result<()> {
+    if step == 0 {
+        return Err(Error::value("the step", "a number from 1", step));
+    }
     if let Some(ahead) = averages.iter().find(|average| step < average.last) {
         return Err(Error::StepBack { step, last: ahead.last });
     }
@@ -276,6 +287,15 @@ pub(crate) fn update_all<M: Module>(
     if due.is_empty() {
         return Ok(());
     }
+    // A walk shows a batch norm's statistics one forward pass late, unless they are made current.
+    let current;
+    let live = match due.iter().any(|average| average.has_statistics()) {
+        true => {
+            current = live.valid();
+            &current
+        }
+        false => live,
+    };
     let live = Live::walk(live);
     let tensors = due
         .iter_mut()

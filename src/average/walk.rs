@@ -25,6 +25,8 @@ pub(super) struct Parameter {
     pub tensor: DispatchTensor,
     /// Whether an average mixes it; otherwise it copies it.
     pub averaged: bool,
+    /// Whether it is a statistic of a batch norm.
+    pub statistic: bool,
 }
 
 impl Parameter {
@@ -208,8 +210,9 @@ impl Collect {
     fn push<const D: usize, K: Basic>(&mut self, id: ParamId, tensor: Tensor<D, K>, float: bool) {
         let tensor = tensor.into_dispatch();
         // A quantized base is frozen; there is nothing to mix.
-        let averaged = float && tensor.dtype().is_float() && !self.place.is_statistic();
-        self.found.push(Parameter { path: self.place.path(), id, tensor, averaged });
+        let statistic = self.place.is_statistic();
+        let averaged = float && tensor.dtype().is_float() && !statistic;
+        self.found.push(Parameter { path: self.place.path(), id, tensor, averaged, statistic });
     }
 }
 

@@ -30,7 +30,10 @@ impl Activation {
     pub(crate) fn apply(self, z: Tensor<2>) -> Tensor<2> {
         match self {
             // Some backends compute Burn's sigmoid in single precision whatever the dtype.
-            Self::Sigmoid if z.dtype() == DType::F64 => (z.neg().exp() + 1.0).recip(),
+            // Below -700 the exponential overflows, and its gradient would be no number.
+            Self::Sigmoid if z.dtype() == DType::F64 => {
+                (z.clamp_min(-700.0).neg().exp() + 1.0).recip()
+            }
             Self::Sigmoid => activation::sigmoid(z),
             Self::Tanh => z.tanh(),
             Self::Relu => activation::relu(z),

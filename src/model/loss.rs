@@ -8,7 +8,13 @@ use burn::tensor::Tensor;
 ///
 /// - outputs, targets: `[batch, outputs]`
 /// - loss: `[batch]`
+///
+/// # Panics
+///
+/// Outputs and targets of different shapes.
 pub fn half_squared_errors(outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
+    let [found, expected] = [targets.dims(), outputs.dims()];
+    assert!(found == expected, "outputs of shape {expected:?} got targets of shape {found:?}");
     let difference = targets - outputs;
     (difference.clone() * difference).sum_dim(1).squeeze_dim::<1>(1) * 0.5
 }
@@ -19,6 +25,10 @@ pub fn half_squared_errors(outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> 
 ///
 /// - outputs, targets: `[batch, outputs]`
 /// - loss: `[1]`
+///
+/// # Panics
+///
+/// Outputs and targets of different shapes.
 pub fn half_squared_error(outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
     half_squared_errors(outputs, targets).mean()
 }

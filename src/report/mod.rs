@@ -6,7 +6,7 @@ use burn::{data::dataloader::DataLoader, tensor::Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Result,
+    Error, Result,
     data::Batch,
     model::{Mlp, half_squared_errors},
     train::Averaged,
@@ -80,8 +80,9 @@ impl Scores {
     pub fn of(mlp: &Mlp, test: &dyn DataLoader<Batch>) -> Result<Self> {
         let (mut rows, mut loss, mut right, mut classes) = (0, 0.0, 0.0, 0);
         for batch in test.iter() {
-            let Batch { inputs, targets } =
-                batch.map_err(|error| crate::Error::Training(std::sync::Arc::new(error.into())))?;
+            let Batch { inputs, targets } = batch.map_err(|error| {
+                Error::value("a batch of the test split", "rows of data", error)
+            })?;
             let outputs = mlp.forward(inputs);
             [rows, classes] = [rows + targets.dims()[0], targets.dims()[1]];
             loss += sum(half_squared_errors(outputs.clone(), targets.clone()))?;
@@ -95,9 +96,9 @@ impl Scores {
 
 /// The sum of a row of numbers, in double precision.
 fn sum(numbers: Tensor<1>) -> Result<f64> {
-    let data = numbers.into_data().convert::<f64>();
-    let numbers = data.as_slice::<f64>().map(|numbers| numbers.iter().sum());
-    numbers.map_err(|error| crate::Error::value("the outputs", "numbers", format!("{error:?}")))
+    let numbers = numbers.try_into_vec_as::<f64>();
+    let numbers = numbers.map_err(|error| Error::value("the outputs", "numbers", error))?;
+    Ok(numbers.iter().sum())
 }
 
 /// A table with what each average gained over live.

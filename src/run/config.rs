@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn::config::Config;
 
-use crate::{AverageConfig, data::Preparation, model::MlpConfig};
+use crate::{AverageConfig, Error, Result, data::Preparation, model::MlpConfig};
 
 /// Everything that decides a run of the perceptron.
 #[derive(Config, Debug)]
@@ -27,6 +27,28 @@ pub struct RunConfig {
     pub data: Option<PathBuf>,
     /// What the split, the first weights and the order of the rows are drawn from.
     pub seed: u64,
+}
+
+impl RunConfig {
+    /// Checks what the parts do not check themselves.
+    ///
+    /// # Errors
+    ///
+    /// A learning rate that is not a number above zero; no epoch; no row in a batch; no average.
+    pub fn check(&self) -> Result<()> {
+        if !(self.lr > 0.0 && self.lr.is_finite()) {
+            return Err(Error::value("the learning rate", "a number above 0", self.lr));
+        }
+        let counts = [
+            ("the number of epochs", self.epochs),
+            ("the batch size", self.batch_size),
+            ("the number of averages", self.averages.len()),
+        ];
+        match counts.into_iter().find(|(_, count)| *count == 0) {
+            Some((what, count)) => Err(Error::value(what, "1 or more", count)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// An optimizer of Burn, with its defaults.

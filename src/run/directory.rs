@@ -71,6 +71,11 @@ impl RunDirectory {
         loaded.map(|mlp| mlp.valid()).map_err(|error| refuse(error.into()))
     }
 
+    /// The file in which Burn's checkpointer keeps the model and its averages after an epoch.
+    pub fn checkpoint_file(&self, epoch: usize) -> PathBuf {
+        self.path.join("checkpoint").join(format!("model-{epoch}.bpk"))
+    }
+
     fn config_file(&self) -> PathBuf {
         self.path.join("config.json")
     }
@@ -86,8 +91,9 @@ impl RunDirectory {
     ///
     /// # Errors
     ///
-    /// A directory that is not empty, or that cannot be made.
+    /// Those of [`RunConfig::check`]; a directory that is not empty, or that cannot be made.
     pub fn create(path: impl Into<PathBuf>, config: &RunConfig) -> Result<Self> {
+        config.check()?;
         let run = Self { path: path.into() };
         let empty = match fs::read_dir(&run.path) {
             Ok(mut entries) => entries.next().is_none(),
@@ -107,8 +113,9 @@ impl RunDirectory {
     ///
     /// # Errors
     ///
-    /// Something of the run that cannot be removed.
+    /// Those of [`RunConfig::check`], with the run untouched; something that cannot be removed.
     pub fn replace(self, config: &RunConfig) -> Result<Self> {
+        config.check()?;
         for name in ["checkpoint", "train", "valid", "test"] {
             self.gone(fs::remove_dir_all(self.path.join(name)), name)?;
         }

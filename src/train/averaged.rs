@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use burn::{
@@ -63,12 +66,19 @@ use crate::{
 /// does burn-store: both save live alone.
 /// For a plain record of an average, save [`average(0)`](Self::average).
 ///
+/// A record is loaded whole or not at all, whatever options it was given (`allow_partial`,
+/// `cast_to_module_dtype`), since live and averages must agree.
+/// Live's batch-norm statistics are shared by clones, as Burn's are, and so is what a load puts
+/// there.
+///
 /// # Errors in a step
 ///
 /// `optimize` can only return the module.
 /// The first error of an update stops all updates and is kept, see [`error`](Self::error); it
 /// stops the training if the hook has its [`Interrupter`](Self::with_interrupter), and
 /// [`fit`](super::fit) returns it.
+/// An error is a module whose parameters changed under its averages, or a step back.
+/// Averages that no longer fit live cannot answer, and say so in a panic.
 pub struct Averaged<M: LearnerModel> {
     live: M,
     /// The optimizer steps of this clone, so that replicas which share the handle count one once.
@@ -98,12 +108,25 @@ struct Answering<M> {
     first: M,
     /// The other averages, where a metric asks for them.
     others: Vec<(Source, M)>,
+    /// Whether it has answered a batch before.
+    begun: Arc<AtomicBool>,
+}
+
+impl<M: Module> Answering<M> {
+    fn map(self, mut map: impl FnMut(M) -> M) -> Self {
+        let others = self.others.into_iter().map(|(source, module)| (source, map(module)));
+        Self { others: others.collect(), first: map(self.first), begun: self.begun }
+    }
 }
 
 impl<M: LearnerModel> Averaged<M> {
     /// The module with averages that start at its weights.
     ///
     /// To go on from a plain record, load it into the module before.
+    ///
+    /// Parameters that are not initialised yet are initialised by this, in the module's order;
+    /// under a seed, a module that uses them in another order starts from other weights than
+    /// without the averages.
     ///
     /// # Errors
     ///
@@ -242,26 +265,66 @@ impl<M: LearnerModel> Averaged<M> {
     /// One optimizer step is done: every average takes live's weights.
     fn update(&mut self) {
         self.step += 1;
-        let mut shared = self.lock();
-        if shared.error.is_some() {
-            return;
-        }
-        if let Err(error) = update_all(&mut shared.averages, &self.live, self.step) {
-            let message = error.to_string();
-            shared.error = Some(error);
-            drop(shared);
-            if let Some(interrupter) = &self.interrupter {
-                // Of Burn's training errors this one carries a text unchanged.
-                interrupter.fail(TrainingError::Workers(vec![WorkerFailure {
-                    device_id: 0,
-                    message: format!("averaging: {message}"),
-                }]));
+        let error = {
+            let mut shared = self.lock();
+            if shared.error.is_none() {
+                shared.error = update_all(&mut shared.averages, &self.live, self.step).err();
             }
+            shared.error.as_ref().map(Error::to_string)
+        };
+        if let (Some(error), Some(interrupter)) = (error, &self.interrupter)
+            && !interrupter.should_stop()
+        {
+            // Of Burn's training errors this one carries a text unchanged.
+            interrupter.fail(TrainingError::Workers(vec![WorkerFailure {
+                device_id: 0,
+                message: format!("averaging: {error}"),
+            }]));
         }
     }
 
+    /// What answers for these averages beside a live module in validation mode.
+    fn answering(&self, averages: &[Average<M>], live: &M) -> Result<Answering<M>> {
+        let others = self.feeds.sources().into_iter().filter_map(|source| match source {
+            Source::Live => None,
+            Source::Average(index) => {
+                let module = averages.get(index)?.module_like(live);
+                Some(module.map(|module| (source, module)))
+            }
+        });
+        Ok(Answering {
+            others: others.collect::<Result<_>>()?,
+            first: averages[0].module_like(live)?,
+            begun: Arc::default(),
+        })
+    }
+
+    /// Answers a batch by the first average, and by whatever a metric asks for beside it.
+    fn answer(
+        &self,
+        answering: &Answering<M>,
+        live: &M,
+        item: <M as InferenceStep>::Input,
+    ) -> Answer<M>
+    where
+        <M as InferenceStep>::Input: Clone,
+    {
+        self.feeds.feed(|source| {
+            let module = match source {
+                Source::Live => Some(live),
+                average => {
+                    let others = &answering.others;
+                    others.iter().find(|(other, _)| *other == average).map(|(_, module)| module)
+                }
+            };
+            module.map(|module| InferenceStep::step(module, item.clone()))
+        });
+        InferenceStep::step(&answering.first, item)
+    }
+
+    /// Maps live alone; what answered before no longer fits it.
     fn map_live(self, map: impl FnOnce(M) -> M) -> Self {
-        Self { live: map(self.live), ..self }
+        Self { live: map(self.live), answering: None, ..self }
     }
 
     /// Replaces the averages by a new handle.
@@ -363,15 +426,19 @@ impl<M: LearnerModel> Module for Averaged<M> {
 
     fn fork(self, device: &Device) -> Self {
         // A worker that takes a copy cannot be told from the learner: no average moves here.
-        self.map_live(|live| live.fork(device))
+        let answering = self.answering.clone();
+        let answering = answering.map(|modules| Box::new(modules.map(|m| m.fork(device))));
+        Self { answering, ..self.map_live(|live| live.fork(device)) }
     }
 
     fn to_device(self, device: &Device) -> Self {
-        self.map_live(|live| live.to_device(device))
+        let answering = self.answering.clone();
+        let answering = answering.map(|modules| Box::new(modules.map(|m| m.to_device(device))));
+        Self { answering, ..self.map_live(|live| live.to_device(device)) }
     }
 
     fn train(self) -> Self {
-        Self { answering: None, ..self.map_live(Module::train) }
+        self.map_live(Module::train)
     }
 
     /// An independent snapshot: later updates do not reach it, and it answers without a lock.
@@ -381,18 +448,7 @@ impl<M: LearnerModel> Module for Averaged<M> {
             (shared.averages.clone(), shared.error.clone())
         };
         let live = self.live.valid();
-        let first = averages[0].module_like(&live);
-        let others = self.feeds.sources().into_iter().filter_map(|source| match source {
-            Source::Live => None,
-            Source::Average(index) => {
-                let module = averages.get(index)?.module_like(&live).ok()?;
-                Some((source, module))
-            }
-        });
-        let answering = match first {
-            Ok(first) => Some(Box::new(Answering { first, others: others.collect() })),
-            Err(_) => None,
-        };
+        let answering = self.answering(&averages, &live).ok().map(Box::new);
         Self {
             live,
             step: self.step,
@@ -409,7 +465,7 @@ impl<M: LearnerModel> Module for Averaged<M> {
         let averages = self.averages().iter().map(Average::materialized).collect::<Result<_>>();
         let materialized = self.map_live(Module::materialize);
         match averages {
-            Ok(averages) => Self { answering: None, ..materialized.with_averages(averages) },
+            Ok(averages) => materialized.with_averages(averages),
             Err(error) => {
                 materialized.lock().error.get_or_insert(error);
                 materialized
@@ -489,25 +545,18 @@ where
     type Output = Answer<M>;
 
     fn step(&self, item: Self::Input) -> Self::Output {
-        match &self.answering {
-            Some(answering) => {
-                self.feeds.feed(|source| {
-                    let module = match source {
-                        Source::Live => Some(&self.live),
-                        average => {
-                            let others = &answering.others;
-                            others.iter().find(|(other, _)| *other == average).map(|(_, m)| m)
-                        }
-                    };
-                    module.map(|module| InferenceStep::step(module, item.clone()))
-                });
-                InferenceStep::step(&answering.first, item)
+        if let Some(answering) = &self.answering {
+            // What an earlier snapshot left in the queues is not of this validation.
+            if !answering.begun.swap(true, Ordering::Relaxed) {
+                self.feeds.clear();
             }
-            // Not in validation mode: a snapshot for this one answer.
-            None => match self.average(0) {
-                Ok(average) => InferenceStep::step(&average, item),
-                Err(error) => panic!("the average cannot answer: {error}"),
-            },
+            return self.answer(answering, &self.live, item);
+        }
+        // Not in validation mode: a snapshot for this one answer.
+        let live = self.live.valid();
+        match self.answering(&self.averages(), &live) {
+            Ok(answering) => self.answer(&answering, &live, item),
+            Err(error) => panic!("the average cannot answer: {error}"),
         }
     }
 }

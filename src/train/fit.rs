@@ -1,4 +1,4 @@
-//! A training whose every error is an `Err`.
+//! A training whose errors are an `Err`.
 
 use burn::{
     module::Module,
@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// the first error of an update stops the training and is returned, and so is the error that
 /// Burn leaves in [`LearningResult::error`].
 ///
+/// Burn panics on a checkpoint to resume from that is missing, damaged or of another model; look
+/// before, with `model.clone().try_load_file(..)`.
+///
 /// # Errors
 ///
 /// The first error of an update of the averages; the error that stopped Burn's training.
@@ -27,6 +30,9 @@ pub fn fit<M: LearnerModel>(
 where
     <M as InferenceStep>::Input: Clone,
 {
+    if let Some(error) = model.error() {
+        return Err(error);
+    }
     let model = model.train().with_interrupter(training.interrupter());
     let result = training.launch(Learner::new(model, optimizer, lr));
     if let Some(error) = result.model.error() {

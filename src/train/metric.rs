@@ -14,10 +14,13 @@ use std::{
 };
 
 use burn::{
-    tensor::TensorReadError,
-    train::metric::{
-        Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericEntry,
-        SerializedEntry,
+    tensor::{ExecutionError, TensorReadError},
+    train::{
+        ItemLazy,
+        metric::{
+            Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericEntry,
+            SerializedEntry,
+        },
     },
 };
 
@@ -29,7 +32,28 @@ pub(super) enum Source {
 }
 
 /// The answers of one source to the batches so far, each shared by the metrics of that source.
-type Queue<O> = Mutex<VecDeque<Arc<Mutex<O>>>>;
+type Queue<O> = Mutex<VecDeque<Arc<Mutex<Lazy<O>>>>>;
+
+/// An answer, synchronised by the first metric that takes it, as Burn does with its own items.
+#[derive(Debug)]
+struct Lazy<O> {
+    answer: Option<O>,
+    synced: bool,
+}
+
+impl<O: ItemLazy> Lazy<O> {
+    /// The answer as a metric wants it.
+    fn input<T>(&mut self) -> Result<Option<T>, ExecutionError>
+    where
+        O: Adaptor<T>,
+    {
+        if !self.synced {
+            self.answer = self.answer.take().map(ItemLazy::sync).transpose()?;
+            self.synced = true;
+        }
+        Ok(self.answer.as_ref().map(Adaptor::<T>::adapt))
+    }
+}
 
 /// The queues of all metrics that still exist.
 #[derive(Debug)]
@@ -47,7 +71,14 @@ impl<O> Feeds<O> {
         let queue = Arc::new(Queue::default());
         lock(&self.0).push(Feed { source, queue: Arc::downgrade(&queue) });
         let name = MetricName::new(format!("{} ({name})", metric.name()));
-        Beside { metric, name, queue }
+        Beside { metric, name, queue, updated: false }
+    }
+
+    /// Empties all queues.
+    pub fn clear(&self) {
+        for queue in lock(&self.0).iter().filter_map(|feed| feed.queue.upgrade()) {
+            lock(&queue).clear();
+        }
     }
 
     /// The sources that a metric asks for.
@@ -67,7 +98,7 @@ impl<O> Feeds<O> {
     pub fn feed(&self, mut answer: impl FnMut(Source) -> Option<O>) {
         for source in self.sources() {
             let Some(answer) = answer(source) else { continue };
-            let answer = Arc::new(Mutex::new(answer));
+            let answer = Arc::new(Mutex::new(Lazy { answer: Some(answer), synced: false }));
             for feed in lock(&self.0).iter().filter(|feed| feed.source == source) {
                 if let Some(queue) = feed.queue.upgrade() {
                     lock(&queue).push_back(answer.clone());
@@ -105,15 +136,22 @@ pub struct Beside<Me, O> {
     metric: Me,
     name: MetricName,
     queue: Arc<Queue<O>>,
+    /// Whether there was an answer since the last `clear`.
+    updated: bool,
 }
 
 impl<Me: Clone, O> Clone for Beside<Me, O> {
     fn clone(&self) -> Self {
-        Self { metric: self.metric.clone(), name: self.name.clone(), queue: self.queue.clone() }
+        Self {
+            metric: self.metric.clone(),
+            name: self.name.clone(),
+            queue: self.queue.clone(),
+            updated: self.updated,
+        }
     }
 }
 
-impl<Me: Metric, O: Adaptor<Me::Input> + Send> Metric for Beside<Me, O> {
+impl<Me: Metric, O: Adaptor<Me::Input> + ItemLazy> Metric for Beside<Me, O> {
     type Input = ();
 
     fn name(&self) -> MetricName {
@@ -140,26 +178,34 @@ impl<Me: Metric, O: Adaptor<Me::Input> + Send> Metric for Beside<Me, O> {
         let Some(answer) = lock(&self.queue).pop_front() else {
             return Ok(SerializedEntry::not_available(None));
         };
-        let input = Adaptor::<Me::Input>::adapt(&*lock(&answer));
+        let input = lock(&answer).input::<Me::Input>();
+        let Some(input) = input.map_err(TensorReadError::from)? else {
+            return Ok(SerializedEntry::not_available(None));
+        };
+        self.updated = true;
         self.metric.update(&input, metadata)
     }
 
     fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
-        self.metric.compute()
+        match self.updated {
+            true => self.metric.compute(),
+            false => Ok(SerializedEntry::not_available(None)),
+        }
     }
 
     fn clear(&mut self) {
+        self.updated = false;
         self.metric.clear();
     }
 }
 
-impl<Me: Metric + Numeric, O: Adaptor<Me::Input> + Send> Numeric for Beside<Me, O> {
+impl<Me: Metric + Numeric, O: Adaptor<Me::Input> + ItemLazy> Numeric for Beside<Me, O> {
     fn value(&self) -> Option<NumericEntry> {
-        self.metric.value()
+        self.updated.then(|| self.metric.value()).flatten()
     }
 
     fn running_value(&self) -> Option<NumericEntry> {
-        self.metric.running_value()
+        self.updated.then(|| self.metric.running_value()).flatten()
     }
 
     fn final_value(&self) -> NumericEntry {

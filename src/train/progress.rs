@@ -74,7 +74,10 @@ impl ProgressLines {
     fn values(&mut self) -> String {
         let mut text = String::new();
         let all: Vec<_> = self.metrics.iter().filter(|shown| shown.value.is_some()).collect();
-        for plain in all.iter().filter(|shown| !shown.name.ends_with(')')) {
+        let beside = |shown: &Shown| {
+            all.iter().any(|plain| shown.name.starts_with(&format!("{} (", plain.name)))
+        };
+        for plain in all.iter().filter(|shown| !beside(shown)) {
             let _ = write!(text, "  {} {}", plain.name, plain.text());
             let prefix = format!("{} (", plain.name);
             let beside: Vec<_> = all

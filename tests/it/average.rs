@@ -102,6 +102,13 @@ fn the_same_step_is_one_update_and_a_step_back_is_an_error() {
     assert!(matches!(error, Error::StepBack { step: 2, last: 3 }), "{error}");
     assert_eq!(flat(&average.module(), true), before);
     assert_eq!(average.last_step(), 3);
+
+    // Before the first step there is nothing to take.
+    let config = AverageConfig::new(Rule::Constant { decay: 0.5, debias: true });
+    let mut average = config.init(&Net::new(0, &device())).unwrap();
+    let error = average.update(&Net::new(1, &device()), 0).unwrap_err().to_string();
+    assert_eq!(error, "the step is 0, expected a number from 1");
+    assert_eq!(flat(&average.module(), true), flat(&Net::new(0, &device()), true));
 }
 
 /// `k` steps in one update keep `decay^k` of the old average.
@@ -307,11 +314,11 @@ fn statistics_of_a_batch_norm_are_copied_and_never_shared() {
 
     let trained = live.clone().train();
     trained.forward(Tensor::<2>::ones([4, 2], &device.clone().autodiff()));
+    assert_eq!(statistics(&average.module()), [0.0; 16], "live's moved, but not the average's");
+    average.update(&trained, 1).unwrap(); // before anything else asks for them
     let moved = trained.valid();
-    assert_ne!(statistics(&moved), [0.0; 16], "the forward pass moves live's statistics");
-    assert_eq!(statistics(&average.module()), [0.0; 16], "but not the average's");
-    average.update(&moved, 1).unwrap();
-    assert_eq!(statistics(&average.module()), statistics(&moved));
+    assert_ne!(statistics(&moved), [0.0; 16], "the forward pass moved live's statistics");
+    assert_eq!(statistics(&average.module()), statistics(&moved), "current, not one pass late");
     assert_eq!(statistics(&at_start), [0.0; 16], "nor those of a module handed out before");
 
     // Writing through a module that was handed out reaches neither.
@@ -398,6 +405,13 @@ fn a_record_of_another_rule_shape_dtype_or_structure_is_refused() {
             "weights.w: expected f32 [2], found f64 [2]"
         );
     }
+    let linear = |bias| {
+        let linear = LinearConfig::new(2, 3).with_bias(bias).init(&device);
+        config(0.5).init(&linear).unwrap()
+    };
+    let error = linear(false).try_load_record(linear(true).into_record()).unwrap_err();
+    let expected = "weights.bias: expected no entry of this path, found f32 [3] in the record";
+    assert_eq!(error.to_string(), expected);
     assert_eq!(
         refusal(Weights::new(&[1.0, 2.0], DType::F32, &device).into_record()),
         "state: expected a list of i32 words, found nothing of this name"
@@ -427,7 +441,7 @@ fn layout_mappings_survive() {
 #[test]
 fn an_empty_or_ambiguous_name_is_refused() {
     let net = Net::new(0, &device());
-    for name in ["", "a.weights"] {
+    for name in ["", "a.weights", "ema/0.9", "a\nb"] {
         let config = AverageConfig::new(Rule::ema(0.5)).with_name(Some(name.into()));
         assert!(config.init(&net).is_err());
     }
@@ -468,9 +482,9 @@ fn on_flex_an_update_allocates_no_weight_sized_memory_and_moves_no_buffer() {
 
     let device = Device::flex();
     let large = |seed| randomized(LinearConfig::new(256, 256).init(&device), seed); // 256 KiB
-    let lives = [large(1), large(2)];
+    let (start, lives) = (large(0), [large(1), large(2)]); // the start lives on, beside its average
     for rule in [Rule::ema(0.9), Rule::Constant { decay: 0.0, debias: true }] {
-        let mut average = AverageConfig::new(rule).init(&large(0)).unwrap();
+        let mut average = AverageConfig::new(rule).init(&start).unwrap();
         let buffer = |average: &Average<Linear>| {
             let weight = average.module().weight.val();
             weight.try_into_primitive::<Flex>().unwrap().bytes().as_ptr()

@@ -45,6 +45,8 @@ impl Net {
 }
 
 /// The module with every float drawn anew from the seed, in (-0.5, 0.5), batch norm's aside.
+///
+/// Not on a grid of equal steps, where `a + (w - a)` would be `w` by luck.
 pub fn randomized<M: Module>(module: M, seed: u64) -> M {
     struct Draw(ChaCha8Rng, String);
     impl ModuleMapper for Draw {
@@ -57,8 +59,9 @@ pub fn randomized<M: Module>(module: M, seed: u64) -> M {
             }
             param.map(|tensor| {
                 let shape = tensor.shape();
-                let values: Vec<f32> =
-                    (0..shape.num_elements()).map(|_| self.0.random::<f32>() - 0.5).collect();
+                let values: Vec<f32> = (0..shape.num_elements())
+                    .map(|_| (self.0.random::<f32>() - 0.5) * 0.9173)
+                    .collect();
                 Tensor::from_data(TensorData::new(values, shape), &tensor.device())
                     .set_require_grad(tensor.is_require_grad())
             })

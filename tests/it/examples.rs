@@ -129,8 +129,11 @@ fn several_averages_stand_in_the_report() {
     assert_eq!(rules, ["ema(0.9, debias)", "ema(0, debias)"]);
     assert_eq!(report.averages[1].scores, report.live, "decay 0 is live");
     let before = fs::read(run.join("model.bpk")).unwrap();
+    for slip in [["--batch-size", "0"], ["--lr", "nan"], ["--epochs", "0"], ["--decay", "1"]] {
+        fails(train(&run, &["--overwrite"]).args(slip));
+        assert_eq!(fs::read(run.join("model.bpk")).unwrap(), before, "a slip costs no run");
+    }
     let message = fails(&mut train(&run, &["--decay", "1", "--overwrite"]));
-    assert_eq!(fs::read(run.join("model.bpk")).unwrap(), before, "a slip costs no run");
     assert!(message.contains("decay is 1, expected a number in [0, 1)"), "{message}");
 }
 

@@ -338,7 +338,7 @@ fn an_error_fails_the_interrupter_that_the_hook_was_given() {
 }
 
 #[test]
-fn a_snapshot_does_not_move_and_needs_no_lock() {
+fn a_snapshot_does_not_move() {
     let device = device().autodiff();
     let mut model = Averaged::new(Net::new(0, &device), configs()).unwrap();
     let batch = points(8, 1).to_device(&device).iter().next().unwrap().unwrap();
@@ -399,6 +399,22 @@ fn adapters_are_averaged_and_materialize_with_live() {
     assert_eq!(flat(&model.average(0).unwrap(), false), expected);
     assert_eq!(model.averages()[0].last_step(), 3);
     assert!(flat(&before.average(0).unwrap(), false).len() > expected.len(), "it kept adapters");
+}
+
+/// Validation answers on the device to which the module was moved.
+#[test]
+#[cfg(feature = "ndarray")]
+fn a_moved_snapshot_answers_where_it_is() {
+    #[expect(deprecated, reason = "Burn still ships it, and so it is checked")]
+    let ndarray = Device::ndarray();
+    let model = Averaged::new(Net::new(0, &device()), configs()).unwrap().valid();
+    let batch = |device: &Device| points(8, 1).to_device(device).iter().next().unwrap().unwrap();
+    let here = InferenceStep::step(&model, batch(&device())).output.into_data();
+    for moved in [model.clone().to_device(&ndarray), model.fork(&ndarray)] {
+        let there = InferenceStep::step(&moved, batch(&ndarray)).output;
+        assert_eq!(there.device(), ndarray);
+        there.into_data().assert_approx_eq::<f32>(&here, Default::default());
+    }
 }
 
 #[test]

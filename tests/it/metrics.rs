@@ -1,12 +1,20 @@
 //! Live and the averages beside each other in Burn's metrics, logs and decisions.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use burn::{
     lr_scheduler::constant::ConstantLr,
+    module::Module,
     tensor::TensorReadError,
     train::{
-        InferenceStep, LearnerSummary, MetricEarlyStoppingStrategy, StoppingCondition,
+        InferenceStep, LearnerSummary, MetricEarlyStoppingStrategy, RegressionOutput,
+        StoppingCondition, TrainOutput, TrainStep,
         metric::{
             Adaptor, LossMetric, Metric, MetricMetadata, MetricName, Numeric, NumericEntry,
             SerializedEntry,
@@ -19,7 +27,7 @@ use burn_ema::{
     train::{Averaged, fit},
 };
 
-use crate::common::{Net, Plan, adam, assert_close, device, points};
+use crate::common::{Net, Plan, Points, adam, assert_close, device, points};
 
 /// The value of the last epoch, or of a test, that Burn's file logger wrote for a metric.
 pub fn logged(directory: &Path, split: &str, name: &str) -> f64 {
@@ -150,14 +158,78 @@ fn validation_shows_average_live_and_others_with_any_metric() {
     }
 }
 
-/// A metric that nobody registered, or that is gone, costs no forward pass.
+/// A model that counts its answers.
+#[derive(Module, Debug)]
+struct Counted {
+    net: Net,
+    #[module(skip)]
+    answers: Arc<AtomicUsize>,
+}
+
+impl TrainStep for Counted {
+    type Input = Points;
+    type Output = RegressionOutput;
+
+    fn step(&self, points: Points) -> TrainOutput<RegressionOutput> {
+        TrainStep::step(&self.net, points)
+    }
+}
+
+impl InferenceStep for Counted {
+    type Input = Points;
+    type Output = RegressionOutput;
+
+    fn step(&self, points: Points) -> RegressionOutput {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        InferenceStep::step(&self.net, points)
+    }
+}
+
+/// Whatever has no metric costs no forward pass.
 #[test]
-fn without_a_metric_beside_nothing_else_answers() {
+fn only_what_a_metric_asks_for_answers() {
+    let answers = |beside: usize| {
+        let directory = tempfile::tempdir().unwrap();
+        let counted = Counted { net: Net::new(0, &device()), answers: Arc::default() };
+        let answers = counted.answers.clone();
+        let model = Averaged::new(counted, [AverageConfig::new(Rule::ema(0.9))]).unwrap();
+        drop(model.live_metric(LossMetric::new())); // one that is gone
+        let mut training = Plan { epochs: 1, ..Plan::new(directory.path()) }.training();
+        for index in 0..beside {
+            training = match index {
+                0 => training.metric_valid_numeric(model.live_metric(LossMetric::new())),
+                _ => training.metric_valid(model.live_metric(Smallest { least: f64::MAX })),
+            };
+        }
+        fit(training, model, adam(), ConstantLr::new(0.02)).unwrap();
+        answers.load(Ordering::Relaxed)
+    };
+    assert_eq!(answers(0), 3, "the average answers three batches");
+    assert_eq!(answers(1), 6, "live too");
+    assert_eq!(answers(2), 6, "once for all its metrics");
+
     let model =
         Averaged::new(Net::new(0, &device()), [AverageConfig::new(Rule::ema(0.9))]).unwrap();
-    drop(model.live_metric(LossMetric::new()));
     let metric = model.average_metric(1, LossMetric::new()).map(|_| ());
     assert!(metric.unwrap_err().to_string().contains("is 1, expected a number below 1"));
+}
+
+/// What was answered before the training, or registered for training too, shifts nothing.
+#[test]
+fn a_metric_beside_stays_with_its_batch() {
+    let directory = tempfile::tempdir().unwrap();
+    let configs = [AverageConfig::new(Rule::ema(0.9))];
+    let model = Averaged::new(Net::new(0, &device()), configs).unwrap();
+    let live = model.live_metric(LossMetric::new());
+    let stray = points(8, 9).iter().next().unwrap().unwrap();
+    InferenceStep::step(&model.valid(), stray.clone());
+    InferenceStep::step(&model, stray);
+    let training = Plan::new(directory.path()).training().metrics((live,));
+    let result = fit(training, model, adam(), ConstantLr::new(0.02)).unwrap();
+    let expected = mean(&losses(result.model.live()));
+    assert_close(&[logged(directory.path(), "valid", "Loss_(live)")], &[expected], 1e-6);
+    let train = directory.path().join("train/epoch-1/Loss_(live).log");
+    assert!(!train.exists(), "it has no value in training");
 }
 
 /// Early stopping goes by "Loss", which is the average's: a live loss that falls does not help.
