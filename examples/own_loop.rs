@@ -1,9 +1,5 @@
 //! `Average` in a loop of your own, over one of two modules that train in turn: a generator of
-//! points on a circle and its critic.
-//!
-//! ```text
-//! cargo run --example own_loop
-//! ```
+//! points on a circle and its critic: `cargo run --example own_loop`.
 //!
 //! A generator never settles, since its critic moves on; its average does.
 
@@ -28,7 +24,8 @@ fn step(module: Mlp, optimizer: &mut ModuleOptimizer, loss: Tensor<1>) -> Mlp {
 
 /// Points on the unit circle, with a little noise: `[batch, 2]`.
 fn circle(device: &Device) -> Tensor<2> {
-    let angle = Tensor::<2>::random([BATCH, 1], Distribution::Uniform(0.0, 6.2832), device);
+    let turn = Distribution::Uniform(0.0, std::f64::consts::TAU);
+    let angle = Tensor::<2>::random([BATCH, 1], turn, device);
     let noise = Tensor::random([BATCH, 2], Distribution::Normal(0.0, 0.05), device);
     Tensor::cat(vec![angle.clone().cos(), angle.sin()], 1) + noise
 }

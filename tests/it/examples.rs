@@ -149,6 +149,27 @@ fn a_device_that_is_not_there_is_an_error_with_the_feature() {
     assert!(message.contains("abacus"), "{message}");
 }
 
+/// The same training on wgpu: a shader groups sums otherwise, so the scores agree and not the bits.
+#[test]
+#[cfg(feature = "wgpu")]
+fn wgpu_gives_what_flex_gives() {
+    let directory = tempfile::tempdir().unwrap();
+    let reports = ["wgpu", "flex"].map(|device| {
+        let run = directory.path().join(device);
+        let mut train = example("train");
+        train.args(["--epochs", "3", "--batch-size", "32", "--device", device, "--run"]).arg(&run);
+        let (stdout, _) = succeeds(&mut train);
+        assert!(stdout.starts_with(&format!("device: {device}")), "{stdout}");
+        report(&run)
+    });
+    let [wgpu, flex] = reports.map(|report| (report.live, report.averages[0].scores));
+    for (wgpu, flex) in [(wgpu.0, flex.0), (wgpu.1, flex.1)] {
+        assert!((wgpu.test_loss / flex.test_loss - 1.0).abs() < 0.02, "{wgpu:?} {flex:?}");
+        let accuracies = wgpu.test_accuracy.zip(flex.test_accuracy);
+        assert!(accuracies.is_some_and(|(w, f)| (w - f).abs() < 0.02), "{wgpu:?} {flex:?}");
+    }
+}
+
 #[test]
 fn a_table_is_learned_and_answered() {
     let directory = tempfile::tempdir().unwrap();
