@@ -149,7 +149,8 @@ fn a_device_that_is_not_there_is_an_error_with_the_feature() {
     assert!(message.contains("abacus"), "{message}");
 }
 
-/// The same training on wgpu: a shader groups sums otherwise, so the scores agree and not the bits.
+/// The same training on wgpu: other first weights, since each backend draws its own, but scores
+/// that differ by no more than those of two seeds.
 #[test]
 #[cfg(feature = "wgpu")]
 fn wgpu_gives_what_flex_gives() {
@@ -157,17 +158,15 @@ fn wgpu_gives_what_flex_gives() {
     let reports = ["wgpu", "flex"].map(|device| {
         let run = directory.path().join(device);
         let mut train = example("train");
-        train.args(["--epochs", "3", "--batch-size", "32", "--device", device, "--run"]).arg(&run);
+        train.args(["--epochs", "12", "--batch-size", "32", "--decay", "0.98", "--device", device]);
+        train.arg("--run").arg(&run);
         let (stdout, _) = succeeds(&mut train);
         assert!(stdout.starts_with(&format!("device: {device}")), "{stdout}");
         report(&run)
     });
-    let [wgpu, flex] = reports.map(|report| (report.live, report.averages[0].scores));
-    for (wgpu, flex) in [(wgpu.0, flex.0), (wgpu.1, flex.1)] {
-        assert!((wgpu.test_loss / flex.test_loss - 1.0).abs() < 0.02, "{wgpu:?} {flex:?}");
-        let accuracies = wgpu.test_accuracy.zip(flex.test_accuracy);
-        assert!(accuracies.is_some_and(|(w, f)| (w - f).abs() < 0.02), "{wgpu:?} {flex:?}");
-    }
+    let accuracies = reports.map(|report| report.averages[0].scores.test_accuracy.unwrap());
+    assert!(accuracies.iter().all(|&accuracy| accuracy > 0.92), "{accuracies:?}");
+    assert!((accuracies[0] - accuracies[1]).abs() < 0.03, "{accuracies:?}");
 }
 
 #[test]

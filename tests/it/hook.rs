@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+#[cfg(feature = "ndarray")]
+use burn::tensor::Device;
 #[cfg(feature = "wgpu")]
 use burn::train::Learner;
 use burn::{
@@ -11,7 +13,7 @@ use burn::{
         GradientsParams, ModuleOptimizer, MultiGradientsParams, SgdConfig,
         lr_scheduler::module_lr_scheduler::ModuleLearningRate,
     },
-    tensor::{Device, Tensor},
+    tensor::Tensor,
     train::{
         EvaluatorBuilder, InferenceStep, Interrupter, MultiDeviceOptim, RegressionOutput,
         TrainOutput, TrainStep, metric::LossMetric,
@@ -129,7 +131,9 @@ fn check(plan: &Plan, seed: u64, steps: usize) {
     assert_eq!(flat(&decay_zero, true), flat(live, true), "decay 0 is live");
 
     let without = plan.launch(plain).model;
-    assert_same(&flat(&without.net, true), &flat(&live.net, true));
+    // Workers share the statistics of a batch norm, and which of them comes last is chance.
+    let statistics = plan.devices.len() == 1;
+    assert_same(&flat(&without.net, statistics), &flat(&live.net, statistics));
 }
 
 fn directory() -> tempfile::TempDir {
