@@ -55,6 +55,9 @@ fn main() -> Result<()> {
     let preparation = run.config()?.preparation;
     let model = run.model(&device.device)?;
     let answer = |rows: &[Vec<f64>]| -> Result<Vec<Answer>> {
+        if rows.is_empty() {
+            return Ok(vec![]);
+        }
         let shape = [rows.len(), preparation.inputs()];
         let inputs = TensorData::new(preparation.encode(rows)?, shape);
         let outputs = model.forward(Tensor::from_data(inputs, &device.device));
