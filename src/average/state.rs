@@ -1,12 +1,12 @@
 //! An average of a module: its weights, its last step and its mass.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use burn::{
     config::Config,
     module::{Module, ParamId},
     store::ModuleRecord,
-    tensor::Device,
+    tensor::{Device, Tensor},
 };
 
 use super::{
@@ -96,6 +96,8 @@ pub struct Average<M: Module> {
     hollow: M,
     parameters: Vec<Parameter>,
     paired: Vec<ParamId>,
+    /// Whether it stays on its device when live moves to another.
+    stays: bool,
     last: u64,
     mass: f64,
 }
@@ -123,7 +125,23 @@ impl<M: Module> Average<M> {
         }
         let hollow = walk::hollow(module);
         let Start { last, mass } = start;
-        Ok(Self { name, rule: config.rule, hollow, parameters, paired, last, mass })
+        Ok(Self { name, rule: config.rule, hollow, parameters, paired, stays: false, last, mass })
+    }
+
+    /// Moves the average to a device, where it stays: each update brings live's weights there.
+    ///
+    /// Otherwise an average follows live, parameter by parameter.
+    /// A model on a GPU can so keep its average in the memory of the host.
+    pub fn keep_on(mut self, device: &Device) -> Self {
+        let device = device.clone().inner();
+        let there = Tensor::<1>::zeros([1], &device).into_dispatch();
+        self.hollow = self.hollow.to_device(&device);
+        for parameter in &mut self.parameters {
+            lerp::follow(&mut parameter.tensor, &there);
+            lerp::own(&mut parameter.tensor);
+        }
+        self.stays = true;
+        self
     }
 
     /// Takes live's weights after optimizer step `step` into the average.
@@ -132,7 +150,8 @@ impl<M: Module> Average<M> {
     /// The same step twice is one update; an update after several steps covers all of them, so
     /// that the width of the average does not depend on how often it is updated.
     ///
-    /// Parameters are paired by path, and the average follows live's parameters to other devices.
+    /// Parameters are paired by path, and the average follows live's parameters to other devices
+    /// unless it [stays](Self::keep_on) on one.
     ///
     /// # Errors
     ///
@@ -240,7 +259,8 @@ impl<M: Module> Average<M> {
 
     /// This average with other weights and numbers.
     pub(crate) fn restored(&self, weights: &M, start: Start) -> Result<Self> {
-        Self::start(&self.config(), weights, start)
+        let restored = Self::start(&self.config(), weights, start)?;
+        Ok(if self.stays { restored.keep_on(&self.device()) } else { restored })
     }
 
     /// This average, of a module whose reparameterizations are folded into its weights.
@@ -303,6 +323,13 @@ pub(crate) fn update_all<M: Module>(
         .collect::<Result<Vec<_>>>()?;
     for (average, live) in due.into_iter().zip(&tensors) {
         let update = average.rule.update(average.mass, step - average.last);
+        let mut live = Cow::Borrowed(live.as_ref());
+        for (index, parameter) in average.parameters.iter_mut().enumerate() {
+            match average.stays {
+                true => lerp::follow(&mut live.to_mut()[index], &parameter.tensor),
+                false => lerp::follow(&mut parameter.tensor, &live[index]),
+            }
+        }
         let pairs = average.parameters.iter_mut().zip(live.iter());
         let averaged = pairs.filter_map(|(parameter, live)| {
             if parameter.averaged {

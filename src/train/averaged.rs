@@ -54,7 +54,8 @@ use crate::{
 /// The averages live behind one handle that `clone` and `fork` share, so that the Learner's copy
 /// of its model at every step copies no weights.
 /// A clone is therefore no backup of the averages: `valid().train()` is one.
-/// An average follows live to other devices at its next update.
+/// An average follows live to other devices at its next update, or
+/// [stays](Self::keep_average_on) on one.
 ///
 /// # What Burn sees
 ///
@@ -176,6 +177,21 @@ impl<M: LearnerModel> Averaged<M> {
         self
     }
 
+    /// Moves the average of this index to a device, where it stays; see [`Average::keep_on`].
+    ///
+    /// What is handed out or validated is on live's device all the same.
+    ///
+    /// # Errors
+    ///
+    /// No average of this index.
+    pub fn keep_average_on(self, index: usize, device: &Device) -> Result<Self> {
+        let mut averages = self.averages();
+        let count = averages.len();
+        let average = averages.get_mut(index).ok_or_else(|| no_average(count, index))?;
+        *average = average.clone().keep_on(device);
+        Ok(self.with_averages(averages))
+    }
+
     /// The live module.
     pub fn live(&self) -> &M {
         &self.live
@@ -189,10 +205,8 @@ impl<M: LearnerModel> Averaged<M> {
     /// No average of this index; live's parameters are no longer those of the average.
     pub fn average(&self, index: usize) -> Result<M> {
         let shared = self.lock();
-        let average = shared.averages.get(index).ok_or_else(|| {
-            let count = shared.averages.len();
-            Error::value("the index of an average", format!("a number below {count}"), index)
-        })?;
+        let count = shared.averages.len();
+        let average = shared.averages.get(index).ok_or_else(|| no_average(count, index))?;
         average.module_like(&self.live)
     }
 
@@ -246,10 +260,7 @@ impl<M: LearnerModel> Averaged<M> {
         Answer<M>: Adaptor<Me::Input>,
     {
         let names = self.names();
-        let name = names.get(index).ok_or_else(|| {
-            let expected = format!("a number below {}", names.len());
-            Error::value("the index of an average", expected, index)
-        })?;
+        let name = names.get(index).ok_or_else(|| no_average(names.len(), index))?;
         Ok(self.feeds.subscribe(Source::Average(index), name, metric))
     }
 
@@ -403,6 +414,11 @@ const STEP: &str = "step";
 const AVERAGES: &str = "averages.";
 const WEIGHTS: &str = ".weights";
 const STATE: &str = ".state";
+
+/// The error of an index that no average has.
+fn no_average(count: usize, index: usize) -> Error {
+    Error::value("the index of an average", format!("a number below {count}"), index)
+}
 
 /// The prefix of an average's entries.
 fn entry(name: &str) -> String {

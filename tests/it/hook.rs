@@ -405,6 +405,35 @@ fn adapters_are_averaged_and_materialize_with_live() {
     assert!(flat(&before.average(0).unwrap(), false).len() > expected.len(), "it kept adapters");
 }
 
+/// An average that stays on the host: the same numbers, handed out beside live.
+#[test]
+#[cfg(feature = "ndarray")]
+fn an_average_can_stay_on_another_device() {
+    #[expect(deprecated, reason = "Burn still ships it, and so it is checked")]
+    let ndarray = Device::ndarray();
+    let [here, there] = [false, true].map(|stays| {
+        let directory = directory();
+        let model = Averaged::new(Net::new(0, &device()), configs()).unwrap();
+        let model = match stays {
+            true => model.keep_average_on(1, &ndarray).unwrap(),
+            false => model,
+        };
+        let model = Plan::new(directory.path()).launch(model).model;
+        let record = model.clone().into_record();
+        // A load keeps the device as well.
+        model.try_load_record(record).unwrap()
+    });
+    assert!(there.error().is_none());
+    assert_eq!(there.averages()[1].module().devices(), [ndarray]);
+    assert_eq!(there.averages()[0].module().devices(), [device()]);
+    assert_eq!(there.average(1).unwrap().devices(), [device()], "handed out beside live");
+    for index in 0..RULES.len() {
+        let [here, there] = [&here, &there].map(|model| model.average(index).unwrap());
+        assert_same(&flat(&there, true), &flat(&here, true));
+    }
+    assert!(there.keep_average_on(3, &device()).is_err());
+}
+
 /// Validation answers on the device to which the module was moved.
 #[test]
 #[cfg(feature = "ndarray")]

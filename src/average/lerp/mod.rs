@@ -8,18 +8,17 @@
 mod flex;
 mod portable;
 
-use burn::backend::DispatchTensor;
+use burn::backend::{DispatchTensor, TensorMetadata};
 
 /// Moves every average by the share `alpha`, in `(0, 1]`, towards its live tensor.
 ///
-/// Shapes and dtypes agree; an average first follows its live tensor to another device.
+/// Shapes, dtypes and devices agree.
 /// `alpha = 1` copies: `a + 1 (w - a)` differs from `w` in one of ten pairs of numbers.
 pub(super) fn lerp<'a>(
     pairs: impl Iterator<Item = (&'a mut DispatchTensor, &'a DispatchTensor)>,
     alpha: f64,
 ) {
     for (average, live) in pairs {
-        portable::follow(average, live);
         #[cfg(any(feature = "flex", feature = "train"))]
         if flex::lerp(average, live, alpha) {
             continue;
@@ -36,17 +35,23 @@ pub(super) fn own(tensor: &mut DispatchTensor) {
     let _ = tensor;
 }
 
-/// The tensor on the device of another.
-pub(super) fn on_device_of(mut tensor: DispatchTensor, other: &DispatchTensor) -> DispatchTensor {
-    portable::follow(&mut tensor, other);
-    tensor
+/// Moves a tensor, of any kind, to the device of another, if that is another device.
+pub(super) fn follow(tensor: &mut DispatchTensor, other: &DispatchTensor) {
+    if tensor.device() != other.device() {
+        *tensor = on_device_of(tensor.clone(), other);
+    }
+}
+
+/// The tensor, of any kind, on the device of another.
+pub(super) fn on_device_of(tensor: DispatchTensor, other: &DispatchTensor) -> DispatchTensor {
+    portable::to_device(tensor, &other.device())
 }
 
 #[cfg(test)]
 mod tests {
     use burn::{
         backend::DispatchTensor,
-        tensor::{DType, Device, Tensor, TensorData},
+        tensor::{Bool, DType, Device, Int, Tensor, TensorData},
     };
     use proptest::prelude::*;
 
@@ -131,11 +136,17 @@ mod tests {
 
     #[test]
     #[cfg(feature = "ndarray")]
-    fn an_average_follows_live_to_another_device() {
+    fn tensors_of_every_kind_change_devices() {
         let [flex, ndarray] = [&devices()[0], &devices()[1]];
-        let mut average = tensor(&[1.0], flex).into_dispatch();
-        lerp([(&mut average, &tensor(&[3.0], ndarray).into_dispatch())].into_iter(), 0.5);
-        assert_eq!(Tensor::<1>::from_dispatch(average.clone()).device(), *ndarray);
-        assert_eq!(values(average), [2.0]);
+        let there = tensor(&[3.0], ndarray).into_dispatch();
+        let float = on_device_of(tensor(&[1.0], flex).into_dispatch(), &there);
+        assert_eq!(Tensor::<1>::from_dispatch(float.clone()).device(), *ndarray);
+        assert_eq!(values(float), [1.0]);
+        let int = Tensor::<1, Int>::from_data([7], flex).into_dispatch();
+        let int = Tensor::<1, Int>::from_dispatch(on_device_of(int, &there));
+        assert_eq!((int.device(), int.into_scalar::<i32>()), (ndarray.clone(), 7));
+        let bool = Tensor::<1, Bool>::from_data([true], flex).into_dispatch();
+        let bool = Tensor::<1, Bool>::from_dispatch(on_device_of(bool, &there));
+        assert_eq!((bool.device(), bool.into_scalar::<bool>()), (ndarray.clone(), true));
     }
 }

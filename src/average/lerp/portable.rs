@@ -1,6 +1,9 @@
 //! The path for every backend: Burn's own tensor operations.
 
-use burn::backend::{Dispatch, DispatchTensor, Scalar, TensorMetadata, ops::FloatTensorOps};
+use burn::backend::{
+    DType, Dispatch, DispatchDevice, DispatchTensor, Scalar, TensorMetadata,
+    ops::{BoolTensorOps, FloatTensorOps, IntTensorOps, QTensorOps},
+};
 
 /// `a <- a + alpha (w - a)`, by three operations.
 pub(super) fn lerp(average: &mut DispatchTensor, live: &DispatchTensor, alpha: f64) {
@@ -13,10 +16,15 @@ pub(super) fn lerp(average: &mut DispatchTensor, live: &DispatchTensor, alpha: f
     };
 }
 
-/// Moves the average to the device of its live tensor, if it is on another.
-pub(super) fn follow(average: &mut DispatchTensor, live: &DispatchTensor) {
-    let device = live.device();
-    if average.device() != device {
-        *average = Dispatch::float_to_device(average.clone(), &device);
+/// The tensor, of any kind, on a device.
+pub(super) fn to_device(tensor: DispatchTensor, device: &DispatchDevice) -> DispatchTensor {
+    if tensor.device() == *device {
+        return tensor;
+    }
+    match tensor.dtype() {
+        DType::QFloat(_) => Dispatch::q_to_device(tensor, device),
+        dtype if dtype.is_float() => Dispatch::float_to_device(tensor, device),
+        dtype if dtype.is_bool() => Dispatch::bool_to_device(tensor, device),
+        _ => Dispatch::int_to_device(tensor, device),
     }
 }
