@@ -1,33 +1,24 @@
 //! The hook: a live module with its averages, as one module for Burn's Learner.
 
+mod learner; // what Burn's Learner does with it
+mod record; // what a record holds of it
+
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicBool},
 };
 
 use burn::{
-    module::{Devices, Module, ModuleMapper, ModuleVisitor},
-    optim::{
-        GradientsParams, ModuleOptimizer, MultiGradientsParams,
-        lr_scheduler::module_lr_scheduler::ModuleLearningRate,
-    },
-    store::{ModuleRecord, RecordError},
+    module::Module,
     tensor::Device,
     train::{
-        InferenceStep, Interrupter, LearnerModel, TrainOutput, TrainStep, TrainingError,
+        InferenceStep, Interrupter, LearnerModel,
         metric::{Adaptor, Metric},
-        train::WorkerFailure,
     },
 };
 
 use super::metric::{Beside, Feeds, Source};
-use crate::{
-    Average, AverageConfig, Error, Result,
-    average::{Opened, Saved, Start, Words, update_all},
-};
+use crate::{Average, AverageConfig, Error, Result};
 
 /// A live module with its averages: itself a model for Burn's `Learner`.
 ///
@@ -264,73 +255,13 @@ impl<M: LearnerModel> Averaged<M> {
         Ok(self.feeds.subscribe(Source::Average(index), name, metric))
     }
 
-    /// The averages. No guard leaves this file.
+    /// The averages. No guard leaves this module.
     fn lock(&self) -> MutexGuard<'_, Shared<M>> {
         self.shared.lock().unwrap_or_else(|poisoned| {
             let mut shared = poisoned.into_inner();
             shared.error.get_or_insert(Error::Poisoned);
             shared
         })
-    }
-
-    /// One optimizer step is done: every average takes live's weights.
-    fn update(&mut self) {
-        self.step += 1;
-        let error = {
-            let mut shared = self.lock();
-            if shared.error.is_none() {
-                shared.error = update_all(&mut shared.averages, &self.live, self.step).err();
-            }
-            shared.error.as_ref().map(Error::to_string)
-        };
-        if let (Some(error), Some(interrupter)) = (error, &self.interrupter)
-            && !interrupter.should_stop()
-        {
-            // Of Burn's training errors this one carries a text unchanged.
-            interrupter.fail(TrainingError::Workers(vec![WorkerFailure {
-                device_id: 0,
-                message: format!("averaging: {error}"),
-            }]));
-        }
-    }
-
-    /// What answers for these averages beside a live module in validation mode.
-    fn answering(&self, averages: &[Average<M>], live: &M) -> Result<Answering<M>> {
-        let others = self.feeds.sources().into_iter().filter_map(|source| match source {
-            Source::Live => None,
-            Source::Average(index) => {
-                let module = averages.get(index)?.module_like(live);
-                Some(module.map(|module| (source, module)))
-            }
-        });
-        Ok(Answering {
-            others: others.collect::<Result<_>>()?,
-            first: averages[0].module_like(live)?,
-            begun: Arc::default(),
-        })
-    }
-
-    /// Answers a batch by the first average, and by whatever a metric asks for beside it.
-    fn answer(
-        &self,
-        answering: &Answering<M>,
-        live: &M,
-        item: <M as InferenceStep>::Input,
-    ) -> Answer<M>
-    where
-        <M as InferenceStep>::Input: Clone,
-    {
-        self.feeds.feed(|source| {
-            let module = match source {
-                Source::Live => Some(live),
-                average => {
-                    let others = &answering.others;
-                    others.iter().find(|(other, _)| *other == average).map(|(_, module)| module)
-                }
-            };
-            module.map(|module| InferenceStep::step(module, item.clone()))
-        });
-        InferenceStep::step(&answering.first, item)
     }
 
     /// Maps live alone; what answered before no longer fits it.
@@ -343,238 +274,11 @@ impl<M: LearnerModel> Averaged<M> {
         let error = self.error();
         Self { shared: Arc::new(Mutex::new(Shared { averages, error })), ..self }
     }
-
-    /// Where the words of a record are kept while it is made.
-    fn device(&self) -> Device {
-        self.live.devices().into_iter().next().unwrap_or_default()
-    }
-
-    fn try_load(self, record: ModuleRecord) -> Result<Self> {
-        let opened = Opened::read(record)?;
-        if !opened.names().any(|name| name == STEP) {
-            let found = "a record of a plain module; load it into the module before the averages";
-            return Err(Error::parameter(STEP, "a record of a module with averages", found));
-        }
-        let mut words = opened.words(STEP)?;
-        let step = words.u64()?;
-        words.end()?;
-
-        let averages = self.averages();
-        let saved: Vec<String> = opened.names().filter_map(average_name).collect();
-        for name in &saved {
-            if !self.allow_dropped && !averages.iter().any(|average| average.name() == name) {
-                let found = "an average in the record (it can be dropped: `allow_dropped`)";
-                return Err(Error::parameter(entry(name), "no average of this name", found));
-            }
-        }
-        let mut bundle = Saved::new().with_module(LIVE, self.live.clone());
-        let mut starts = Vec::with_capacity(averages.len());
-        for average in &averages {
-            let name = average.name();
-            let start = if saved.iter().any(|saved| saved == name) {
-                bundle = bundle.with_module(entry(name) + WEIGHTS, average.module());
-                Some(average.saved_start(&opened, &(entry(name) + STATE))?)
-            } else if self.allow_added {
-                None
-            } else {
-                let found = "no average of this name in the record (it can start there: \
-                             `allow_added`)";
-                return Err(Error::parameter(entry(name), average.rule(), found));
-            };
-            starts.push(start);
-        }
-        let known = |path: &str| match average_name(path) {
-            None => path == STEP,
-            Some(name) => {
-                let dropped = !averages.iter().any(|average| average.name() == name);
-                dropped || path == entry(&name) + STATE
-            }
-        };
-        let mut modules = opened.apply(bundle, known)?.into_modules();
-        let live = modules.next().expect("live was saved first");
-        let averages = averages
-            .iter()
-            .zip(starts)
-            .map(|(average, start)| match start {
-                Some(start) => {
-                    average.restored(&modules.next().expect("its weights were saved"), start)
-                }
-                None => average
-                    .restored(&live, Start { last: step, mass: average.rule().initial_mass() }),
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let shared = Arc::new(Mutex::new(Shared { averages, error: None }));
-        Ok(Self { live, step, shared, answering: None, ..self })
-    }
 }
-
-/// The names of a record's entries.
-const LIVE: &str = "live";
-const STEP: &str = "step";
-const AVERAGES: &str = "averages.";
-const WEIGHTS: &str = ".weights";
-const STATE: &str = ".state";
 
 /// The error of an index that no average has.
 fn no_average(count: usize, index: usize) -> Error {
     Error::value("the index of an average", format!("a number below {count}"), index)
-}
-
-/// The prefix of an average's entries.
-fn entry(name: &str) -> String {
-    format!("{AVERAGES}{name}")
-}
-
-/// The name of the average that an entry belongs to; no name contains `.weights`.
-fn average_name(path: &str) -> Option<String> {
-    let rest = path.strip_prefix(AVERAGES)?;
-    let name = match rest.find(WEIGHTS) {
-        Some(end) => &rest[..end],
-        None => rest.strip_suffix(STATE)?,
-    };
-    Some(name.to_owned())
-}
-
-impl<M: LearnerModel> Module for Averaged<M> {
-    fn collect_devices(&self, devices: Devices) -> Devices {
-        self.live.collect_devices(devices)
-    }
-
-    fn fork(self, device: &Device) -> Self {
-        // A worker that takes a copy cannot be told from the learner: no average moves here.
-        let answering = self.answering.clone();
-        let answering = answering.map(|modules| Box::new(modules.map(|m| m.fork(device))));
-        Self { answering, ..self.map_live(|live| live.fork(device)) }
-    }
-
-    fn to_device(self, device: &Device) -> Self {
-        let answering = self.answering.clone();
-        let answering = answering.map(|modules| Box::new(modules.map(|m| m.to_device(device))));
-        Self { answering, ..self.map_live(|live| live.to_device(device)) }
-    }
-
-    fn train(self) -> Self {
-        self.map_live(Module::train)
-    }
-
-    /// An independent snapshot: later updates do not reach it, and it answers without a lock.
-    fn valid(&self) -> Self {
-        let (averages, error) = {
-            let shared = self.lock();
-            (shared.averages.clone(), shared.error.clone())
-        };
-        let live = self.live.valid();
-        let answering = self.answering(&averages, &live).ok().map(Box::new);
-        Self {
-            live,
-            step: self.step,
-            shared: Arc::new(Mutex::new(Shared { averages, error })),
-            feeds: self.feeds.clone(),
-            answering,
-            interrupter: self.interrupter.clone(),
-            allow_added: self.allow_added,
-            allow_dropped: self.allow_dropped,
-        }
-    }
-
-    fn materialize(self) -> Self {
-        let averages = self.averages().iter().map(Average::materialized).collect::<Result<_>>();
-        let materialized = self.map_live(Module::materialize);
-        match averages {
-            Ok(averages) => materialized.with_averages(averages),
-            Err(error) => {
-                materialized.lock().error.get_or_insert(error);
-                materialized
-            }
-        }
-    }
-
-    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        self.live.visit(visitor);
-    }
-
-    fn map<P: ModuleMapper>(self, mapper: &mut P) -> Self {
-        self.map_live(|live| live.map(mapper))
-    }
-
-    fn into_record(self) -> ModuleRecord {
-        let device = self.device();
-        let step = Words::new().with_u64(self.step);
-        let mut saved = Saved::new().with_words(STEP, step, &device);
-        for average in self.averages() {
-            let name = entry(average.name());
-            let weights = average.module_like(&self.live).unwrap_or_else(|_| average.module());
-            saved = saved.with_module(name.clone() + WEIGHTS, weights).with_words(
-                name + STATE,
-                average.words(),
-                &device,
-            );
-        }
-        saved.with_module(LIVE, self.live).into_record()
-    }
-
-    /// Loads live and averages, into a new handle: clones keep what they had.
-    fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
-        self.try_load(record).map_err(|error| match error {
-            Error::Record(error) => error,
-            error => RecordError::Validation(error.to_string()),
-        })
-    }
-}
-
-impl<M: LearnerModel> TrainStep for Averaged<M> {
-    type Input = <M as TrainStep>::Input;
-    type Output = <M as TrainStep>::Output;
-
-    fn step(&self, item: Self::Input) -> TrainOutput<Self::Output> {
-        TrainStep::step(&self.live, item)
-    }
-
-    fn optimize(
-        mut self,
-        optim: &mut ModuleOptimizer,
-        lr_module: ModuleLearningRate,
-        grads: GradientsParams,
-    ) -> Self {
-        self.live = self.live.optimize(optim, lr_module, grads);
-        self.update();
-        self
-    }
-
-    fn optimize_multi(
-        mut self,
-        optim: &mut ModuleOptimizer,
-        lr_module: ModuleLearningRate,
-        grads: MultiGradientsParams,
-    ) -> Self {
-        self.live = self.live.optimize_multi(optim, lr_module, grads);
-        self.update();
-        self
-    }
-}
-
-impl<M: LearnerModel> InferenceStep for Averaged<M>
-where
-    <M as InferenceStep>::Input: Clone,
-{
-    type Input = <M as InferenceStep>::Input;
-    type Output = Answer<M>;
-
-    fn step(&self, item: Self::Input) -> Self::Output {
-        if let Some(answering) = &self.answering {
-            // What an earlier snapshot left in the queues is not of this validation.
-            if !answering.begun.swap(true, Ordering::Relaxed) {
-                self.feeds.clear();
-            }
-            return self.answer(answering, &self.live, item);
-        }
-        // Not in validation mode: a snapshot for this one answer.
-        let live = self.live.valid();
-        match self.answering(&self.averages(), &live) {
-            Ok(answering) => self.answer(&answering, &live, item),
-            Err(error) => panic!("the average cannot answer: {error}"),
-        }
-    }
 }
 
 impl<M: LearnerModel> Clone for Averaged<M> {

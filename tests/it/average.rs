@@ -11,7 +11,7 @@ use burn_ema::{Average, AverageConfig, Error, Rule};
 use serde_json::Value;
 
 use crate::common::{
-    EXACT, Net, assert_close, assert_same, device, flat, floats, lerp, randomized,
+    EXACT, Net, assert_close, assert_same, device, flat, floats, lerp, numbers, randomized,
 };
 
 /// One parameter and nothing else, as the oracle has it.
@@ -25,10 +25,6 @@ impl Weights {
         let data = TensorData::new(values.to_vec(), [values.len()]);
         Self { w: Param::initialized(ParamId::new(), Tensor::from_data(data, (device, dtype))) }
     }
-}
-
-fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
 }
 
 /// PyTorch's lerp from a copy and optax' bias-corrected average, step by step.

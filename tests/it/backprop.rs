@@ -7,14 +7,7 @@ use burn::{
 use burn_ema::model::{Activation, Backprop, Dense, Mlp, MlpConfig, backprop, half_squared_error};
 use serde_json::Value;
 
-use crate::common::{EXACT, assert_close, device, floats, randomized};
-
-fn numbers(value: &Value) -> Vec<f64> {
-    match value {
-        Value::Array(rows) => rows.iter().flat_map(numbers).collect(),
-        number => vec![number.as_f64().unwrap()],
-    }
-}
+use crate::common::{EXACT, assert_close, device, floats, numbers, randomized};
 
 fn tensor<const D: usize>(value: &Value, shape: [usize; D], at: (&Device, DType)) -> Tensor<D> {
     Tensor::from_data(TensorData::new(numbers(value), shape), at)

@@ -7,6 +7,7 @@ use burn::{
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
 
 /// The device under test: wgpu where it is compiled in, else Flex.
 pub fn device() -> Device {
@@ -98,6 +99,14 @@ pub fn flat<M: Module>(module: &M, statistics: bool) -> Vec<f64> {
         .filter(|(path, ..)| statistics || !path.contains("running_"))
         .flat_map(|(.., values)| values)
         .collect()
+}
+
+/// The numbers of a JSON value, in their order, however deep they lie.
+pub fn numbers(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Array(values) => values.iter().flat_map(numbers).collect(),
+        number => vec![number.as_f64().unwrap()],
+    }
 }
 
 /// Equal bit for bit, or, on a device that may contract products, to 2e-6 of the largest.

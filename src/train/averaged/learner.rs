@@ -1,0 +1,211 @@
+//! What Burn's Learner does with the hook: `Module` and the two step traits.
+
+use std::sync::{Arc, Mutex, atomic::Ordering};
+
+use burn::{
+    module::{Devices, Module, ModuleMapper, ModuleVisitor},
+    optim::{
+        GradientsParams, ModuleOptimizer, MultiGradientsParams,
+        lr_scheduler::module_lr_scheduler::ModuleLearningRate,
+    },
+    store::{ModuleRecord, RecordError},
+    tensor::Device,
+    train::{
+        InferenceStep, LearnerModel, TrainOutput, TrainStep, TrainingError, train::WorkerFailure,
+    },
+};
+
+use super::{super::metric::Source, Answer, Answering, Averaged, Shared};
+use crate::{Average, Error, Result, average::update_all};
+
+impl<M: LearnerModel> Module for Averaged<M> {
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.live.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        // A worker that takes a copy cannot be told from the learner: no average moves here.
+        let answering = self.answering.clone();
+        let answering = answering.map(|modules| Box::new(modules.map(|m| m.fork(device))));
+        Self { answering, ..self.map_live(|live| live.fork(device)) }
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        let answering = self.answering.clone();
+        let answering = answering.map(|modules| Box::new(modules.map(|m| m.to_device(device))));
+        Self { answering, ..self.map_live(|live| live.to_device(device)) }
+    }
+
+    fn train(self) -> Self {
+        self.map_live(Module::train)
+    }
+
+    /// An independent snapshot: later updates do not reach it, and it answers without a lock.
+    fn valid(&self) -> Self {
+        let (averages, error) = {
+            let shared = self.lock();
+            (shared.averages.clone(), shared.error.clone())
+        };
+        let live = self.live.valid();
+        let answering = self.answering(&averages, &live).ok().map(Box::new);
+        Self {
+            live,
+            step: self.step,
+            shared: Arc::new(Mutex::new(Shared { averages, error })),
+            feeds: self.feeds.clone(),
+            answering,
+            interrupter: self.interrupter.clone(),
+            allow_added: self.allow_added,
+            allow_dropped: self.allow_dropped,
+        }
+    }
+
+    fn materialize(self) -> Self {
+        let averages = self.averages().iter().map(Average::materialized).collect::<Result<_>>();
+        let materialized = self.map_live(Module::materialize);
+        match averages {
+            Ok(averages) => materialized.with_averages(averages),
+            Err(error) => {
+                materialized.lock().error.get_or_insert(error);
+                materialized
+            }
+        }
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        self.live.visit(visitor);
+    }
+
+    fn map<P: ModuleMapper>(self, mapper: &mut P) -> Self {
+        self.map_live(|live| live.map(mapper))
+    }
+
+    fn into_record(self) -> ModuleRecord {
+        self.record_all()
+    }
+
+    /// Loads live and averages, into a new handle: clones keep what they had.
+    fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
+        self.try_load(record).map_err(|error| match error {
+            Error::Record(error) => error,
+            error => RecordError::Validation(error.to_string()),
+        })
+    }
+}
+
+impl<M: LearnerModel> TrainStep for Averaged<M> {
+    type Input = <M as TrainStep>::Input;
+    type Output = <M as TrainStep>::Output;
+
+    fn step(&self, item: Self::Input) -> TrainOutput<Self::Output> {
+        TrainStep::step(&self.live, item)
+    }
+
+    fn optimize(
+        mut self,
+        optim: &mut ModuleOptimizer,
+        lr_module: ModuleLearningRate,
+        grads: GradientsParams,
+    ) -> Self {
+        self.live = self.live.optimize(optim, lr_module, grads);
+        self.update();
+        self
+    }
+
+    fn optimize_multi(
+        mut self,
+        optim: &mut ModuleOptimizer,
+        lr_module: ModuleLearningRate,
+        grads: MultiGradientsParams,
+    ) -> Self {
+        self.live = self.live.optimize_multi(optim, lr_module, grads);
+        self.update();
+        self
+    }
+}
+
+impl<M: LearnerModel> InferenceStep for Averaged<M>
+where
+    <M as InferenceStep>::Input: Clone,
+{
+    type Input = <M as InferenceStep>::Input;
+    type Output = Answer<M>;
+
+    fn step(&self, item: Self::Input) -> Self::Output {
+        if let Some(answering) = &self.answering {
+            // What an earlier snapshot left in the queues is not of this validation.
+            if !answering.begun.swap(true, Ordering::Relaxed) {
+                self.feeds.clear();
+            }
+            return self.answer(answering, &self.live, item);
+        }
+        // Not in validation mode: a snapshot for this one answer.
+        let live = self.live.valid();
+        match self.answering(&self.averages(), &live) {
+            Ok(answering) => self.answer(&answering, &live, item),
+            Err(error) => panic!("the average cannot answer: {error}"),
+        }
+    }
+}
+
+impl<M: LearnerModel> Averaged<M> {
+    /// One optimizer step is done: every average takes live's weights.
+    fn update(&mut self) {
+        self.step += 1;
+        let error = {
+            let mut shared = self.lock();
+            if shared.error.is_none() {
+                shared.error = update_all(&mut shared.averages, &self.live, self.step).err();
+            }
+            shared.error.as_ref().map(Error::to_string)
+        };
+        if let (Some(error), Some(interrupter)) = (error, &self.interrupter)
+            && !interrupter.should_stop()
+        {
+            // Of Burn's training errors this one carries a text unchanged.
+            interrupter.fail(TrainingError::Workers(vec![WorkerFailure {
+                device_id: 0,
+                message: format!("averaging: {error}"),
+            }]));
+        }
+    }
+
+    /// What answers for these averages beside a live module in validation mode.
+    fn answering(&self, averages: &[Average<M>], live: &M) -> Result<Answering<M>> {
+        let others = self.feeds.sources().into_iter().filter_map(|source| match source {
+            Source::Live => None,
+            Source::Average(index) => {
+                let module = averages.get(index)?.module_like(live);
+                Some(module.map(|module| (source, module)))
+            }
+        });
+        Ok(Answering {
+            others: others.collect::<Result<_>>()?,
+            first: averages[0].module_like(live)?,
+            begun: Arc::default(),
+        })
+    }
+
+    /// Answers a batch by the first average, and by whatever a metric asks for beside it.
+    fn answer(
+        &self,
+        answering: &Answering<M>,
+        live: &M,
+        item: <M as InferenceStep>::Input,
+    ) -> Answer<M>
+    where
+        <M as InferenceStep>::Input: Clone,
+    {
+        self.feeds.feed(|source| {
+            let module = match source {
+                Source::Live => Some(live),
+                average => {
+                    let others = &answering.others;
+                    others.iter().find(|(other, _)| *other == average).map(|(_, module)| module)
+                }
+            };
+            module.map(|module| InferenceStep::step(module, item.clone()))
+        });
+        InferenceStep::step(&answering.first, item)
+    }
+}
