@@ -1,7 +1,9 @@
 //! The directory of a run: made once, read at any time.
 
+#[cfg(feature = "train")]
+use std::io;
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
