@@ -118,7 +118,7 @@ fn main() -> Result<()> {
         Ok(run) if args.resume => run,
         Ok(run) if args.overwrite => run.replace(&config)?,
         _ => RunDirectory::create(&args.run, &config)
-            .context("try --resume, --overwrite or another --run")?,
+            .context("no new run (try --resume, --overwrite or another --run)")?,
     };
     println!("run: {}", run.path().display());
 
@@ -146,8 +146,9 @@ fn main() -> Result<()> {
     }
     if let Some(epoch) = last {
         // Burn panics on a checkpoint that does not fit: look before.
-        let fits = model.clone().try_load_file(run.checkpoint_file(epoch));
-        fits.context("the averages can be changed with --decay")?;
+        let file = run.checkpoint_file(epoch);
+        let fits = model.clone().try_load_file(&file);
+        fits.with_context(|| format!("cannot resume from {}", file.display()))?;
         run.write_config(&config)?;
         println!("resuming after epoch {epoch}");
         training = training.checkpoint(epoch);

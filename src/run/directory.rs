@@ -103,7 +103,7 @@ impl RunDirectory {
             Err(error) => return Err(Error::file("use", run.path, error)),
         };
         if !empty {
-            let error = io::Error::from(io::ErrorKind::AlreadyExists);
+            let error = io::Error::other("the directory is not empty");
             return Err(Error::file("start a new run in", run.path, error));
         }
         fs::create_dir_all(&run.path).map_err(|error| Error::file("create", &run.path, error))?;
