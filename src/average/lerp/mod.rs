@@ -51,7 +51,7 @@ pub(super) fn on_device_of(tensor: DispatchTensor, other: &DispatchTensor) -> Di
 mod tests {
     use burn::{
         backend::DispatchTensor,
-        tensor::{Bool, DType, Device, Int, Tensor, TensorData},
+        tensor::{DType, Device, Tensor, TensorData},
     };
     use proptest::prelude::*;
 
@@ -137,6 +137,8 @@ mod tests {
     #[test]
     #[cfg(feature = "ndarray")]
     fn tensors_of_every_kind_change_devices() {
+        use burn::tensor::{Bool, Int};
+
         let [flex, ndarray] = [&devices()[0], &devices()[1]];
         let there = tensor(&[3.0], ndarray).into_dispatch();
         let float = on_device_of(tensor(&[1.0], flex).into_dispatch(), &there);
