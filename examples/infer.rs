@@ -8,7 +8,10 @@
 //!
 //! It needs no training stack: `--no-default-features --features flex` builds it.
 
-use std::{io::Read, path::PathBuf};
+use std::{
+    io::{Read, Write},
+    path::PathBuf,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Tensor, TensorData};
@@ -82,21 +85,22 @@ fn main() -> Result<()> {
             (chosen.map(|row| table.features()[row].clone()).collect(), Some(labels))
         }
     };
+    let mut out = std::io::stdout().lock();
     for (index, (picture, answer)) in pictures.iter().zip(answer(&pictures)?).enumerate() {
-        show(picture);
+        show(&mut out, picture)?;
         if let Some(written) = &written {
-            println!("written: {}", written[index]);
+            writeln!(out, "written: {}", written[index])?;
         }
         if let Answer::Class { label, probabilities } = answer {
-            println!("answer:  {label}");
+            writeln!(out, "answer:  {label}")?;
             if let Task::Classification { labels } = preparation.task() {
                 for (label, probability) in labels.iter().zip(probabilities) {
                     let bar = "#".repeat((40.0 * probability).round() as usize);
-                    println!("  {label}  {:6.2} %  {bar}", 100.0 * probability);
+                    writeln!(out, "  {label}  {:6.2} %  {bar}", 100.0 * probability)?;
                 }
             }
         }
-        println!();
+        writeln!(out)?;
     }
     Ok(())
 }
@@ -140,12 +144,13 @@ fn pictures(text: &str) -> Result<Vec<Vec<f64>>> {
     }
 }
 
-fn show(picture: &[f64]) {
+fn show(out: &mut impl Write, picture: &[f64]) -> Result<()> {
     for line in picture.chunks(SIDE) {
         let shade = |&ink: &f64| (ink / INK * (SHADES.len() - 1) as f64).round() as usize;
         let line = line.iter().map(|ink| &SHADES[shade(ink)..=shade(ink)]);
-        println!("{}", line.collect::<String>());
+        writeln!(out, "{}", line.collect::<String>())?;
     }
+    Ok(())
 }
 
 fn write_csv(target: &str, task: &Task, answers: Vec<Answer>) -> Result<()> {

@@ -9,7 +9,7 @@
 
 use std::{io::IsTerminal, path::PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, bail, ensure};
 use burn::{
     lr_scheduler::constant::ConstantLr,
     module::Module,
@@ -20,7 +20,7 @@ use burn::{
 };
 use burn_ema::{
     AverageConfig, Rule,
-    data::{Prepared, Table, Task, digits, loader},
+    data::{Prepared, Table, Task, TaskKind, digits, loader},
     device,
     model::{Activation, MlpConfig},
     report::Report,
@@ -39,24 +39,28 @@ struct Args {
     #[arg(long)]
     batch_size: Option<usize>,
     /// Learning rate [default: 0.02 with Adam, 2 with SGD]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     lr: Option<f64>,
     /// How the weights are moved [default: adam]
     #[arg(long)]
     optimizer: Option<Moved>,
     /// Share of the old average that one step keeps, in [0, 1); several make several averages, of
-    /// which the first validates and is saved [default: 0.999]
-    #[arg(long)]
+    /// which the first validates and is saved [default: 0.999, less for a short training]
+    #[arg(long, allow_negative_numbers = true)]
     decay: Vec<f64>,
     /// What the split, the first weights and the order of the rows are drawn from [default: 1]
     #[arg(long)]
     seed: Option<u64>,
-    /// A CSV file with a header; without it, the digits that ship with the crate
+    /// A CSV file with a header, all of whose columns but the target are numbers; without it, the
+    /// digits that ship with the crate
     #[arg(long, requires = "target")]
     data: Option<PathBuf>,
     /// The column of the CSV to learn
     #[arg(long, requires = "data")]
     target: Option<String>,
+    /// What the target is [default: classes for text and for few whole numbers]
+    #[arg(long, requires = "data")]
+    task: Option<Learned>,
     /// The device, such as flex, ndarray or wgpu; else BURN_DEVICE, else the Cargo features decide
     #[arg(long)]
     device: Option<String>,
@@ -69,6 +73,12 @@ struct Args {
     /// Remove the run that is in the directory and start anew
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Learned {
+    Classification,
+    Regression,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -92,11 +102,24 @@ fn main() -> Result<()> {
     let file = file.or(saved.as_ref().and_then(|saved| saved.data.clone()));
     let target = args.target.as_deref().or(saved.as_ref().map(|s| s.preparation.target()));
     let table = match (&file, target) {
-        (Some(file), Some(target)) => Table::read(file, target)?,
+        (Some(file), Some(target)) => match args.task {
+            None => Table::read(file, target)?,
+            Some(Learned::Classification) => {
+                Table::read_as(file, target, TaskKind::Classification)?
+            }
+            Some(Learned::Regression) => Table::read_as(file, target, TaskKind::Regression)?,
+        },
         _ => digits()?,
     };
     let data = Prepared::new(&table, seed)?;
     data.notes.iter().for_each(|note| println!("note: {note}"));
+    match data.preparation.task() {
+        Task::Classification { labels } => println!("task: {} classes", labels.len()),
+        Task::Regression { scale } => println!(
+            "task: regression; losses are half squares of errors in units of {}, the deviation",
+            scale.divisor
+        ),
+    }
     let config = RunConfig { data: file, ..configure(&args, saved.as_ref(), &data, seed)? };
 
     // The live model with its averages.
@@ -117,13 +140,32 @@ fn main() -> Result<()> {
     let run = match RunDirectory::open(&args.run) {
         Ok(run) if args.resume => run,
         Ok(run) if args.overwrite => run.replace(&config)?,
-        _ => RunDirectory::create(&args.run, &config)
-            .context("no new run (try --resume, --overwrite or another --run)")?,
+        Ok(_) => bail!(
+            "{} holds a run: --resume goes on with it, --overwrite replaces it, and --run names \
+             another directory",
+            args.run.display()
+        ),
+        Err(_) => RunDirectory::create(&args.run, &config)?,
     };
     println!("run: {}", run.path().display());
+    let last = if args.resume { run.last_epoch()? } else { None };
+    match last {
+        Some(epoch) if run.is_finished() && epoch >= config.epochs => {
+            bail!("the run has its {epoch} epochs; give it more with --epochs")
+        }
+        Some(epoch) => {
+            run.check_checkpoint(epoch, model.clone())?;
+            run.write_config(&config)?;
+            println!("resuming after epoch {epoch}");
+        }
+        None if args.resume && run.is_finished() => {
+            bail!("the checkpoints of the run are gone; --overwrite starts it anew")
+        }
+        None if args.resume => println!("no checkpoint yet: starting from the beginning"),
+        None => {}
+    }
 
     // Burn's training, which validates the first average.
-    let last = if args.resume { run.last_epoch()? } else { None };
     // Another order of the rows after a resume; else the first epochs' orders would come again.
     let order = config.seed.wrapping_add(last.unwrap_or(0) as u64);
     let load = |rows, shuffle| loader(rows, config.batch_size, shuffle, &device.device);
@@ -145,21 +187,15 @@ fn main() -> Result<()> {
         training = training.renderer(Box::new(ProgressLines::new(std::io::stderr())));
     }
     if let Some(epoch) = last {
-        // Burn panics on a checkpoint that does not fit: look before.
-        let file = run.checkpoint_file(epoch);
-        let fits = model.clone().try_load_file(&file);
-        fits.with_context(|| format!("cannot resume from {}", file.display()))?;
-        run.write_config(&config)?;
-        println!("resuming after epoch {epoch}");
         training = training.checkpoint(epoch);
-    } else if args.resume {
-        println!("no checkpoint yet: starting from the beginning");
     }
     let lr = ConstantLr::new(config.lr);
     let model = fit(training, model, config.optimizer.init(), lr)?.model;
 
     // What the average gained, on rows that nothing was chosen by.
     let report = Report::of(&model, &*load(data.test, None)?, &device, config.seed)?;
+    let diverged = !report.live.test_loss.is_finite();
+    ensure!(!diverged, "the training diverged, its loss is no number: try a smaller --lr");
     run.write_model(model.average(0)?)?;
     run.write_json("report.json", &report)?;
     println!("\n{report}\n");
@@ -194,6 +230,7 @@ fn configure(
         same("--optimizer", optimizer.is_none_or(|optimizer| optimizer == saved.optimizer))?;
         same("the data", preparation == saved.preparation)?;
         let epochs = args.epochs.unwrap_or(saved.epochs);
+        ensure!(epochs >= saved.epochs, "the run has {} epochs, which can only grow", saved.epochs);
         let averages = if averages.is_empty() { saved.averages.clone() } else { averages };
         return Ok(RunConfig { epochs, averages, ..saved.clone() });
     }
@@ -204,18 +241,27 @@ fn configure(
     let sizes = vec![preparation.inputs(), 64, preparation.outputs()];
     let optimizer = optimizer.unwrap_or(Optimizer::Adam);
     let lr = args.lr.unwrap_or(if optimizer == Optimizer::Adam { 0.02 } else { 2.0 });
+    let (epochs, batch_size) = (args.epochs.unwrap_or(40), args.batch_size.unwrap_or(8));
+    let steps = epochs * data.train.len().div_ceil(batch_size.max(1));
     Ok(RunConfig {
         model: MlpConfig::new(sizes).with_output(output),
         preparation,
         averages: match averages.is_empty() {
-            true => vec![average(0.999)],
+            true => vec![average(decay_for(steps))],
             false => averages,
         },
         optimizer,
         lr,
-        epochs: args.epochs.unwrap_or(40),
-        batch_size: args.batch_size.unwrap_or(8),
+        epochs,
+        batch_size,
         data: None,
         seed,
     })
+}
+
+/// The decay for a training of this length: 0.999, but an average that remembers at most a fifth
+/// of the steps.
+fn decay_for(steps: usize) -> f64 {
+    let most = 1.0 - 5.0 / (steps as f64).max(10.0);
+    (most * 1e3).round().min(999.0) / 1e3
 }

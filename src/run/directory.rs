@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+#[cfg(feature = "train")]
+use burn::{lr_scheduler::LrSchedulerRecord, optim::OptimizerRecord};
 use burn::{
     module::Module,
     store::ModuleRecord,
@@ -71,11 +73,6 @@ impl RunDirectory {
         let record = record.map_err(|error| refuse(error.into()))?;
         let loaded = Opened::read(record).and_then(|opened| opened.apply(mlp, |_| false));
         loaded.map(|mlp| mlp.valid()).map_err(|error| refuse(error.into()))
-    }
-
-    /// The file in which Burn's checkpointer keeps the model and its averages after an epoch.
-    pub fn checkpoint_file(&self, epoch: usize) -> PathBuf {
-        self.path.join("checkpoint").join(format!("model-{epoch}.bpk"))
     }
 
     fn config_file(&self) -> PathBuf {
@@ -158,6 +155,33 @@ impl RunDirectory {
             whole.then_some(epoch)
         });
         Ok(epochs.max())
+    }
+
+    /// Checks that a model can go on from an epoch's checkpoint.
+    ///
+    /// Burn panics on one that is missing, damaged or of another model, so this looks before.
+    ///
+    /// # Errors
+    ///
+    /// The file that cannot be used, and why.
+    pub fn check_checkpoint(&self, epoch: usize, model: impl Module) -> Result<()> {
+        let file = |kind: &str| self.path.join("checkpoint").join(format!("{kind}-{epoch}.bpk"));
+        let refuse = |kind: &str, error| Err(Error::file("resume from", file(kind), error));
+        if let Err(error) = model.try_load_file(file("model")) {
+            return refuse("model", error);
+        }
+        if let Err(error) = OptimizerRecord::load(file("optim")) {
+            return refuse("optim", error);
+        }
+        if let Err(error) = LrSchedulerRecord::load(file("scheduler")) {
+            return refuse("scheduler", error);
+        }
+        Ok(())
+    }
+
+    /// Whether the run has left its model already.
+    pub fn is_finished(&self) -> bool {
+        self.model_file().exists()
     }
 
     /// Writes the configuration.

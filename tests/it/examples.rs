@@ -86,7 +86,7 @@ fn an_older_run_is_never_lost_without_being_asked() {
     succeeds(&mut train(&run, &epochs("1")));
     let before = fs::read(run.join("model.bpk")).unwrap();
     let message = fails(&mut train(&run, &epochs("1")));
-    assert!(message.contains("try --resume, --overwrite or another --run"), "{message}");
+    assert!(message.contains("holds a run: --resume goes on with it"), "{message}");
     assert_eq!(fs::read(run.join("model.bpk")).unwrap(), before);
 
     let resume = |options: &[&str]| {
@@ -100,14 +100,35 @@ fn an_older_run_is_never_lost_without_being_asked() {
     let message = fails(&mut resume(&["--lr", "0.5"]));
     assert!(message.contains("--lr differs from that of the run"), "{message}");
 
+    for (slip, expected) in [
+        (["--epochs", "2"], "which can only grow"),
+        (["--epochs", "3"], "the run has its 3 epochs"),
+    ] {
+        let message = fails(&mut resume(&slip));
+        assert!(message.contains(expected), "{message}");
+    }
+
     // Averages change when they are named, and not otherwise.
     let (stdout, _) = succeeds(&mut resume(&["--epochs", "4", "--decay", "0.9"]));
-    assert!(stdout.contains("ema(0.9, debias)") && !stdout.contains("ema(0.999"), "{stdout}");
+    assert!(stdout.contains("ema(0.9, debias)") && !stdout.contains("ema(0.963"), "{stdout}");
+
+    // A damaged checkpoint is named, whichever of its files it is.
+    for kind in ["model", "optim", "scheduler"] {
+        let file = run.join("checkpoint").join(format!("{kind}-4.bpk"));
+        let whole = fs::read(&file).unwrap();
+        fs::write(&file, &whole[..5]).unwrap();
+        let message = fails(&mut resume(&["--epochs", "5"]));
+        assert!(message.contains(&format!("{kind}-4.bpk")), "{message}");
+        fs::write(&file, whole).unwrap();
+    }
+    fs::rename(run.join("checkpoint"), run.join("moved")).unwrap();
+    let message = fails(&mut resume(&["--epochs", "5"]));
+    assert!(message.contains("the checkpoints of the run are gone"), "{message}");
 
     // Something of the user's survives an overwrite.
     fs::write(run.join("notes.txt"), "mine").unwrap();
     let (stdout, _) = succeeds(&mut train(&run, &["--epochs", "1", "--overwrite"]));
-    assert!(stdout.contains("ema(0.999, debias)"), "{stdout}");
+    assert!(stdout.contains("ema(0.963, debias)"), "a short training, a short memory: {stdout}");
     assert_eq!(fs::read_to_string(run.join("notes.txt")).unwrap(), "mine");
 
     let other = directory.path().join("other");
@@ -116,6 +137,18 @@ fn an_older_run_is_never_lost_without_being_asked() {
     let message = fails(&mut train(&other, &["--overwrite"]));
     assert!(message.contains("cannot start a new run in"), "{message}");
     assert!(other.join("thesis.tex").exists());
+}
+
+#[test]
+fn a_training_that_diverges_is_an_error_and_leaves_no_model() {
+    let directory = tempfile::tempdir().unwrap();
+    let (table, run) = (directory.path().join("table.csv"), directory.path().join("run"));
+    let rows: String = (0..50).map(|i| format!("{i},{}.5\n", i * i)).collect();
+    fs::write(&table, format!("x,y\n{rows}")).unwrap();
+    let options = ["--optimizer", "sgd", "--lr", "1e6", "--target", "y", "--data"];
+    let message = fails(train(&run, &options).arg(&table));
+    assert!(message.contains("the training diverged"), "{message}");
+    assert!(!run.join("model.bpk").exists());
 }
 
 #[test]
