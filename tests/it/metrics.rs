@@ -15,6 +15,7 @@ use burn::{
     train::{
         InferenceStep, LearnerSummary, MetricEarlyStoppingStrategy, RegressionOutput,
         StoppingCondition, TrainOutput, TrainStep,
+        checkpoint::MetricCheckpointingStrategy,
         metric::{
             Adaptor, LossMetric, Metric, MetricMetadata, MetricName, Numeric, NumericEntry,
             SerializedEntry,
@@ -230,6 +231,41 @@ fn a_metric_beside_stays_with_its_batch() {
     assert_close(&[logged(directory.path(), "valid", "Loss_(live)")], &[expected], 1e-6);
     let train = directory.path().join("train/epoch-1/Loss_(live).log");
     assert!(!train.exists(), "it has no value in training");
+}
+
+/// The checkpoint that is kept as the best one is the best of the average, not that of live.
+#[test]
+fn the_best_model_is_that_of_the_average() {
+    let directory = tempfile::tempdir().unwrap();
+    let plan = Plan { epochs: 6, checkpoints: true, ..Plan::new(directory.path()) };
+    // An average that hardly moves does not follow live, whose loss falls.
+    let frozen = AverageConfig::new(Rule::ema(1.0 - 1e-12));
+    let model = Averaged::new(Net::new(0, &device()), [frozen]).unwrap();
+    let best = MetricCheckpointingStrategy::new(
+        &LossMetric::new(),
+        Aggregate::Mean,
+        Direction::Lowest,
+        Split::Valid,
+    );
+    let live = model.live_metric(LossMetric::new());
+    let training = plan
+        .training()
+        .metrics((LossMetric::new(),))
+        .metric_valid_numeric(live)
+        .with_checkpointing_strategy(best);
+    fit(training, model, adam(), ConstantLr::new(0.02)).unwrap();
+    let best = |name: &str| {
+        let loss = |epoch: &usize| {
+            let log = directory.path().join(format!("valid/epoch-{epoch}/{name}.log"));
+            let text = std::fs::read_to_string(log).unwrap();
+            NumericEntry::deserialize(text.lines().last().unwrap()).unwrap().current()
+        };
+        (1..=6).min_by(|a, b| loss(a).total_cmp(&loss(b))).unwrap()
+    };
+    assert_ne!(best("Loss"), best("Loss_(live)"), "else the test shows nothing");
+    let kept = |epoch| directory.path().join(format!("checkpoint/model-{epoch}.bpk")).exists();
+    let kept: Vec<_> = (1..=6).filter(|&epoch| kept(epoch)).collect();
+    assert_eq!(kept, [best("Loss")]);
 }
 
 /// Early stopping goes by "Loss", which is the average's: a live loss that falls does not help.
