@@ -272,8 +272,13 @@ struct Fill<F> {
 }
 
 impl<F: FnMut(&str) -> Option<(ParamId, DispatchTensor)>> Fill<F> {
-    fn next(&mut self) -> Option<(ParamId, DispatchTensor)> {
-        (self.tensor_of)(&self.path.join("."))
+    fn fill<const D: usize, K: Basic>(&mut self, param: Param<Tensor<D, K>>) -> Param<Tensor<D, K>>
+    where
+        Tensor<D, K>: burn::module::ParameterValue,
+    {
+        let Some((id, tensor)) = (self.tensor_of)(&self.path.join(".")) else { return param };
+        let (_, _, mapper) = param.consume();
+        Param::from_mapped_value(id, Tensor::from_dispatch(tensor), mapper)
     }
 }
 
@@ -287,24 +292,18 @@ impl<F: FnMut(&str) -> Option<(ParamId, DispatchTensor)>> ModuleMapper for Fill<
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some((id, tensor)) = self.next() else { return param };
-        let (_, _, mapper) = param.consume();
-        Param::from_mapped_value(id, Tensor::from_dispatch(tensor), mapper)
+        self.fill(param)
     }
 
     fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
-        let Some((id, tensor)) = self.next() else { return param };
-        let (_, _, mapper) = param.consume();
-        Param::from_mapped_value(id, Tensor::from_dispatch(tensor), mapper)
+        self.fill(param)
     }
 
     fn map_bool<const D: usize>(
         &mut self,
         param: Param<Tensor<D, Bool>>,
     ) -> Param<Tensor<D, Bool>> {
-        let Some((id, tensor)) = self.next() else { return param };
-        let (_, _, mapper) = param.consume();
-        Param::from_mapped_value(id, Tensor::from_dispatch(tensor), mapper)
+        self.fill(param)
     }
 }
 
