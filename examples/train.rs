@@ -19,11 +19,11 @@ use burn::{
     },
 };
 use burn_ema::{
-    AverageConfig, Rule,
+    AverageConfig, Error, Rule,
     data::{Prepared, Table, Task, TaskKind, digits, loader},
     device,
     model::{Activation, MlpConfig},
-    report::Report,
+    report::{Report, Scores},
     run::{Optimizer, RunConfig, RunDirectory},
     train::{Averaged, ProgressLines, fit},
 };
@@ -44,10 +44,15 @@ struct Args {
     /// How the weights are moved [default: adam]
     #[arg(long)]
     optimizer: Option<Moved>,
-    /// Share of the old average that one step keeps, in [0, 1); several make several averages, of
-    /// which the first validates and is saved [default: 0.999, less for a short training]
-    #[arg(long, allow_negative_numbers = true)]
-    decay: Vec<f64>,
+    /// The rule of an average, such as "power(sigma_rel=0.1)" or "ema(0.99)"; several make several
+    /// averages, of which the first validates, and the best by validation loss is saved
+    /// [default: a decay of 0.999, less for a short training]
+    #[arg(long, value_name = "RULE", value_parser = rule, allow_negative_numbers = true)]
+    average: Vec<Rule>,
+    /// The share of an average that one step keeps, in [0, 1), with bias correction: the rule
+    /// "ema(DECAY, debias)"; several make several averages, before those of --average
+    #[arg(long, value_name = "DECAY", value_parser = rule, allow_negative_numbers = true)]
+    decay: Vec<Rule>,
     /// What the split, the first weights and the order of the rows are drawn from [default: 1]
     #[arg(long)]
     seed: Option<u64>,
@@ -73,6 +78,13 @@ struct Args {
     /// Remove the run that is in the directory and start anew
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
+}
+
+impl Args {
+    /// The rules of all averages that were asked for.
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.decay.iter().chain(&self.average)
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -122,12 +134,21 @@ fn main() -> Result<()> {
     }
     let config = RunConfig { data: file, ..configure(&args, saved.as_ref(), &data, seed)? };
 
+    config.check()?;
+
     // The live model with its averages.
     device.device.seed(config.seed);
     let live = config.model.init(&device.device)?;
-    let model = Averaged::new(live, config.averages.clone())?
-        .allow_added(args.resume && !args.decay.is_empty())
-        .allow_dropped(args.resume && !args.decay.is_empty());
+    let steps_per_epoch = data.train.len().div_ceil(config.batch_size.max(1));
+    let averages = config.averages.iter().map(|average| {
+        let average = average.clone().with_steps_per_epoch(Some(steps_per_epoch as u64));
+        let average = average.with_samples_per_step(Some(config.batch_size as u64));
+        average.with_total_steps(Some((steps_per_epoch * config.epochs) as u64))
+    });
+    let model = Averaged::new(live, averages)?
+        .with_samples(|batch| batch.inputs.dims()[0] as u64)
+        .allow_added(args.resume && args.rules().next().is_some())
+        .allow_dropped(args.resume && args.rules().next().is_some());
     println!("model: {:?}, {} parameters", config.model.sizes, model.num_params());
     println!(
         "rows: {} train, {} valid, {} test",
@@ -148,6 +169,7 @@ fn main() -> Result<()> {
         Err(_) => RunDirectory::create(&args.run, &config)?,
     };
     println!("run: {}", run.path().display());
+    model.take_warnings().iter().for_each(|warning| println!("warning: {warning}"));
     let last = if args.resume { run.last_epoch()? } else { None };
     match last {
         Some(epoch) if run.is_finished() && epoch >= config.epochs => {
@@ -157,6 +179,19 @@ fn main() -> Result<()> {
             run.check_checkpoint(epoch, model.clone())?;
             run.write_config(&config)?;
             println!("resuming after epoch {epoch}");
+            let before = saved.iter().flat_map(|saved| &saved.averages);
+            for average in &config.averages {
+                let rule = &average.rule;
+                match before.clone().any(|before| before.rule == *rule) {
+                    true => println!("average {rule}: goes on"),
+                    false => println!("average {rule}: starts from the live weights"),
+                }
+            }
+            for AverageConfig { rule, .. } in before {
+                if !config.averages.iter().any(|average| average.rule == *rule) {
+                    println!("average {rule}: dropped");
+                }
+            }
         }
         None if args.resume && run.is_finished() => {
             bail!("the checkpoints of the run are gone; --overwrite starts it anew")
@@ -169,19 +204,20 @@ fn main() -> Result<()> {
     // Another order of the rows after a resume; else the first epochs' orders would come again.
     let order = config.seed.wrapping_add(last.unwrap_or(0) as u64);
     let load = |rows, shuffle| loader(rows, config.batch_size, shuffle, &device.device);
-    let mut training = SupervisedTraining::new(
-        run.path(),
-        load(data.train, Some(order))?,
-        load(data.valid, None)?,
-    )
-    .num_epochs(config.epochs)
-    .with_default_checkpointers()
-    .metrics((LossMetric::new(),))
-    .metric_valid_numeric(model.live_metric(LossMetric::new()));
+    let valid = load(data.valid, None)?;
+    let mut training =
+        SupervisedTraining::new(run.path(), load(data.train, Some(order))?, valid.clone())
+            .num_epochs(config.epochs)
+            .with_default_checkpointers()
+            .metrics((LossMetric::new(),))
+            .metric_valid_numeric(model.live_metric(LossMetric::new()));
     if let Task::Classification { .. } = config.preparation.task() {
         training = training
             .metrics((AccuracyMetric::new(),))
             .metric_valid_numeric(model.live_metric(AccuracyMetric::new()));
+    }
+    for index in 1..config.averages.len() {
+        training = training.metric_valid_numeric(model.average_metric(index, LossMetric::new())?);
     }
     if !(cfg!(feature = "tui") && std::io::stdout().is_terminal()) {
         training = training.renderer(Box::new(ProgressLines::new(std::io::stderr())));
@@ -190,16 +226,27 @@ fn main() -> Result<()> {
         training = training.checkpoint(epoch);
     }
     let lr = ConstantLr::new(config.lr);
-    let model = fit(training, model, config.optimizer.init(), lr)?.model;
+    let result = fit(training, model, config.optimizer.init(), lr);
+    let diverged = "the training diverged: try a smaller --lr";
+    let model = match result {
+        Err(error @ Error::NonFinite { .. }) => bail!(anyhow::Error::new(error).context(diverged)),
+        result => result?.model,
+    };
+    model.take_warnings().iter().for_each(|warning| println!("warning: {warning}"));
 
-    // What the average gained, on rows that nothing was chosen by.
-    let report = Report::of(&model, &*load(data.test, None)?, &device, config.seed)?;
-    let diverged = !report.live.test_loss.is_finite();
-    ensure!(!diverged, "the training diverged, its loss is no number: try a smaller --lr");
-    run.write_model(model.average(0)?)?;
+    // The best average by validation, and what each gained on rows that nothing was chosen by.
+    let ranking = model.rank(|mlp| Ok(Scores::of(mlp, &*valid)?.loss))?;
+    let best = ranking.best;
+    let report = Report::of(&model, ranking, &*load(data.test, None)?, &device, config.seed)?;
+    ensure!(report.live.loss.is_finite(), diverged);
+    run.write_model(model.average(best)?)?;
     run.write_json("report.json", &report)?;
     println!("\n{report}\n");
-    println!("saved in {}; to use it:", run.path().display());
+    let name = report.validation.best_name();
+    if report.validation.live < report.validation.averages[best].1 {
+        println!("note: in validation, live does better than every average");
+    }
+    println!("{name} saved in {}; to use it:", run.path().display());
     println!("  cargo run --example infer -- --run {}", run.path().display());
     Ok(())
 }
@@ -212,9 +259,8 @@ fn configure(
     seed: u64,
 ) -> Result<RunConfig> {
     let preparation = data.preparation.clone();
-    // With bias correction the first epochs' averages already mean something.
-    let average = |decay| AverageConfig::new(Rule::Constant { decay, debias: true });
-    let averages: Vec<_> = args.decay.iter().copied().map(average).collect();
+    let average = |rule| AverageConfig::new(rule);
+    let averages: Vec<_> = args.rules().cloned().map(average).collect();
     let optimizer = args.optimizer.map(|moved| match moved {
         Moved::Sgd => Optimizer::Sgd,
         Moved::Adam => Optimizer::Adam,
@@ -247,7 +293,7 @@ fn configure(
         model: MlpConfig::new(sizes).with_output(output),
         preparation,
         averages: match averages.is_empty() {
-            true => vec![average(decay_for(steps))],
+            true => vec![average(Rule::debiased(decay_for(steps)))],
             false => averages,
         },
         optimizer,
@@ -257,6 +303,15 @@ fn configure(
         data: None,
         seed,
     })
+}
+
+/// A rule, or a decay with bias correction, so that the first epochs' averages already mean
+/// something.
+fn rule(text: &str) -> Result<Rule, burn_ema::Error> {
+    match text.parse::<f64>() {
+        Ok(decay) => format!("ema({decay}, debias)").parse(),
+        Err(_) => text.parse(),
+    }
 }
 
 /// The decay for a training of this length: 0.999, but an average that remembers at most a fifth

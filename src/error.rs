@@ -47,6 +47,24 @@ pub enum Error {
         last: u64,
     },
 
+    /// Weights of live that an average must not take, too often in a row.
+    #[error(
+        "{path} holds a NaN or an infinity at step {step}, and the average takes none: it is as it \
+         was before (updates refused in a row: {in_a_row})"
+    )]
+    NonFinite {
+        /// The path of the first such parameter.
+        path: String,
+        /// The optimizer step after which it was found.
+        step: u64,
+        /// The updates in a row that found one.
+        in_a_row: u64,
+    },
+
+    /// An error of the caller's, from a function that was handed in.
+    #[error(transparent)]
+    Other(std::sync::Arc<dyn std::error::Error + Send + Sync>),
+
     /// An earlier update of the averages did not end, since something in it panicked.
     #[error("an earlier update of the averages ended in a panic, so they may be half new")]
     Poisoned,
@@ -88,6 +106,16 @@ pub enum Error {
         problem: String,
     },
 
+    /// A batch that the data loader could not make.
+    #[cfg(feature = "train")]
+    #[error("cannot load batch {number}")]
+    Batch {
+        /// Which one, from 1.
+        number: u64,
+        /// Why it failed.
+        source: std::sync::Arc<burn::data::dataset::DatasetError>,
+    },
+
     /// Burn's training stopped on an error.
     #[cfg(feature = "train")]
     #[error("the training stopped")]
@@ -95,6 +123,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// An error of your own, for a function that returns this crate's, such as a loss:
+    /// `.map_err(Error::other)?`.
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(error.into().into())
+    }
+
     /// A setting outside its range.
     pub(crate) fn value(
         what: impl Into<String>,

@@ -30,16 +30,20 @@
 //! |---|---|
 //! | live | the module that the optimizer moves |
 //! | average | the smoothed copy that is validated and shipped |
-//! | rule | which average, such as constant decay |
+//! | rule | which average: constant decay, equal weights (SWA), power function, ... |
 //! | decay | the share of the old average that one step keeps, in `[0, 1)` |
-//! | step | one optimizer step; an update of an average may cover several |
+//! | step | one optimizer step |
+//! | update | one averaging; it may cover several steps |
+//! | profile | what an average is made of: how much weight each past step has |
+//! | snapshot | what a window keeps of live, and what is stored of an average, at a step |
 //! | run | a training with its directory |
 //!
 //! # Layout
 //!
 //! Imports run one way: `error <- {average, model, data} <- run <- train <- report`.
 //!
-//! - [`average`]: rules, averages of any module, the kernels that update them;
+//! - [`average`]: rules, averages of any module, their profiles, the kernels that update them,
+//!   averages made afterwards of stored ones;
 //! - [`model`]: the perceptron, its loss, its gradients in closed form;
 //! - [`data`]: the digits that ship, tables from CSV, split, scaling, batches;
 //! - [`device`]: the one place that decides which device a program runs on;
@@ -55,6 +59,8 @@
 //!   own.
 //! - One update an optimizer step, never one a micro-batch.
 //! - Parameters pair by path; a difference is an error, and nothing is skipped in silence.
+//! - How often an average is updated does not change its width.
+//! - An average takes no NaN and no infinity in, unless told to.
 //! - A failed operation leaves what it was given as it was.
 //! - Decay 0 is live, bit for bit.
 //! - The library prints nothing, ends no process and does not panic on data.
@@ -76,7 +82,9 @@ pub mod run;
 #[cfg(feature = "train")]
 pub mod train;
 
-pub use average::{Average, AverageConfig, Rule};
+#[cfg(feature = "train")]
+pub use average::reestimate_statistics;
+pub use average::{Average, AverageConfig, Clock, NonFinite, Policy, Profile, Rule};
 pub use error::{Error, Result};
 
 /// The code of the README, compiled and run as a test.

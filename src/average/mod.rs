@@ -1,17 +1,51 @@
 //! The averaging engine: rules, averages of any module, the kernels that update them.
 //!
 //! It knows Burn's core and the crate's error, nothing else here.
+//!
+//! - Numbers, without tensors: [`Rule`] says how much of live an update takes, [`Profile`] what an
+//!   average is made of, [`post_hoc`] which mix of stored averages makes another one. The course of
+//!   an average (what it has seen, when it was updated) and the mass of each of its rules are all
+//!   that it keeps beside its tensors.
+//! - Tensors: [`Average`] and its update, [`Snapshots`] on disk. Only the walk over two modules
+//!   side by side and the kernels touch parameters.
+//! - Around them: [`AverageConfig`] with [`Policy`], [`Clock`] and [`NonFinite`]; [`Warning`]; the
+//!   saved form, in Burn's records and as a file with its [`Description`].
 
+mod clock;
+mod config;
+mod course;
+mod file;
 mod lerp;
+mod numbers;
+mod pack;
+mod policy;
+pub mod post_hoc;
+mod profile;
 mod record;
 mod rule;
+mod saved;
+mod snapshots;
 mod state;
+#[cfg(feature = "train")]
+mod statistics;
+mod update;
 mod walk;
+mod warning;
 
+pub use clock::Clock;
+pub use config::{AverageConfig, NonFinite};
+pub use file::Description;
+pub use numbers::Refused;
+pub use policy::{PathPolicy, Policy};
+pub use profile::Profile;
 pub(crate) use record::Opened;
 #[cfg(feature = "train")]
 pub(crate) use record::{Saved, Words};
 pub use rule::Rule;
-pub use state::{Average, AverageConfig};
+pub use snapshots::{Grid, Snapshot, Snapshots, Synthesis, Tried};
+pub use state::{Average, Distance};
 #[cfg(feature = "train")]
-pub(crate) use state::{Start, update_all};
+pub use statistics::reestimate_statistics;
+#[cfg(feature = "train")]
+pub(crate) use update::update_all;
+pub use warning::Warning;

@@ -1,27 +1,25 @@
 //! The saved form of averages: what Burn's records hold of them, and how it is checked.
 //!
 //! A record of Burn holds tensors by path and nothing else.
-//! Numbers (the last step, the mass, the rule) stand beside the weights as a tensor of i32 words,
-//! which every backend keeps exactly.
+//! Numbers (the last step, the mass, the settings) stand beside the weights as a tensor of i32
+//! words, which every backend keeps exactly.
 //! The words begin with a version and may be of any length.
 
 use std::collections::BTreeMap;
 
-use burn::{
-    module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId},
-    store::ModuleRecord,
-    tensor::{DType, Device, Int, Tensor, TensorData},
-};
-use burn_pack::Reader;
-
 use super::{
-    rule::Rule,
+    pack::Pack,
     walk::{self, Entry},
 };
 use crate::{Error, Result};
+use burn::{
+    module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, ParamId},
+    store::ModuleRecord,
+    tensor::{DType, Device, Int, Tensor, TensorData},
+};
 
 /// The version that the words of this crate begin with.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// Modules and words under names of their own: what a record of several modules shows.
 ///
@@ -30,11 +28,33 @@ const VERSION: i32 = 1;
 pub(crate) struct Saved<M: Module> {
     modules: Vec<(String, M)>,
     words: Vec<(String, Param<Tensor<1, Int>>)>,
+    /// The paths that are not recorded.
+    left_out: Vec<String>,
 }
 
 impl<M: Module> Saved<M> {
     pub fn new() -> Self {
-        Self { modules: Vec::new(), words: Vec::new() }
+        Self { modules: Vec::new(), words: Vec::new(), left_out: Vec::new() }
+    }
+
+    /// Leaves paths of the module of this name out of the record.
+    pub fn without(mut self, name: &str, paths: impl IntoIterator<Item = String>) -> Self {
+        self.left_out.extend(paths.into_iter().map(|path| join(name, &path)));
+        self
+    }
+
+    /// The paths that are not recorded.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
+    /// The record of everything but what is left out.
+    pub fn record(self) -> ModuleRecord {
+        if self.left_out.is_empty() {
+            return self.into_record();
+        }
+        let out = ParamGroup::from_paths(self.left_out.clone());
+        self.into_record_group(ParamGroup::all().exclude(out))
     }
 
     /// Adds a module; its parameters are recorded as `name.path`.
@@ -51,20 +71,26 @@ impl<M: Module> Saved<M> {
         self
     }
 
-    /// The modules, in the order in which they were added.
-    pub fn into_modules(self) -> impl Iterator<Item = M> {
-        self.modules.into_iter().map(|(_, module)| module)
+    /// The module of this name.
+    pub fn take(&mut self, name: &str) -> Option<M> {
+        let index = self.modules.iter().position(|(known, _)| known == name)?;
+        Some(self.modules.swap_remove(index).1)
     }
 
     fn map_modules(self, mut map: impl FnMut(M) -> M) -> Self {
         let modules = self.modules.into_iter().map(|(name, module)| (name, map(module)));
-        Self { modules: modules.collect(), words: self.words }
+        Self { modules: modules.collect(), ..self }
     }
 }
 
 impl<M: Module> Module for Saved<M> {
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
         for (name, module) in &self.modules {
+            // A module without a name stands at the root.
+            if name.is_empty() {
+                module.visit(visitor);
+                continue;
+            }
             visitor.enter_module(name, "Saved");
             module.visit(visitor);
             visitor.exit_module(name, "Saved");
@@ -78,13 +104,16 @@ impl<M: Module> Module for Saved<M> {
 
     fn map<P: ModuleMapper>(self, mapper: &mut P) -> Self {
         let modules = self.modules.into_iter().map(|(name, module)| {
+            if name.is_empty() {
+                return (name, module.map(mapper));
+            }
             mapper.enter_module(&name, "Saved");
             let module = module.map(mapper);
             mapper.exit_module(&name, "Saved");
             (name, module)
         });
         // The words are read when a record is opened; they are not applied.
-        Self { modules: modules.collect(), words: self.words }
+        Self { modules: modules.collect(), words: self.words, left_out: self.left_out }
     }
 
     fn collect_devices(&self, devices: Devices) -> Devices {
@@ -112,6 +141,10 @@ impl<M: Module> Module for Saved<M> {
     }
 }
 
+fn join(name: &str, path: &str) -> String {
+    if name.is_empty() { path.to_owned() } else { format!("{name}.{path}") }
+}
+
 /// A record opened: all of it in memory, its entries known before any is applied.
 pub(crate) struct Opened {
     entries: BTreeMap<String, Entry>,
@@ -123,14 +156,9 @@ impl Opened {
     /// A record from a file is read by Burn at first use and by its path; here it is read now, so
     /// that nothing that happens to the file later can reach the module.
     pub fn read(record: ModuleRecord) -> Result<Self> {
-        let broken = |error: burn_pack::Error| Error::Record(error.into());
-        let tensors = Reader::from_bytes(record.into_bytes()?).and_then(Reader::into_tensors);
-        let entries = tensors.map_err(broken)?.into_iter().map(|tensor| {
-            let (path, dtype, shape, id, bytes) = tensor.into_parts().map_err(broken)?;
-            let id = id.map_or_else(ParamId::new, ParamId::from);
-            Ok((path, Entry { id, data: TensorData::from_bytes(bytes, shape, dtype) }))
-        });
-        Ok(Self { entries: entries.collect::<Result<_>>()? })
+        let pack = Pack::of_bytes(record.into_bytes()?);
+        let Pack { entries, .. } = pack.map_err(|error| Error::Record(error.into()))?;
+        Ok(Self { entries })
     }
 
     /// The names of the entries.
@@ -151,22 +179,25 @@ impl Opened {
                 return Err(Error::parameter(name, EXPECTED, walk::describe(dtype, data.shape())));
             }
         };
-        if words[0] != VERSION {
-            let expected = format!("version {VERSION} of the saved form");
-            return Err(Error::parameter(name, expected, format!("version {}", words[0])));
-        }
-        Ok(WordReader { name: name.to_owned(), words, next: 1 })
+        WordReader::new(name, words)
     }
 
-    /// Applies the record to a module whose every parameter it must hold, in shape and dtype.
+    /// Applies the record to a module whose every parameter it must hold, in shape and dtype, but
+    /// for those that are `left_out`.
     ///
     /// `known` says which other entries may be there.
     ///
     /// # Errors
     ///
     /// The first entry, by path, that is missing, unknown, or of another shape or dtype.
-    pub fn apply<M: Module>(mut self, module: M, known: impl Fn(&str) -> bool) -> Result<M> {
-        let layout = walk::recorded_layout(&module);
+    pub fn apply<M: Module>(
+        mut self,
+        module: M,
+        left_out: &[String],
+        known: impl Fn(&str) -> bool,
+    ) -> Result<M> {
+        let mut layout = walk::recorded_layout(&module);
+        left_out.iter().for_each(|path| _ = layout.remove(path));
         for (path, (dtype, shape)) in &layout {
             let expected = walk::describe(*dtype, shape);
             let found = match self.entries.get(path) {
@@ -183,6 +214,12 @@ impl Opened {
             return Err(Error::parameter(path, "no entry of this path", found));
         }
         Ok(walk::load(module, |path| self.entries.remove(path)))
+    }
+}
+
+impl From<BTreeMap<String, Entry>> for Opened {
+    fn from(entries: BTreeMap<String, Entry>) -> Self {
+        Self { entries }
     }
 }
 
@@ -204,17 +241,26 @@ impl Words {
         self.with_u64(value.to_bits())
     }
 
-    pub fn with_rule(self, rule: &Rule) -> Self {
-        match *rule {
-            Rule::Constant { decay, debias } => {
-                self.with_u64(CONSTANT).with_u64(u64::from(debias)).with_f64(decay)
-            }
-        }
+    pub fn with_text(self, text: &str) -> Self {
+        let mut words = self.with_u64(text.len() as u64);
+        words.0.extend(text.as_bytes().chunks(4).map(|bytes| {
+            let mut word = [0; 4];
+            word[..bytes.len()].copy_from_slice(bytes);
+            i32::from_le_bytes(word)
+        }));
+        words
+    }
+
+    pub fn with_list<T>(self, list: &[T], with: impl FnMut(Self, &T) -> Self) -> Self {
+        let words = self.with_u64(list.len() as u64);
+        list.iter().fold(words, with)
+    }
+
+    /// The words as text, for a place that holds no tensors.
+    pub fn to_line(&self) -> String {
+        self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     }
 }
-
-/// The words' code of [`Rule::Constant`].
-const CONSTANT: u64 = 1;
 
 /// Words on their way back to numbers.
 pub(crate) struct WordReader {
@@ -224,6 +270,23 @@ pub(crate) struct WordReader {
 }
 
 impl WordReader {
+    fn new(name: &str, words: Vec<i32>) -> Result<Self> {
+        match words.first() {
+            Some(&VERSION) => Ok(Self { name: name.to_owned(), words, next: 1 }),
+            found => {
+                let expected = format!("version {VERSION} of the saved form");
+                let found = found.map_or("nothing".to_owned(), |word| format!("version {word}"));
+                Err(Error::parameter(name, expected, found))
+            }
+        }
+    }
+
+    /// The words that [`Words::to_line`] wrote.
+    pub fn from_line(name: &str, line: &str) -> Result<Self> {
+        let words = line.split(' ').map(str::parse).collect::<Result<_, _>>();
+        Self::new(name, words.map_err(|_| Error::parameter(name, "i32 words", line))?)
+    }
+
     pub fn u64(&mut self) -> Result<u64> {
         let &[low, high] = self.words[self.next..].first_chunk().ok_or_else(|| {
             let expected = format!("at least {} words", self.next + 2);
@@ -237,16 +300,26 @@ impl WordReader {
         self.u64().map(f64::from_bits)
     }
 
-    pub fn rule(&mut self) -> Result<Rule> {
-        let rule = match self.u64()? {
-            CONSTANT => {
-                let debias = self.u64()? != 0;
-                Rule::Constant { decay: self.f64()?, debias }
-            }
-            kind => return Err(self.refuse("the code of a rule", kind)),
+    pub fn text(&mut self) -> Result<String> {
+        let bytes = self.u64()?;
+        let words = usize::try_from(bytes.div_ceil(4)).ok();
+        let end = words.and_then(|words| self.next.checked_add(words));
+        let Some(words) = end.and_then(|end| self.words.get(self.next..end)) else {
+            return Err(self.refuse("a text", format!("the beginning of one of {bytes} bytes")));
         };
-        rule.check()?;
-        Ok(rule)
+        self.next += words.len();
+        let mut text: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        text.truncate(bytes as usize);
+        String::from_utf8(text).map_err(|error| self.refuse("a text", error))
+    }
+
+    pub fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+        // Each item takes words, so that a wrong length ends with them and reserves nothing.
+        let (mut list, count) = (Vec::new(), self.u64()?);
+        for _ in 0..count {
+            list.push(item(self)?);
+        }
+        Ok(list)
     }
 
     /// Checks that no word is left.
@@ -278,14 +351,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_come_back_bit_for_bit(integer: u64, bits: u64, decay in 0.0..1.0f64, debias: bool) {
-            let (number, rule) = (f64::from_bits(bits), Rule::Constant { decay, debias });
-            let words = Words::new().with_u64(integer).with_f64(number).with_rule(&rule);
-            let mut words = opened(words).words("state").unwrap();
-            prop_assert_eq!(words.u64().unwrap(), integer);
-            prop_assert_eq!(words.f64().unwrap().to_bits(), bits);
-            prop_assert_eq!(words.rule().unwrap(), rule);
-            words.end().unwrap();
+        fn words_come_back_as_they_were(
+            integer: u64, bits: u64, text in ".{0,20}", list in prop::collection::vec(0u64.., 0..9),
+        ) {
+            let written = Words::new().with_u64(integer).with_f64(f64::from_bits(bits));
+            let written = written.with_text(&text).with_list(&list, |words, &x| words.with_u64(x));
+            let line = WordReader::from_line("state", &written.to_line()).unwrap();
+            for mut words in [opened(written).words("state").unwrap(), line] {
+                prop_assert_eq!(words.u64().unwrap(), integer);
+                prop_assert_eq!(words.f64().unwrap().to_bits(), bits);
+                prop_assert_eq!(words.text().unwrap(), text.clone());
+                prop_assert_eq!(words.list(WordReader::u64).unwrap(), list.clone());
+                words.end().unwrap();
+            }
         }
     }
 
@@ -295,21 +373,22 @@ mod tests {
         let newer = Words(vec![VERSION + 1, 7]);
         assert_eq!(
             opened(newer).words("state").map(|_| ()).map_err(message).unwrap_err(),
-            "state: expected version 1 of the saved form, found version 2"
+            "state: expected version 2 of the saved form, found version 3"
         );
         let mut short = opened(Words(vec![VERSION, 7])).words("state").unwrap();
         assert_eq!(message(short.u64().unwrap_err()), "state: expected at least 3 words, found 2");
         let long = opened(Words::new().with_u64(7)).words("state").unwrap();
         assert_eq!(message(long.end().unwrap_err()), "state: expected 1 words, found 3");
-        let mut unknown = opened(Words::new().with_u64(99)).words("state").unwrap();
+        let mut endless = opened(Words::new().with_u64(u64::MAX)).words("state").unwrap();
         assert_eq!(
-            message(unknown.rule().unwrap_err()),
-            "state: expected the code of a rule, found 99"
+            message(endless.text().unwrap_err()),
+            format!("state: expected a text, found the beginning of one of {} bytes", u64::MAX)
         );
-        let mut wild = opened(Words::new().with_u64(CONSTANT).with_u64(0).with_f64(2.0))
-            .words("state")
-            .unwrap();
-        assert_eq!(message(wild.rule().unwrap_err()), "decay is 2, expected a number in [0, 1)");
+        let mut endless = opened(Words::new().with_u64(u64::MAX)).words("state").unwrap();
+        let error = endless.list(WordReader::u64).unwrap_err();
+        assert_eq!(message(error), "state: expected at least 5 words, found 3");
+        let line = WordReader::from_line("state", "2 seven").map(|_| ()).map_err(message);
+        assert_eq!(line.unwrap_err(), "state: expected i32 words, found 2 seven");
     }
 
     #[test]

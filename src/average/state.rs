@@ -1,76 +1,40 @@
-//! An average of a module: its weights, its last step and its mass.
+//! An average of a module: its weights and its numbers.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::OnceLock,
+};
 
 use burn::{
-    config::Config,
+    backend::{DispatchDevice, DispatchTensor, TensorMetadata},
     module::{Module, ParamId},
-    store::ModuleRecord,
-    tensor::{Device, Tensor},
+    tensor::{DType, Device, Tensor},
 };
 
 use super::{
+    clock::Clock,
+    config::{AverageConfig, NonFinite},
+    course::{Course, Schedule},
     lerp,
-    record::{Opened, Saved, Words},
+    numbers::{Group, Numbers, Refused},
+    policy::Policy,
+    profile::Profile,
     rule::Rule,
-    walk::{self, Live, Parameter},
+    update::update_all,
+    walk::{self, Kind, Live, Parameter},
+    warning::Warning,
 };
 use crate::{Error, Result};
 
-/// Configuration of an [`Average`].
-///
-/// ```
-/// use burn::nn::LinearConfig;
-/// use burn_ema::{AverageConfig, Rule};
-///
-/// let model = LinearConfig::new(2, 3).init(&Default::default());
-/// let average = AverageConfig::new(Rule::ema(0.99)).init(&model)?;
-/// assert_eq!(average.name(), "ema(0.99)");
-/// # Ok::<_, burn_ema::Error>(())
-/// ```
-#[derive(Config, Debug)]
-pub struct AverageConfig {
-    /// Which average.
-    pub rule: Rule,
-    /// What metrics, tables and records call it; the rule's short form if not given.
-    pub name: Option<String>,
-}
-
-impl AverageConfig {
-    /// An average that starts at the module's weights, at step 0.
-    ///
-    /// Parameters that are not initialised yet are initialised by this.
-    ///
-    /// # Errors
-    ///
-    /// The rule's ranges; a name that is empty or contains `.weights`, a slash or a control
-    /// character; two parameters of one path.
-    pub fn init<M: Module>(&self, module: &M) -> Result<Average<M>> {
-        Average::start(self, module, Start { last: 0, mass: self.rule.initial_mass() })
-    }
-
-    /// The name: the one given, else the rule's short form.
-    pub(crate) fn label(&self) -> String {
-        self.name.clone().unwrap_or_else(|| self.rule.to_string())
-    }
-}
-
-/// The numbers an average starts from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Start {
-    /// The last step that it has seen.
-    pub last: u64,
-    /// The sum of the raw weights of all steps, and of the start, so far.
-    pub mass: f64,
-}
-
 /// A smoothed copy of a module, one [`update`](Self::update) after every optimizer step.
 ///
-/// Floating-point parameters are averaged.
+/// Floating-point parameters are averaged, unless a [policy](Policy) says
+/// otherwise.
 /// Integer, boolean and quantized parameters and the running statistics of a batch norm are
 /// copied from live.
 ///
-/// The average holds one copy of the weights.
+/// The average holds one copy of the weights, in f32 where live has 16 bits; with
+/// [`Rule::Window`] it holds one a snapshot, with [`Rule::Bema`] three.
 /// On Flex an update writes in place.
 /// A clone shares that copy until either is updated.
 ///
@@ -85,47 +49,118 @@ pub(crate) struct Start {
 ///     average.update(&model, step)?;
 /// }
 /// let smoothed = average.module(); // a plain `Linear`
+/// assert_eq!(average.profile().weights().len(), 3);
 /// # let _ = smoothed;
 /// # Ok::<_, burn_ema::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Average<M: Module> {
+    pub(super) config: AverageConfig,
     name: String,
-    rule: Rule,
     /// The module's structure, in validation mode, without weights.
-    hollow: M,
-    parameters: Vec<Parameter>,
-    paired: Vec<ParamId>,
+    pub(super) hollow: M,
+    pub(super) kept: Vec<Kept>,
+    /// Live's ids when its order was last that of `kept`.
+    pub(super) paired: Vec<ParamId>,
     /// Whether it stays on its device when live moves to another.
-    stays: bool,
-    last: u64,
-    mass: f64,
+    pub(super) stays: bool,
+    pub(super) schedule: Schedule,
+    pub(super) numbers: Numbers,
+    /// The share of the start that each group will have at the end, once it was asked for.
+    pub(super) foretold: OnceLock<Vec<Option<f64>>>,
+    warned: Vec<std::mem::Discriminant<Warning>>,
+}
+
+/// A parameter and what the average has of it.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    /// The parameter, with an id and a tensor of its own.
+    pub parameter: Parameter,
+    pub how: How,
+    /// Where live had it last.
+    pub device: DispatchDevice,
+    /// What some rules keep beside the average: the snapshots of a window, oldest first; for
+    /// BEMA live at the start and at the last update.
+    pub beside: VecDeque<DispatchTensor>,
+}
+
+/// What is done with a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// Averaged by the group of this index.
+    Averaged(usize),
+    Copied,
+    Frozen,
+    LeftOut,
 }
 
 impl<M: Module> Average<M> {
-    /// An average at the module's weights, with these numbers.
-    pub(crate) fn start(config: &AverageConfig, module: &M, start: Start) -> Result<Self> {
-        config.rule.check()?;
-        let name = config.label();
-        // Names stand in the paths of records and in the file names of metrics.
-        let refused = |c: char| c == '/' || c == '\\' || c.is_control();
-        if name.is_empty() || name.contains(".weights") || name.contains(refused) {
-            let expected = "a text without `.weights`, slashes and control characters";
-            return Err(Error::value("the name of an average", expected, format!("{name:?}")));
-        }
+    /// An average that is made of a module at a clock.
+    pub(crate) fn new(config: &AverageConfig, module: &M, now: Clock) -> Result<Self> {
+        let schedule = config.check()?;
         // `clone` would share a batch norm's statistics with live; `valid` does not.
         let module = module.valid();
-        let mut parameters = walk::parameters(&module)?;
+        let parameters = walk::parameters(&module)?;
         let paired = parameters.iter().map(|parameter| parameter.id).collect();
-        for parameter in &mut parameters {
+        let paths = parameters.iter().map(|p| (p.path.as_str(), p.kind));
+        let policies = config.policies(paths)?;
+
+        let mut groups = vec![config.rule.clone()];
+        let kept = parameters.into_iter().zip(policies).map(|(mut parameter, policy)| {
             parameter.id = ParamId::new();
-            if parameter.averaged {
-                lerp::own(&mut parameter.tensor);
+            let how = match (policy, parameter.kind) {
+                (Policy::Freeze, _) => How::Frozen,
+                (Policy::LeaveOut, _) => How::LeftOut,
+                (Policy::Copy, _) | (_, Kind::Constant) => How::Copied,
+                (Policy::Average, _) => How::Averaged(0),
+                (Policy::Rule(rule), _) => {
+                    let known = groups.iter().position(|known| *known == rule);
+                    How::Averaged(known.unwrap_or_else(|| {
+                        groups.push(rule);
+                        groups.len() - 1
+                    }))
+                }
+            };
+            let device = parameter.tensor.device();
+            Kept { parameter, how, device, beside: VecDeque::new() }
+        });
+        let mut kept: Vec<_> = kept.collect();
+        let groups = groups.iter().map(|rule| config.in_steps(rule).map(Group::new));
+        let groups = groups.collect::<Result<Vec<_>>>()?;
+        if config.non_finite != NonFinite::Take {
+            let taken = kept.iter().filter_map(|Kept { parameter, how, .. }| {
+                // What is frozen at once may be anything, such as a mask of infinities.
+                let kept = config.kept_dtype(parameter.dtype);
+                Some((parameter, how.most(parameter, kept, true)?))
+            });
+            let finite = lerp::within(taken.clone().map(|(taken, most)| (&taken.tensor, most)))?;
+            if let Some(((bad, _), _)) = taken.zip(finite).find(|(_, finite)| !finite) {
+                let found = "a NaN or an infinity in the weights that the average starts from";
+                return Err(Error::parameter(&bad.path, "finite numbers", found));
             }
         }
-        let hollow = walk::hollow(module);
-        let Start { last, mass } = start;
-        Ok(Self { name, rule: config.rule, hollow, parameters, paired, stays: false, last, mass })
+        for kept in &mut kept {
+            let How::Averaged(group) = kept.how else { continue };
+            let tensor = &mut kept.parameter.tensor;
+            *tensor = lerp::cast(tensor.clone(), config.kept_dtype(tensor.dtype()));
+            if let Rule::Bema { .. } = groups[group].rule {
+                kept.beside = VecDeque::from([tensor.clone(), tensor.clone()]);
+            }
+            lerp::own(tensor);
+        }
+        let course = Course::new(&schedule, now);
+        Ok(Self {
+            name: config.label(),
+            config: config.clone(),
+            hollow: walk::hollow(module),
+            kept,
+            paired,
+            stays: false,
+            schedule,
+            numbers: Numbers { course, groups, refused: Refused::default() },
+            foretold: OnceLock::new(),
+            warned: Vec::new(),
+        })
     }
 
     /// Moves the average to a device, where it stays: each update brings live's weights there.
@@ -136,9 +171,12 @@ impl<M: Module> Average<M> {
         let device = device.clone().inner();
         let there = Tensor::<1>::zeros([1], &device).into_dispatch();
         self.hollow = self.hollow.to_device(&device);
-        for parameter in &mut self.parameters {
-            lerp::follow(&mut parameter.tensor, &there);
-            lerp::own(&mut parameter.tensor);
+        for kept in &mut self.kept {
+            lerp::follow(&mut kept.parameter.tensor, &there);
+            kept.beside.iter_mut().for_each(|tensor| lerp::follow(tensor, &there));
+            if let How::Averaged(_) = kept.how {
+                lerp::own(&mut kept.parameter.tensor);
+            }
         }
         self.stays = true;
         self
@@ -153,194 +191,320 @@ impl<M: Module> Average<M> {
     /// Parameters are paired by path, and the average follows live's parameters to other devices
     /// unless it [stays](Self::keep_on) on one.
     ///
+    /// Where time runs in samples, a step has seen `samples_per_step` of them.
+    ///
     /// # Errors
     ///
     /// Step 0 or a step before the last one; a parameter that only one side has, or of another
-    /// shape or dtype.
-    /// After an error the average is as it was.
+    /// shape or dtype; a NaN or an infinity in live, as [`NonFinite`] says.
+    /// After an error the average is as it was, but that it [counts](Self::refused) what it
+    /// refused.
     pub fn update(&mut self, live: &M, step: u64) -> Result<()> {
-        update_all(std::slice::from_mut(self), live, step)
+        update_all(std::slice::from_mut(self), live, step, None)
     }
 
-    /// An owned plain module in validation mode with the averaged weights.
+    /// Like [`update`](Self::update), for a training whose steps are of different numbers of
+    /// samples.
     ///
-    /// It shares them with the average until the next update, so that it costs no copy.
+    /// # Errors
+    ///
+    /// Those of [`update`](Self::update), and, where time runs in samples, fewer samples than at
+    /// the last step.
+    pub fn update_at(&mut self, live: &M, clock: Clock) -> Result<()> {
+        update_all(std::slice::from_mut(self), live, clock.step, Some(clock.samples))
+    }
+
+    /// An owned plain module in validation mode with the averaged weights, in live's dtypes and
+    /// on the devices where live was at the last update.
+    ///
+    /// Where that needs no conversion it shares the weights with the average until the next
+    /// update, so that it costs no copy.
     pub fn module(&self) -> M {
-        let mut parameters = self.by_path();
-        walk::fill(self.hollow.valid(), |path| {
-            parameters.remove(path).map(|parameter| (parameter.id, parameter.tensor.clone()))
+        self.fill(|kept| {
+            let mut tensor = self.value(kept);
+            if kept.parameter.kind != Kind::Constant {
+                tensor = lerp::cast(tensor, kept.parameter.dtype);
+            }
+            lerp::to_device(tensor, &kept.device)
         })
     }
 
-    /// Like [`module`](Self::module), but on live's devices and with everything that is not
-    /// averaged (statistics of batch norms, constants) as it is in live now.
+    /// Like [`module`](Self::module), in the dtypes and on the devices in which the average is
+    /// kept.
+    pub fn module_as_kept(&self) -> M {
+        self.fill(|kept| self.value(kept))
+    }
+
+    /// Like [`module`](Self::module), but on live's devices and with everything that is copied or
+    /// left out (statistics of batch norms, constants) as it is in live now.
+    ///
+    /// # Errors
+    ///
+    /// A parameter that only one side has, or of another shape or dtype.
     pub fn module_like(&self, live: &M) -> Result<M> {
         let live = live.valid();
         let walked = Live::walk(&live);
-        let tensors = walked.pair(&self.parameters, &mut self.paired.clone())?;
-        let mut parameters: HashMap<_, _> = self
-            .parameters
-            .iter()
-            .zip(tensors.iter())
-            .filter(|(parameter, _)| parameter.averaged)
-            .map(|(parameter, live)| (parameter.path.as_str(), (parameter, live)))
-            .collect();
+        let tensors = walked.pair(self.parameters(), &mut self.paired.clone())?;
+        let pairs = self.kept.iter().zip(tensors.iter());
+        let own = pairs.filter(|(kept, _)| matches!(kept.how, How::Averaged(_) | How::Frozen));
+        let mut own: HashMap<_, _> =
+            own.map(|(kept, live)| (kept.parameter.path.as_str(), (kept, live))).collect();
         Ok(walk::fill(live.clone(), |path| {
-            let (parameter, live) = parameters.remove(path)?;
-            Some((parameter.id, lerp::on_device_of(parameter.tensor.clone(), live)))
+            let (kept, live) = own.remove(path)?;
+            let mut tensor = self.value(kept);
+            if kept.parameter.kind != Kind::Constant {
+                tensor = lerp::cast(tensor, live.dtype());
+            }
+            Some((kept.parameter.id, lerp::on_device_of(tensor, live)))
         }))
     }
 
-    /// What metrics, tables and records call it.
+    /// Live with the share `share` of the way to the average gone, in `(0, 1]`; 1 copies the
+    /// average (Li et al. 2024, "Switch EMA").
+    ///
+    /// Only averaged parameters move.
+    /// Each keeps its id, so that an optimizer goes on with its moments, and its training state.
+    ///
+    /// # Errors
+    ///
+    /// A share outside its range; a parameter that only one side has, or of another shape or
+    /// dtype.
+    pub fn copy_into(&self, live: M, share: f64) -> Result<M> {
+        if !(share > 0.0 && share <= 1.0) {
+            return Err(Error::value("the share of the average", "a number in (0, 1]", share));
+        }
+        Live::walk(&live).pair(self.parameters(), &mut self.paired.clone())?;
+        let averaged = self.kept.iter().filter(|kept| {
+            matches!(kept.how, How::Averaged(_)) && kept.parameter.kind == Kind::Weight
+        });
+        let averaged: HashMap<_, _> =
+            averaged.map(|kept| (kept.parameter.path.as_str(), kept)).collect();
+        Ok(walk::steer(live, |path, live| {
+            let average = self.value(averaged.get(path)?);
+            let average = lerp::on_device_of(lerp::cast(average, live.dtype()), live);
+            let mut moved = live.clone();
+            lerp::lerp(&mut moved, &average, share);
+            Some(moved)
+        }))
+    }
+
+    /// How far live is from the average.
+    ///
+    /// While the learning rate is high the distance stays at the size of the noise; it falls as
+    /// live settles.
+    ///
+    /// # Errors
+    ///
+    /// A parameter that only one side has, or of another shape or dtype; numbers that cannot be
+    /// read back.
+    pub fn distance(&self, live: &M) -> Result<Distance> {
+        let walked = Live::walk(live);
+        let tensors = walked.pair(self.parameters(), &mut self.paired.clone())?;
+        let pairs = self.kept.iter().zip(tensors.iter()).filter(|(kept, _)| {
+            matches!(kept.how, How::Averaged(_)) && kept.parameter.kind == Kind::Weight
+        });
+        let pairs = pairs.map(|(kept, live)| {
+            let average = self.value(kept);
+            let live = lerp::cast(live.clone(), average.dtype());
+            (average.clone(), lerp::on_device_of(live, &average))
+        });
+        let (apart, norm) = lerp::squared_distance(pairs)?;
+        // Sums of nothing can be -0.
+        let (apart, norm) = (apart.abs(), norm.abs());
+        let relative = if apart == 0.0 { 0.0 } else { (apart / norm).sqrt() };
+        Ok(Distance { norm: apart.sqrt(), relative })
+    }
+
+    /// What the average is made of.
+    ///
+    /// For paths with a rule of their own, see [`profile_of`](Self::profile_of).
+    /// Its numbers are NaN after more than 67 million updates.
+    pub fn profile(&self) -> Profile {
+        self.group_profile(&self.numbers.groups[0], Kind::Weight)
+    }
+
+    /// What the average of the parameter at a path is made of; none if it is not averaged.
+    pub fn profile_of(&self, path: &str) -> Option<Profile> {
+        let Kept { parameter, how, .. } =
+            self.kept.iter().find(|kept| kept.parameter.path == path)?;
+        match *how {
+            How::Averaged(group) => {
+                Some(self.group_profile(&self.numbers.groups[group], parameter.kind))
+            }
+            _ => None,
+        }
+    }
+
+    fn group_profile(&self, group: &Group, kind: Kind) -> Profile {
+        let course = &self.numbers.course;
+        let (first, elapsed) = (course.first(&self.schedule), course.elapsed(&self.schedule));
+        let times = course.times(&self.schedule);
+        let profile = match kind {
+            Kind::Statistic => Profile::uncorrected(&group.rule, first, times, elapsed),
+            _ => Profile::of(&group.rule, first, times, elapsed),
+        };
+        // Every one of these updates was made, so that only a function that changed its mind can
+        // fail, or more updates than a profile lists.
+        profile.unwrap_or_else(|_| Profile::unknown())
+    }
+
+    /// The share of the weights that it started from, as [`Profile::mass_on_start`] has it.
+    pub fn mass_on_start(&self) -> f64 {
+        self.numbers.groups[0].start_at(self.numbers.course.last(&self.schedule))
+    }
+
+    /// What metrics, tables, records and files call it.
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Which average.
     pub fn rule(&self) -> &Rule {
-        &self.rule
+        &self.config.rule
+    }
+
+    /// The configuration that it was made with.
+    pub fn config(&self) -> &AverageConfig {
+        &self.config
     }
 
     /// The last step that it has seen; 0 at the start.
     pub fn last_step(&self) -> u64 {
-        self.last
+        self.numbers.course.seen.step
+    }
+
+    /// The last clock that it has seen.
+    ///
+    /// Without `samples_per_step` and but for [`update_at`](Self::update_at) it counts no
+    /// samples.
+    pub fn clock(&self) -> Clock {
+        self.numbers.course.seen
+    }
+
+    /// Whether it averages; before its start it is live.
+    pub fn has_begun(&self) -> bool {
+        self.numbers.course.begun.is_some()
+    }
+
+    /// Whether live was taken into it since its start.
+    pub(crate) fn has_updates(&self) -> bool {
+        !self.numbers.course.runs.is_empty()
     }
 
     /// The sum of the raw weights of all steps, and of the start, so far.
     ///
     /// With bias correction it is `1 - decay^t`, from a copy of the start it is 1.
     pub fn mass(&self) -> f64 {
-        self.mass
+        self.numbers.groups[0].mass
     }
 
-    /// What a later run needs to go on: the weights, the last step, the mass and the rule.
-    pub fn into_record(self) -> ModuleRecord {
-        let device = self.device();
-        Saved::new()
-            .with_module("weights", self.module())
-            .with_words("state", self.words(), &device)
-            .into_record()
+    /// The updates that would have taken a NaN or an infinity in, and were not made.
+    pub fn refused(&self) -> &Refused {
+        &self.numbers.refused
     }
 
-    /// The average that a record holds.
-    ///
-    /// # Errors
-    ///
-    /// A record of another rule, or whose entries differ from this average's in path, shape or
-    /// dtype.
-    pub fn try_load_record(self, record: ModuleRecord) -> Result<Self> {
-        let opened = Opened::read(record)?;
-        let start = self.saved_start(&opened, "state")?;
-        let saved = Saved::new().with_module("weights", self.module());
-        let mut modules = opened.apply(saved, |name| name == "state")?.into_modules();
-        let weights = modules.next().expect("the one module that was saved");
-        self.restored(&weights, start)
+    /// What a user should know of this average, if the training ended now, or at `total_steps`
+    /// where the configuration has them.
+    pub fn warnings(&self) -> Vec<Warning> {
+        super::warning::warnings(self)
     }
 
-    /// The numbers as words.
-    pub(crate) fn words(&self) -> Words {
-        Words::new().with_u64(self.last).with_f64(self.mass).with_rule(&self.rule)
+    /// The [warnings](Self::warnings) that this has not returned before.
+    pub fn take_warnings(&mut self) -> Vec<Warning> {
+        let mut new = self.warnings();
+        new.retain(|warning| !self.warned.contains(&std::mem::discriminant(warning)));
+        self.warned.extend(new.iter().map(std::mem::discriminant));
+        new
     }
 
-    /// The numbers that a record holds for this average under a name.
-    pub(crate) fn saved_start(&self, opened: &Opened, name: &str) -> Result<Start> {
-        let mut words = opened.words(name)?;
-        let (last, mass) = (words.u64()?, words.f64()?);
-        if !(0.0..=1.0).contains(&mass) {
-            return Err(words.refuse("a mass in [0, 1]", mass));
-        }
-        let rule = words.rule()?;
-        words.end()?;
-        if rule != self.rule {
-            return Err(Error::parameter(name, format!("the rule {}", self.rule), rule));
-        }
-        Ok(Start { last, mass })
-    }
-
-    /// This average with other weights and numbers.
-    pub(crate) fn restored(&self, weights: &M, start: Start) -> Result<Self> {
-        let restored = Self::start(&self.config(), weights, start)?;
-        Ok(if self.stays { restored.keep_on(&self.device()) } else { restored })
-    }
-
-    /// This average, of a module whose reparameterizations are folded into its weights.
+    /// Whether its time runs in samples.
     #[cfg(feature = "train")]
-    pub(crate) fn materialized(&self) -> Result<Self> {
-        let start = Start { last: self.last, mass: self.mass };
-        self.restored(&self.module().materialize(), start)
+    pub(crate) fn counts_samples(&self) -> bool {
+        self.schedule.samples
     }
 
-    fn has_statistics(&self) -> bool {
-        self.parameters.iter().any(|parameter| parameter.statistic)
+    /// All its numbers.
+    #[cfg(feature = "train")]
+    pub(crate) fn numbers(&self) -> &Numbers {
+        &self.numbers
     }
 
-    fn config(&self) -> AverageConfig {
-        AverageConfig::new(self.rule).with_name(Some(self.name.clone()))
+    /// An average like this one that starts at a module, at a clock.
+    #[cfg(feature = "train")]
+    pub(crate) fn started_anew(&self, module: &M, now: Clock) -> Result<Self> {
+        let anew = Self::new(&self.config, module, now)?;
+        Ok(if self.stays { anew.keep_on(&self.device()) } else { anew })
     }
 
-    fn device(&self) -> Device {
+    /// The parameters, in their order.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &Parameter> + Clone {
+        self.kept.iter().map(|kept| &kept.parameter)
+    }
+
+    pub(super) fn device(&self) -> Device {
         self.hollow.devices().into_iter().next().unwrap_or_default()
     }
 
-    fn by_path(&self) -> HashMap<&str, &Parameter> {
-        self.parameters.iter().map(|parameter| (parameter.path.as_str(), parameter)).collect()
+    /// The module with a tensor in the place of each parameter.
+    pub(super) fn fill(&self, mut tensor_of: impl FnMut(&Kept) -> DispatchTensor) -> M {
+        let mut by_path: HashMap<_, _> =
+            self.kept.iter().map(|kept| (kept.parameter.path.as_str(), kept)).collect();
+        walk::fill(self.hollow.valid(), |path| {
+            let kept = by_path.remove(path)?;
+            Some((kept.parameter.id, tensor_of(kept)))
+        })
+    }
+
+    /// The tensor that the average answers with, as it is kept.
+    fn value(&self, kept: &Kept) -> DispatchTensor {
+        let tensor = &kept.parameter.tensor;
+        let How::Averaged(group) = kept.how else { return tensor.clone() };
+        let Group { rule, counts, .. } = &self.numbers.groups[group];
+        if let Some(first) = kept.beside.front()
+            && rule.window().is_some()
+        {
+            let (mut mean, mut total) = (first.clone(), counts[0]);
+            for (snapshot, count) in kept.beside.iter().zip(counts).skip(1) {
+                total += count;
+                lerp::lerp(&mut mean, snapshot, *count as f64 / total as f64);
+            }
+            return mean;
+        }
+        let elapsed = self.numbers.course.last(&self.schedule);
+        match (rule.correction(elapsed), kept.beside.front(), kept.beside.back()) {
+            // A variance must stay positive, which the correction does not promise.
+            (Some(share), Some(start), Some(live)) if kept.parameter.kind == Kind::Weight => {
+                lerp::shifted(tensor, live, start, share)
+            }
+            _ => tensor.clone(),
+        }
     }
 }
 
-/// Updates several averages of one module.
-///
-/// # Errors
-///
-/// Those of [`Average::update`]; after one, all averages are as they were.
-pub(crate) fn update_all<M: Module>(
-    averages: &mut [Average<M>],
-    live: &M,
-    step: u64,
-) -> Result<()> {
-    if step == 0 {
-        return Err(Error::value("the step", "a number from 1", step));
-    }
-    if let Some(ahead) = averages.iter().find(|average| step < average.last) {
-        return Err(Error::StepBack { step, last: ahead.last });
-    }
-    let mut due: Vec<_> = averages.iter_mut().filter(|average| step > average.last).collect();
-    if due.is_empty() {
-        return Ok(());
-    }
-    // A walk shows a batch norm's statistics one forward pass late, unless they are made current.
-    let current;
-    let live = match due.iter().any(|average| average.has_statistics()) {
-        true => {
-            current = live.valid();
-            &current
+impl How {
+    /// The largest magnitude that a parameter may take from live, if it takes any; an average is
+    /// kept in `kept`.
+    ///
+    /// It is half of the largest number of that dtype, since the difference of an average and live
+    /// must be a number too.
+    pub fn most(self, parameter: &Parameter, kept: DType, begun: bool) -> Option<f64> {
+        let largest = |dtype: DType| dtype.finfo().map_or(f64::INFINITY, |info| info.max);
+        match self {
+            _ if parameter.kind == Kind::Constant => None,
+            Self::Averaged(_) => Some(0.5 * largest(kept)),
+            Self::Frozen if begun => None,
+            Self::Copied | Self::Frozen => Some(largest(parameter.dtype)),
+            Self::LeftOut => None,
         }
-        false => live,
-    };
-    let live = Live::walk(live);
-    let tensors = due
-        .iter_mut()
-        .map(|average| live.pair(&average.parameters, &mut average.paired))
-        .collect::<Result<Vec<_>>>()?;
-    for (average, live) in due.into_iter().zip(&tensors) {
-        let update = average.rule.update(average.mass, step - average.last);
-        let mut live = Cow::Borrowed(live.as_ref());
-        for (index, parameter) in average.parameters.iter_mut().enumerate() {
-            match average.stays {
-                true => lerp::follow(&mut live.to_mut()[index], &parameter.tensor),
-                false => lerp::follow(&mut parameter.tensor, &live[index]),
-            }
-        }
-        let pairs = average.parameters.iter_mut().zip(live.iter());
-        let averaged = pairs.filter_map(|(parameter, live)| {
-            if parameter.averaged {
-                return Some((&mut parameter.tensor, live));
-            }
-            parameter.tensor = live.clone();
-            None
-        });
-        lerp::lerp(averaged, update.alpha);
-        average.mass = update.mass;
-        average.last = step;
     }
-    Ok(())
+}
+
+/// How far live is from an average, over all averaged parameters but statistics.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Distance {
+    /// The Euclidean norm of the difference.
+    pub norm: f64,
+    /// The norm as a share of that of the average.
+    pub relative: f64,
 }

@@ -22,17 +22,27 @@ pub(super) struct Parameter {
     /// Its path in the module, such as `layers.0.weight`.
     pub path: String,
     pub id: ParamId,
+    /// Its dtype in the module; an average may keep the tensor in another.
+    pub dtype: DType,
     pub tensor: DispatchTensor,
-    /// Whether an average mixes it; otherwise it copies it.
-    pub averaged: bool,
-    /// Whether it is a statistic of a batch norm.
-    pub statistic: bool,
+    pub kind: Kind,
+}
+
+/// What a parameter is, as far as an average is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A float that an optimizer may move.
+    Weight,
+    /// A running statistic of a batch norm.
+    Statistic,
+    /// An integer, a boolean or a quantized number: there is nothing to mix.
+    Constant,
 }
 
 impl Parameter {
-    /// What it is, for messages: `f32 [3, 4]`.
+    /// What it is in the module, for messages: `f32 [3, 4]`.
     pub fn describe(&self) -> String {
-        describe(self.tensor.dtype(), &self.tensor.shape())
+        describe(self.dtype, &self.tensor.shape())
     }
 }
 
@@ -69,6 +79,18 @@ pub(super) fn fill<M: Module>(
     module.map(&mut Fill { path: Vec::new(), tensor_of })
 }
 
+/// Moves floats of a module that trains: the tensor that `moved` gives for a path and the tensor
+/// there takes its place.
+///
+/// Each parameter keeps its id, so that an optimizer goes on with its moments, and its training
+/// state.
+pub(super) fn steer<M: Module>(
+    module: M,
+    moved: impl FnMut(&str, &DispatchTensor) -> Option<DispatchTensor>,
+) -> M {
+    module.map(&mut Steer { path: Vec::new(), moved })
+}
+
 /// A tensor of a record.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -96,6 +118,27 @@ pub(super) fn recorded_layout<M: Module>(module: &M) -> BTreeMap<String, (DType,
     layout.found
 }
 
+/// Every flag of the module, such as `norm.training`: its path and whether it is on.
+#[cfg(feature = "train")]
+pub(super) fn flags<M: Module>(module: &M) -> BTreeMap<String, bool> {
+    #[derive(Default)]
+    struct Flags(Place, BTreeMap<String, bool>);
+    impl ModuleVisitor for Flags {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.0.exit();
+        }
+        fn visit_flag(&mut self, flag: &Param<burn::module::Flag>) {
+            self.1.insert(self.0.path(), flag.is_enabled());
+        }
+    }
+    let mut flags = Flags::default();
+    module.visit(&mut flags);
+    flags.1
+}
+
 /// Live as an update sees it: its tensors and ids in its own order, without names.
 pub(super) struct Live<'a, M> {
     module: &'a M,
@@ -119,15 +162,15 @@ impl<'a, M: Module> Live<'a, M> {
     /// # Errors
     ///
     /// A parameter that only one side has, or of another shape or dtype.
-    pub fn pair(
+    pub fn pair<'p>(
         &self,
-        parameters: &[Parameter],
+        parameters: impl Iterator<Item = &'p Parameter> + Clone,
         paired: &mut Vec<ParamId>,
     ) -> Result<Cow<'_, [DispatchTensor]>> {
         if self.ids != *paired {
             let live = self::parameters(self.module)?;
-            if !live.iter().map(|p| &p.path).eq(parameters.iter().map(|p| &p.path)) {
-                return check(parameters, Cow::Owned(pair(parameters, live)?));
+            if !live.iter().map(|p| &p.path).eq(parameters.clone().map(|p| &p.path)) {
+                return check(parameters.clone(), Cow::Owned(pair(parameters, live)?));
             }
             paired.clone_from(&self.ids);
         }
@@ -136,12 +179,12 @@ impl<'a, M: Module> Live<'a, M> {
 }
 
 /// The tensors, if they agree with the parameters in shape and dtype.
-fn check<'a>(
-    parameters: &[Parameter],
+fn check<'a, 'p>(
+    parameters: impl Iterator<Item = &'p Parameter>,
     tensors: Cow<'a, [DispatchTensor]>,
 ) -> Result<Cow<'a, [DispatchTensor]>> {
-    for (average, live) in parameters.iter().zip(tensors.iter()) {
-        if average.tensor.shape() != live.shape() || average.tensor.dtype() != live.dtype() {
+    for (average, live) in parameters.zip(tensors.iter()) {
+        if average.tensor.shape() != live.shape() || average.dtype != live.dtype() {
             let found = describe(live.dtype(), &live.shape());
             return Err(Error::parameter(&average.path, average.describe(), found));
         }
@@ -150,10 +193,12 @@ fn check<'a>(
 }
 
 /// Live's tensors in the order of the average's parameters.
-fn pair(parameters: &[Parameter], live: Vec<Parameter>) -> Result<Vec<DispatchTensor>> {
+fn pair<'p>(
+    parameters: impl Iterator<Item = &'p Parameter>,
+    live: Vec<Parameter>,
+) -> Result<Vec<DispatchTensor>> {
     let mut by_path: HashMap<_, _> = live.into_iter().map(|p| (p.path, p.tensor)).collect();
     let paired = parameters
-        .iter()
         .map(|average| {
             by_path.remove(&average.path).ok_or_else(|| {
                 Error::parameter(&average.path, average.describe(), "no parameter of this path")
@@ -209,10 +254,13 @@ struct Collect {
 impl Collect {
     fn push<const D: usize, K: Basic>(&mut self, id: ParamId, tensor: Tensor<D, K>, float: bool) {
         let tensor = tensor.into_dispatch();
-        // A quantized base is frozen; there is nothing to mix.
-        let statistic = self.place.is_statistic();
-        let averaged = float && tensor.dtype().is_float() && !statistic;
-        self.found.push(Parameter { path: self.place.path(), id, tensor, averaged, statistic });
+        let dtype = tensor.dtype();
+        let kind = match float && dtype.is_float() {
+            false => Kind::Constant, // a quantized base is frozen
+            true if self.place.is_statistic() => Kind::Statistic,
+            true => Kind::Weight,
+        };
+        self.found.push(Parameter { path: self.place.path(), id, dtype, tensor, kind });
     }
 }
 
@@ -304,6 +352,32 @@ impl<F: FnMut(&str) -> Option<(ParamId, DispatchTensor)>> ModuleMapper for Fill<
         param: Param<Tensor<D, Bool>>,
     ) -> Param<Tensor<D, Bool>> {
         self.fill(param)
+    }
+}
+
+struct Steer<F> {
+    path: Vec<String>,
+    moved: F,
+}
+
+impl<F: FnMut(&str, &DispatchTensor) -> Option<DispatchTensor>> ModuleMapper for Steer<F> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let now = param.base();
+        let (autodiff, require_grad) = (now.is_autodiff(), now.is_require_grad());
+        let now = now.without_autodiff().into_dispatch();
+        let Some(moved) = (self.moved)(&self.path.join("."), &now) else { return param };
+        let moved = Tensor::<D>::from_dispatch(moved);
+        let moved = if autodiff { Tensor::from_inner(moved) } else { moved };
+        let (id, _, mapper) = param.consume();
+        Param::from_mapped_value(id, moved.set_require_grad(require_grad), mapper)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     Error, Result,
     data::Batch,
     model::{Mlp, half_squared_errors},
-    train::Averaged,
+    train::{Averaged, Ranking},
 };
 
 /// Live and each average on the test split, with full precision.
@@ -19,20 +19,24 @@ pub struct Report {
     pub device: String,
     /// The seed of the run.
     pub seed: u64,
+    /// The losses on the validation split, by which the best average was chosen.
+    pub validation: Ranking,
     /// The live weights.
     pub live: Scores,
     /// Each average, in the order of the run.
     pub averages: Vec<AverageScores>,
 }
 
-/// How a network does on the test split.
+/// How a network does on a split; in a report, on the test split.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// The mean half squared error.
-    pub test_loss: f64,
+    #[serde(rename = "test_loss")]
+    pub loss: f64,
     /// The share of rows whose largest output is that of their class, in `[0, 1]`; none for a
     /// regression.
-    pub test_accuracy: Option<f64>,
+    #[serde(rename = "test_accuracy")]
+    pub accuracy: Option<f64>,
 }
 
 /// How an average does on the test split.
@@ -53,6 +57,7 @@ impl Report {
     /// An average that no longer fits live; data that cannot be loaded or read back.
     pub fn of(
         model: &Averaged<Mlp>,
+        validation: Ranking,
         test: &dyn DataLoader<Batch>,
         device: impl ToString,
         seed: u64,
@@ -65,6 +70,7 @@ impl Report {
         Ok(Self {
             device: device.to_string(),
             seed,
+            validation,
             live: Scores::of(model.live(), test)?,
             averages: averages.collect::<Result<_>>()?,
         })
@@ -80,17 +86,16 @@ impl Scores {
     pub fn of(mlp: &Mlp, test: &dyn DataLoader<Batch>) -> Result<Self> {
         let (mut rows, mut loss, mut right, mut classes) = (0, 0.0, 0.0, 0);
         for batch in test.iter() {
-            let Batch { inputs, targets } = batch.map_err(|error| {
-                Error::value("a batch of the test split", "rows of data", error)
-            })?;
+            let Batch { inputs, targets } =
+                batch.map_err(|error| Error::value("a batch", "rows of data", error))?;
             let outputs = mlp.forward(inputs);
             [rows, classes] = [rows + targets.dims()[0], targets.dims()[1]];
             loss += sum(half_squared_errors(outputs.clone(), targets.clone()))?;
             right += sum(outputs.argmax(1).equal(targets.argmax(1)).float().squeeze_dim::<1>(1))?;
         }
         let mean = |sum: f64| sum / rows as f64;
-        let test_accuracy = (classes > 1).then(|| mean(right));
-        Ok(Self { test_loss: mean(loss), test_accuracy })
+        let accuracy = (classes > 1).then(|| mean(right));
+        Ok(Self { loss: mean(loss), accuracy })
     }
 }
 
@@ -107,15 +112,18 @@ impl fmt::Display for Report {
         let names = self.averages.iter().map(|average| average.rule.len());
         let width = names.max().unwrap_or(0).max("live".len());
         write!(f, "{:width$}  {:>10}", "", "test loss")?;
-        if self.live.test_accuracy.is_some() {
+        if self.live.accuracy.is_some() {
             write!(f, "  {:>13}", "test accuracy")?;
         }
         write!(f, "\n{:width$}  {}", "live", self.live)?;
-        for AverageScores { rule, scores } in &self.averages {
-            let change = 100.0 * (scores.test_loss / self.live.test_loss - 1.0);
+        for (index, AverageScores { rule, scores }) in self.averages.iter().enumerate() {
+            let change = 100.0 * (scores.loss / self.live.loss - 1.0);
             write!(f, "\n{rule:width$}  {scores}  loss {change:+.1} %")?;
-            if let (Some(average), Some(live)) = (scores.test_accuracy, self.live.test_accuracy) {
+            if let (Some(average), Some(live)) = (scores.accuracy, self.live.accuracy) {
                 write!(f, ", accuracy {:+.2} points", 100.0 * (average - live))?;
+            }
+            if self.averages.len() > 1 && index == self.validation.best {
+                write!(f, ", best in validation")?;
             }
         }
         Ok(())
@@ -124,8 +132,8 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Scores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:>10.6}", self.test_loss)?;
-        match self.test_accuracy {
+        write!(f, "{:>10.6}", self.loss)?;
+        match self.accuracy {
             Some(accuracy) => write!(f, "  {:>11.2} %", 100.0 * accuracy),
             None => Ok(()),
         }

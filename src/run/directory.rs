@@ -71,7 +71,7 @@ impl RunDirectory {
         let bytes = fs::read(&path).map_err(|error| refuse(error.into()))?;
         let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes));
         let record = record.map_err(|error| refuse(error.into()))?;
-        let loaded = Opened::read(record).and_then(|opened| opened.apply(mlp, |_| false));
+        let loaded = Opened::read(record).and_then(|opened| opened.apply(mlp, &[], |_| false));
         loaded.map(|mlp| mlp.valid()).map_err(|error| refuse(error.into()))
     }
 

@@ -5,20 +5,29 @@ mod record; // what a record holds of it
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use burn::{
     module::Module,
     tensor::Device,
     train::{
-        InferenceStep, Interrupter, LearnerModel,
-        metric::{Adaptor, Metric},
+        InferenceStep, Interrupter, LearnerModel, TrainStep,
+        metric::{Adaptor, Metric, Numeric},
     },
 };
 
-use super::metric::{Beside, Feeds, Source};
-use crate::{Average, AverageConfig, Error, Result};
+use super::{
+    gauge::{DistanceMetric, Gap, Gauges},
+    metric::{Beside, Feeds, Source},
+};
+use crate::{
+    Average, AverageConfig, Error, Result,
+    average::{Snapshots, Warning},
+};
 
 /// A live module with its averages: itself a model for Burn's `Learner`.
 ///
@@ -28,13 +37,14 @@ use crate::{Average, AverageConfig, Error, Result};
 /// [`live_metric`](Self::live_metric) for the others.
 ///
 /// ```no_run
-/// # use burn::{optim::SgdConfig, lr_scheduler::constant::ConstantLr, train::Learner};
+/// # use burn::{lr_scheduler::constant::ConstantLr, module::Module, optim::SgdConfig, train::Learner};
 /// # use burn_ema::{AverageConfig, Rule, model::MlpConfig, train::Averaged};
 /// # fn main() -> burn_ema::Result<()> {
 /// let device = Default::default();
 /// let live = MlpConfig::new(vec![64, 32, 10]).init(&device)?;
 /// let model = Averaged::new(live, [AverageConfig::new(Rule::ema(0.99))])?;
-/// let learner = Learner::new(model, SgdConfig::new().init(), ConstantLr::new(0.5));
+/// // In training mode, as Burn wants it; `fit` sees to that by itself.
+/// let learner = Learner::new(model.train(), SgdConfig::new().init(), ConstantLr::new(0.5));
 /// # let _ = learner;
 /// # Ok(())
 /// # }
@@ -69,14 +79,22 @@ use crate::{Average, AverageConfig, Error, Result};
 /// The first error of an update stops all updates and is kept, see [`error`](Self::error); it
 /// stops the training if the hook has its [`Interrupter`](Self::with_interrupter), and
 /// [`fit`](super::fit) returns it.
-/// An error is a module whose parameters changed under its averages, or a step back.
+/// An error is a module whose parameters changed under its averages, a step back, a NaN or an
+/// infinity too often in a row, a function of a rule of yours that gives no decay, and a snapshot
+/// that cannot be written (the averages are updated then).
 /// Averages that no longer fit live cannot answer, and say so in a panic.
 pub struct Averaged<M: LearnerModel> {
     live: M,
     /// The optimizer steps of this clone, so that replicas which share the handle count one once.
     step: u64,
+    /// The samples that all clones have seen, if they are counted.
+    samples: Arc<AtomicU64>,
+    count: Option<Count<M>>,
+    switch: Option<Switch>,
+    snapshots: Option<Storing>,
     shared: Arc<Mutex<Shared<M>>>,
     feeds: Feeds<Answer<M>>,
+    gauges: Gauges,
     /// What answers in validation mode, without a lock.
     answering: Option<Box<Answering<M>>>,
     interrupter: Option<Interrupter>,
@@ -86,6 +104,29 @@ pub struct Averaged<M: LearnerModel> {
 
 /// What a model answers in validation.
 type Answer<M> = <M as InferenceStep>::Output;
+
+/// The number of samples in a batch.
+type Count<M> = Arc<dyn Fn(&<M as TrainStep>::Input) -> u64 + Send + Sync>;
+
+/// When the average is copied back into live (Li et al. 2024, "Switch EMA").
+///
+/// The optimizer's state and the average stay as they are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Switch {
+    /// The steps from one time to the next: those of an epoch for the published form.
+    pub every: u64,
+    /// The share of the way to the average that live goes, in `(0, 1]`; 1 copies the average.
+    pub share: f64,
+}
+
+/// Where and how often averages are stored.
+#[derive(Clone)]
+struct Storing {
+    snapshots: Snapshots,
+    every: u64,
+    /// The last optimizer step, from which the next one differs by more than 1 after a load.
+    last: u64,
+}
 
 /// What the clones of an [`Averaged`] share.
 #[derive(Clone)]
@@ -133,14 +174,20 @@ impl<M: LearnerModel> Averaged<M> {
             let taken = averages[..index].iter().any(|other| other.name() == average.name());
             if taken || average.name() == "live" {
                 let expected = "a name of its own, other than `live`";
-                return Err(Error::value("the name of an average", expected, average.name()));
+                let found = average.name().to_owned() + if taken { " again" } else { "" };
+                return Err(Error::value("the name of an average", expected, found));
             }
         }
         Ok(Self {
             live,
             step: 0,
+            samples: Arc::default(),
+            count: None,
+            switch: None,
+            snapshots: None,
             shared: Arc::new(Mutex::new(Shared { averages, error: None })),
             feeds: Feeds::default(),
+            gauges: Gauges::default(),
             answering: None,
             interrupter: None,
             allow_added: false,
@@ -152,6 +199,76 @@ impl<M: LearnerModel> Averaged<M> {
     pub fn with_interrupter(mut self, interrupter: Interrupter) -> Self {
         self.interrupter = Some(interrupter);
         self
+    }
+
+    /// Counts the samples of each batch, for averages whose time runs in samples.
+    ///
+    /// Otherwise a step has `samples_per_step` of them.
+    pub fn with_samples(
+        mut self,
+        of: impl Fn(&<M as TrainStep>::Input) -> u64 + Send + Sync + 'static,
+    ) -> Self {
+        self.count = Some(Arc::new(of));
+        self
+    }
+
+    /// Copies the first average back into live from time to time.
+    ///
+    /// # Errors
+    ///
+    /// No step from one time to the next; a share outside its range.
+    pub fn with_switch(mut self, switch: Switch) -> Result<Self> {
+        if switch.every == 0 {
+            return Err(Error::value("the steps from switch to switch", "1 or more", 0));
+        }
+        if !(switch.share > 0.0 && switch.share <= 1.0) {
+            let found = switch.share;
+            return Err(Error::value("the share of the average", "a number in (0, 1]", found));
+        }
+        self.switch = Some(switch);
+        Ok(self)
+    }
+
+    /// Copies the first average back into live after every so many epochs, of the
+    /// `steps_per_epoch` that the average's configuration says (Li et al. 2024: after each).
+    ///
+    /// # Errors
+    ///
+    /// No `steps_per_epoch`; no epoch from one time to the next; a share outside its range.
+    pub fn with_switch_at_epochs(self, epochs: u64, share: f64) -> Result<Self> {
+        let steps = self.lock().averages[0].config().steps_per_epoch;
+        let Some(steps) = steps else {
+            let expected = "a number of 1 or more, for a switch at epochs";
+            return Err(Error::value("steps_per_epoch", expected, "none"));
+        };
+        self.with_switch(Switch { every: steps.saturating_mul(epochs), share })
+    }
+
+    /// Stores the averages by power functions every so many steps, from which the average of any
+    /// width can be made afterwards: see [`Snapshots`].
+    ///
+    /// The first step after a checkpoint is loaded removes all snapshots of later steps than the
+    /// checkpoint's: they are of a course that was given up.
+    ///
+    /// # Errors
+    ///
+    /// No step from one time to the next; no average that can be stored, or one that cannot be
+    /// stored since paths have other rules; one that starts at another step than the first, has
+    /// another policy for a path, or has the profile of another.
+    pub fn with_snapshots(mut self, snapshots: Snapshots, every: u64) -> Result<Self> {
+        if every == 0 {
+            return Err(Error::value("the steps from snapshot to snapshot", "1 or more", 0));
+        }
+        let averages = self.averages();
+        let stored = averages.iter().filter(|average| Snapshots::takes(average.rule()));
+        let stored: Vec<_> = stored.collect();
+        if stored.is_empty() {
+            let expected = "one by a power function, such as power(sigma_rel=0.05)";
+            return Err(Error::value("the averages to store", expected, self.names().join(", ")));
+        }
+        Snapshots::check(&stored)?;
+        self.snapshots = Some(Storing { snapshots, every, last: self.step });
+        Ok(self)
     }
 
     /// Whether a record may lack an average of this module, which then starts at the live
@@ -216,6 +333,17 @@ impl<M: LearnerModel> Averaged<M> {
         self.step
     }
 
+    /// The samples so far, where they are [counted](Self::with_samples).
+    pub fn samples(&self) -> u64 {
+        self.samples.load(Ordering::Relaxed)
+    }
+
+    /// What the user should know of the averages, each once: see
+    /// [`Average::warnings`](crate::Average::warnings).
+    pub fn take_warnings(&self) -> Vec<Warning> {
+        self.lock().averages.iter_mut().flat_map(Average::take_warnings).collect()
+    }
+
     /// The first error of an update, after which the averages stand still.
     pub fn error(&self) -> Option<Error> {
         self.lock().error.clone()
@@ -255,6 +383,31 @@ impl<M: LearnerModel> Averaged<M> {
         Ok(self.feeds.subscribe(Source::Average(index), name, metric))
     }
 
+    /// A metric of the gap between live and the average, such as that of their losses:
+    /// `Loss gap (live - average)`.
+    ///
+    /// Register it for validation only, as [`live_metric`](Self::live_metric).
+    pub fn gap_metric<Me: Metric + Numeric>(&self, metric: Me) -> Gap<Me, Answer<M>>
+    where
+        Answer<M>: Adaptor<Me::Input>,
+    {
+        Gap::new(metric.clone(), self.live_metric(metric))
+    }
+
+    /// A metric of the distance of live's weights from the average of this index, as a share of
+    /// the average's norm: `Distance (ema(0.999))`.
+    ///
+    /// Register it for validation only; it is measured when a validation begins.
+    ///
+    /// # Errors
+    ///
+    /// No average of this index.
+    pub fn distance_metric(&self, index: usize) -> Result<DistanceMetric> {
+        let names = self.names();
+        let name = names.get(index).ok_or_else(|| no_average(names.len(), index))?;
+        Ok(self.gauges.subscribe(index, name))
+    }
+
     /// The averages. No guard leaves this module.
     fn lock(&self) -> MutexGuard<'_, Shared<M>> {
         self.shared.lock().unwrap_or_else(|poisoned| {
@@ -286,8 +439,13 @@ impl<M: LearnerModel> Clone for Averaged<M> {
         Self {
             live: self.live.clone(),
             step: self.step,
+            samples: self.samples.clone(),
+            count: self.count.clone(),
+            switch: self.switch,
+            snapshots: self.snapshots.clone(),
             shared: self.shared.clone(),
             feeds: self.feeds.clone(),
+            gauges: self.gauges.clone(),
             answering: self.answering.clone(),
             interrupter: self.interrupter.clone(),
             allow_added: self.allow_added,

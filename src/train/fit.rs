@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// the first error of an update stops the training and is returned, and so is the error that
 /// Burn leaves in [`LearningResult::error`].
 ///
+/// An error keeps the model; a clone that was made before shares the averages, which are then as
+/// they were before the step that failed: `clone.average(0)`.
+///
 /// Burn panics on a checkpoint to resume from that is missing, damaged or of another model; look
 /// before, with `model.clone().try_load_file(..)`.
 ///

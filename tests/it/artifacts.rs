@@ -51,7 +51,7 @@ fn the_committed_run_can_be_made_again() {
         let text = std::fs::read(run.path().join("report.json")).unwrap();
         let report: Report = serde_json::from_slice(&text).unwrap();
         let scores = report.averages[0].scores;
-        (scores.test_loss, scores.test_accuracy.unwrap())
+        (scores.loss, scores.accuracy.unwrap())
     };
     let (committed, again) = (scores(&committed), scores(&again));
     assert!((committed.0 / again.0 - 1.0).abs() < 0.15, "{committed:?} {again:?}");

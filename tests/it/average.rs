@@ -1,66 +1,17 @@
-//! `Average` by itself: numbers of other programs, pairing by path, storage.
+//! `Average` by itself: pairing by path, records, storage.
 
 use std::cell::Cell;
 
 use burn::{
-    module::{Module, Param, ParamId},
+    module::{Module, Param},
     nn::{BatchNormConfig, Linear, LinearConfig},
-    tensor::{Bool, DType, Device, Int, Tensor, TensorData},
+    tensor::{Bool, DType, Device, Int, Tensor},
 };
 use burn_ema::{Average, AverageConfig, Error, Rule};
-use serde_json::Value;
 
 use crate::common::{
-    EXACT, Net, assert_close, assert_same, device, flat, floats, lerp, numbers, randomized,
+    EXACT, Net, Weights, assert_same, constants, device, flat, floats, lerp, randomized,
 };
-
-/// One parameter and nothing else, as the oracle has it.
-#[derive(Module, Debug)]
-struct Weights {
-    w: Param<Tensor<1>>,
-}
-
-impl Weights {
-    fn new(values: &[f64], dtype: DType, device: &Device) -> Self {
-        let data = TensorData::new(values.to_vec(), [values.len()]);
-        Self { w: Param::initialized(ParamId::new(), Tensor::from_data(data, (device, dtype))) }
-    }
-}
-
-/// PyTorch's lerp from a copy and optax' bias-corrected average, step by step.
-#[test]
-fn constant_decay_equals_pytorch_and_optax() {
-    let oracle: Value = serde_json::from_str(include_str!("../oracle/averages.json")).unwrap();
-    let path: Vec<_> = oracle["trajectory"].as_array().unwrap().iter().map(numbers).collect();
-    let cases = oracle["cases"].as_array().unwrap();
-    let constant: Vec<_> = cases.iter().filter(|c| c["rule"]["kind"] == "constant").collect();
-    assert_eq!(constant.len(), 10);
-
-    let mut kinds = vec![(device(), DType::F32, 1e-6)];
-    if EXACT {
-        kinds.push((device(), DType::F64, 1e-12));
-    }
-    #[cfg(feature = "ndarray")]
-    {
-        #[expect(deprecated, reason = "Burn still ships it, and so it is checked")]
-        let ndarray = Device::ndarray();
-        kinds.extend([(ndarray.clone(), DType::F32, 1e-6), (ndarray, DType::F64, 1e-12)]);
-    }
-    for (device, dtype, tolerance) in kinds {
-        for case in &constant {
-            let decay = case["rule"]["decay"].as_f64().unwrap();
-            let debias = case["rule"]["debias"].as_bool().unwrap();
-            let config = AverageConfig::new(Rule::Constant { decay, debias });
-            let mut average = config.init(&Weights::new(&path[0], dtype, &device)).unwrap();
-            let expected = case["average"].as_array().unwrap();
-            for (step, (live, expected)) in path[1..].iter().zip(expected).enumerate() {
-                average.update(&Weights::new(live, dtype, &device), step as u64 + 1).unwrap();
-                let found = flat(&average.module(), true);
-                assert_close(&found, &numbers(expected), tolerance);
-            }
-        }
-    }
-}
 
 #[test]
 fn decay_zero_is_live_bit_for_bit_after_every_step() {
@@ -144,19 +95,14 @@ impl Zoo {
     fn new(seed: u64, list: usize, option: bool, deep: bool) -> Self {
         let device = device();
         let linear = || LinearConfig::new(2, 3).init(&device);
+        let (counts, mask) = constants(seed);
         let zoo = Self {
             list: (0..list).map(|_| linear()).collect(),
             option: option.then(linear),
             tuple: (linear(), linear()),
             head: if deep { Head::Deep(Deep { inner: linear() }) } else { Head::Plain(linear()) },
-            counts: Param::initialized(
-                ParamId::new(),
-                Tensor::from_data([seed as i32, 7], &device),
-            ),
-            mask: Param::initialized(
-                ParamId::new(),
-                Tensor::from_data([seed.is_multiple_of(2), true], &device),
-            ),
+            counts,
+            mask,
         };
         randomized(zoo, seed)
     }
@@ -220,14 +166,14 @@ fn parameters_pair_by_path_also_when_their_ids_change() {
 
 /// A module that may show its two parameters in either order.
 #[derive(Clone, Debug)]
-struct Pair {
-    a: Param<Tensor<1>>,
-    b: Param<Tensor<1>>,
-    b_first: bool,
+pub struct Pair {
+    pub a: Param<Tensor<1>>,
+    pub b: Param<Tensor<1>>,
+    pub b_first: bool,
 }
 
 impl Pair {
-    fn new([a, b]: [f32; 2], b_first: bool) -> Self {
+    pub fn new([a, b]: [f32; 2], b_first: bool) -> Self {
         let param = |value| Param::from_data([value], &device());
         Self { a: param(a), b: param(b), b_first }
     }
@@ -480,7 +426,7 @@ fn on_flex_an_update_allocates_no_weight_sized_memory_and_moves_no_buffer() {
     let large = |seed| randomized(LinearConfig::new(256, 256).init(&device), seed); // 256 KiB
     let (start, lives) = (large(0), [large(1), large(2)]); // the start lives on, beside its average
     for rule in [Rule::ema(0.9), Rule::Constant { decay: 0.0, debias: true }] {
-        let mut average = AverageConfig::new(rule).init(&start).unwrap();
+        let mut average = AverageConfig::new(rule.clone()).init(&start).unwrap();
         let buffer = |average: &Average<Linear>| {
             let weight = average.module().weight.val();
             weight.try_into_primitive::<Flex>().unwrap().bytes().as_ptr()

@@ -1,10 +1,13 @@
 //! Models, loaders and trainings that the tests share.
 
+use std::sync::Once;
+
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig},
-    tensor::{Device, Tensor, TensorData, activation},
+    tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation},
 };
+use burn_ema::Rule;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
@@ -19,6 +22,45 @@ pub fn device() -> Device {
 
 /// Whether the device computes `a + alpha (w - a)` with the roundings of the host.
 pub const EXACT: bool = cfg!(not(feature = "wgpu"));
+
+/// The devices and float dtypes of this build, each with how near a number of double precision it
+/// comes, as a share of the largest.
+pub fn kinds() -> Vec<(Device, DType, f64)> {
+    let mut kinds = vec![(device(), DType::F32, 1e-6)];
+    if EXACT {
+        kinds.push((device(), DType::F64, 1e-12));
+    }
+    #[cfg(feature = "ndarray")]
+    {
+        #[expect(deprecated, reason = "Burn still ships it, and so it is checked")]
+        let ndarray = Device::ndarray();
+        kinds.extend([(ndarray.clone(), DType::F32, 1e-6), (ndarray, DType::F64, 1e-12)]);
+    }
+    kinds
+}
+
+/// One parameter and nothing else.
+#[derive(Module, Debug)]
+pub struct Weights {
+    pub w: Param<Tensor<1>>,
+}
+
+impl Weights {
+    pub fn new(values: &[f64], dtype: DType, device: &Device) -> Self {
+        let data = TensorData::new(values.to_vec(), [values.len()]);
+        Self { w: Param::initialized(ParamId::new(), Tensor::from_data(data, (device, dtype))) }
+    }
+}
+
+/// A rule of these tests' own, `1 - (1 + step / slowness)^-0.5`.
+pub fn custom(slowness: f64) -> Rule {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| {
+        Rule::register("root", |parameters, step| 1.0 - 1.0 / (1.0 + step / parameters[0]).sqrt())
+            .unwrap();
+    });
+    Rule::Custom { name: "root".into(), parameters: vec![slowness] }
+}
 
 /// A network with a batch norm, 2 inputs and 3 outputs.
 #[derive(Module, Debug)]
@@ -71,10 +113,17 @@ pub fn randomized<M: Module>(module: M, seed: u64) -> M {
     module.map(&mut Draw(ChaCha8Rng::seed_from_u64(seed), String::new()))
 }
 
-/// Every float of a module: path, id, values in double precision.
-pub fn floats<M: Module>(module: &M) -> Vec<(String, ParamId, Vec<f64>)> {
+/// Parameters that no rule averages, and that depend on the seed.
+pub fn constants(seed: u64) -> (Param<Tensor<1, Int>>, Param<Tensor<1, Bool>>) {
+    let counts = Tensor::from_data([seed as i32, 7], &device());
+    let mask = Tensor::from_data([seed.is_multiple_of(2), true], &device());
+    (Param::initialized(ParamId::new(), counts), Param::initialized(ParamId::new(), mask))
+}
+
+/// Every float of a module, statistics included: path, id, dtype, data.
+pub fn tensors<M: Module>(module: &M) -> Vec<(String, ParamId, DType, TensorData)> {
     #[derive(Default)]
-    struct Read(Vec<String>, Vec<(String, ParamId, Vec<f64>)>);
+    struct Read(Vec<String>, Vec<(String, ParamId, DType, TensorData)>);
     impl ModuleVisitor for Read {
         fn enter_module(&mut self, name: &str, _: &str) {
             self.0.push(name.to_owned());
@@ -83,13 +132,19 @@ pub fn floats<M: Module>(module: &M) -> Vec<(String, ParamId, Vec<f64>)> {
             self.0.pop();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let data = param.base().into_data().convert::<f64>();
-            self.1.push((self.0.join("."), param.id, data.try_into_vec().unwrap()));
+            let tensor = param.base();
+            self.1.push((self.0.join("."), param.id, tensor.dtype(), tensor.into_data()));
         }
     }
     let mut read = Read::default();
     module.visit(&mut read);
     read.1
+}
+
+/// Every float of a module: path, id, values in double precision.
+pub fn floats<M: Module>(module: &M) -> Vec<(String, ParamId, Vec<f64>)> {
+    let values = |data: TensorData| data.convert::<f64>().try_into_vec().unwrap();
+    tensors(module).into_iter().map(|(path, id, _, data)| (path, id, values(data))).collect()
 }
 
 /// All floats of a module in a row; `statistics` includes those of batch norms.
@@ -231,6 +286,7 @@ mod training {
         pub optim: MultiDeviceOptim,
         pub resume: Option<usize>,
         pub checkpoints: bool,
+        pub points: usize,
     }
 
     impl Plan {
@@ -243,10 +299,11 @@ mod training {
                 optim: MultiDeviceOptim::OptimMainDevice,
                 resume: None,
                 checkpoints: false,
+                points: 64,
             }
         }
 
-        /// Burn's training of this plan, 64 points in 8 batches an epoch.
+        /// Burn's training of this plan, in batches of 8; by default 8 of them an epoch.
         pub fn training<M>(&self) -> SupervisedTraining<M>
         where
             M: LearnerModel + TrainStep<Input = Points> + InferenceStep<Input = Points>,
@@ -256,7 +313,7 @@ mod training {
                 devices => ExecutionStrategy::MultiDevice(devices.to_vec(), self.optim),
             };
             let mut training =
-                SupervisedTraining::new(&self.directory, points(64, 1), points(24, 2))
+                SupervisedTraining::new(&self.directory, points(self.points, 1), points(24, 2))
                     .num_epochs(self.epochs)
                     .with_application_logger(None)
                     .renderer(Box::new(burn_ema::train::ProgressLines::new(std::io::sink())))

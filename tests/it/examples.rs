@@ -6,10 +6,15 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use burn_ema::report::Report;
+use burn::tensor::Device;
+use burn_ema::{
+    data::{self, Prepared, loader},
+    report::{Report, Scores},
+    run::RunDirectory,
+};
 
 /// `cargo test` builds the examples beside the directory of the tests.
-fn example(name: &str) -> Command {
+pub fn example(name: &str) -> Command {
     let tests = std::env::current_exe().unwrap();
     let file = tests.ancestors().nth(2).unwrap().join("examples").join(name);
     assert!(file.exists(), "{} is missing: run `cargo build --examples`", file.display());
@@ -19,7 +24,7 @@ fn example(name: &str) -> Command {
 }
 
 #[track_caller]
-fn succeeds(command: &mut Command) -> (String, String) {
+pub fn succeeds(command: &mut Command) -> (String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8(text).unwrap());
     assert!(status.success(), "{command:?}\n{stdout}\n{stderr}");
@@ -27,9 +32,17 @@ fn succeeds(command: &mut Command) -> (String, String) {
 }
 
 #[track_caller]
-fn fails(command: &mut Command) -> String {
+pub fn fails(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
     assert_eq!(status.code(), Some(1), "{command:?}\n{}", String::from_utf8_lossy(&stdout));
+    String::from_utf8(stderr).unwrap()
+}
+
+/// Options that clap refuses.
+#[track_caller]
+pub fn misused(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    assert_eq!(status.code(), Some(2), "{command:?}\n{}", String::from_utf8_lossy(&stdout));
     String::from_utf8(stderr).unwrap()
 }
 
@@ -58,7 +71,7 @@ fn the_default_training_reaches_its_accuracy() {
             assert!(stdout.starts_with("device: flex (CPU)\n"), "{stdout}");
             assert!(stdout.contains("rows: 1078 train, 359 valid, 360 test"), "{stdout}");
             assert!(stderr.lines().last().unwrap().contains("(live "), "{stderr}");
-            report(&run).averages[0].scores.test_accuracy.unwrap()
+            report(&run).averages[0].scores.accuracy.unwrap()
         })
         .collect();
     let mean = accuracies.iter().sum::<f64>() / 5.0;
@@ -109,8 +122,10 @@ fn an_older_run_is_never_lost_without_being_asked() {
     }
 
     // Averages change when they are named, and not otherwise.
-    let (stdout, _) = succeeds(&mut resume(&["--epochs", "4", "--decay", "0.9"]));
-    assert!(stdout.contains("ema(0.9, debias)") && !stdout.contains("ema(0.963"), "{stdout}");
+    let (stdout, _) = succeeds(&mut resume(&["--epochs", "4", "--average", "0.9"]));
+    assert!(stdout.contains("average ema(0.9, debias): starts from the live weights"), "{stdout}");
+    assert!(stdout.contains("average ema(0.963, debias): dropped"), "{stdout}");
+    assert_eq!(stdout.matches("ema(0.963").count(), 1, "{stdout}");
 
     // A damaged checkpoint is named, whichever of its files it is.
     for kind in ["model", "optim", "scheduler"] {
@@ -155,18 +170,19 @@ fn a_training_that_diverges_is_an_error_and_leaves_no_model() {
 fn several_averages_stand_in_the_report() {
     let directory = tempfile::tempdir().unwrap();
     let run = directory.path().join("run");
-    let options = ["--epochs", "1", "--decay", "0.9", "--decay", "0", "--optimizer", "sgd"];
+    let options = ["--epochs", "1", "--average", "ema(0)", "--decay", "0.9", "--optimizer", "sgd"];
     succeeds(&mut train(&run, &options));
     let report = report(&run);
     let rules: Vec<_> = report.averages.iter().map(|average| average.rule.as_str()).collect();
-    assert_eq!(rules, ["ema(0.9, debias)", "ema(0, debias)"]);
+    assert_eq!(rules, ["ema(0.9, debias)", "ema(0)"]);
     assert_eq!(report.averages[1].scores, report.live, "decay 0 is live");
     let before = fs::read(run.join("model.bpk")).unwrap();
-    for slip in [["--batch-size", "0"], ["--lr", "nan"], ["--epochs", "0"], ["--decay", "1"]] {
+    for slip in [["--batch-size", "0"], ["--lr", "nan"], ["--epochs", "0"]] {
         fails(train(&run, &["--overwrite"]).args(slip));
         assert_eq!(fs::read(run.join("model.bpk")).unwrap(), before, "a slip costs no run");
     }
-    let message = fails(&mut train(&run, &["--decay", "1", "--overwrite"]));
+    let message = misused(&mut train(&run, &["--decay", "1", "--overwrite"]));
+    assert_eq!(fs::read(run.join("model.bpk")).unwrap(), before, "a slip costs no run");
     assert!(message.contains("decay is 1, expected a number in [0, 1)"), "{message}");
 }
 
@@ -191,13 +207,22 @@ fn wgpu_gives_what_flex_gives() {
     let reports = ["wgpu", "flex"].map(|device| {
         let run = directory.path().join(device);
         let mut train = example("train");
-        train.args(["--epochs", "12", "--batch-size", "32", "--decay", "0.98", "--device", device]);
+        train.args([
+            "--epochs",
+            "12",
+            "--batch-size",
+            "32",
+            "--average",
+            "0.98",
+            "--device",
+            device,
+        ]);
         train.arg("--run").arg(&run);
         let (stdout, _) = succeeds(&mut train);
         assert!(stdout.starts_with(&format!("device: {device}")), "{stdout}");
         report(&run)
     });
-    let accuracies = reports.map(|report| report.averages[0].scores.test_accuracy.unwrap());
+    let accuracies = reports.map(|report| report.averages[0].scores.accuracy.unwrap());
     assert!(accuracies.iter().all(|&accuracy| accuracy > 0.92), "{accuracies:?}");
     assert!((accuracies[0] - accuracies[1]).abs() < 0.03, "{accuracies:?}");
 }
@@ -316,4 +341,93 @@ fn the_other_examples_run() {
     });
     let [live, average] = numbers.collect::<Vec<_>>()[..] else { panic!("{mean}") };
     assert!(average < live, "{mean}");
+}
+
+fn post_hoc(options: &[&str], run: &Path) -> Command {
+    let mut command = example("post_hoc");
+    command.args(["--device", "flex"]).args(options).arg(run);
+    command
+}
+
+/// The lines of the table that it prints, as words.
+fn table<'a>(stdout: &'a str) -> Vec<Vec<&'a str>> {
+    let lines = stdout.lines().skip_while(|line| !line.contains("validation loss")).skip(1);
+    let words = |line: &'a str| line.split("  ").map(str::trim).filter(|word| !word.is_empty());
+    lines.take_while(|line| !line.is_empty()).map(|line| words(line).collect()).collect()
+}
+
+#[test]
+fn averages_of_other_widths_are_made_after_the_training() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("run");
+    let widths = ["--widths", "0.2,0.05,0.1,0.15"];
+    let new = |options: &[&str]| post_hoc(&[&widths, options, &["--run"]].concat(), &run);
+    let (stdout, _) = succeeds(&mut new(&["--epochs", "3", "--seed", "3"]));
+    let files = fs::read_dir(run.join("snapshots")).unwrap();
+    let sizes: Vec<_> = files.map(|file| file.unwrap().metadata().unwrap().len()).collect();
+    let size = sizes.iter().sum::<u64>() as f64 / 1e3;
+    assert!(size < 90.0 * 12.0, "16 bits for each of 4810 numbers, and a little: {size} kB");
+    let line = format!("snapshots: 90 files of {:.1} kB, {size:.0} kB together", size / 90.0);
+    assert!(stdout.contains(&line), "{stdout}");
+    let rows = table(&stdout);
+    let (trained, made) = rows.split_at(3);
+    let names: Vec<_> = rows.iter().map(|row| row[0]).collect();
+    let power = ["0.2", "0.05", "0.1", "0.15"].map(|width| format!("power(sigma_rel={width})"));
+    assert_eq!(names[..3], ["live", &power[1], &power[2]]);
+    assert_eq!(names[3..7], power);
+    assert_eq!(names[7..], ["ema(0.9753, debias)", "window(99 steps)", "sqrt(99 steps)"]);
+
+    // What was tracked is made again, up to the rounding of its snapshots.
+    let number = |text: &str| -> f64 { text.parse().unwrap() };
+    for (trained, made) in trained[1..].iter().zip(&made[1..]) {
+        assert!(number(made[1]) < 1e-6, "{stdout}");
+        assert!((number(trained[2]) / number(made[3]) - 1.0).abs() < 1e-3, "{stdout}");
+    }
+    assert!(made.iter().all(|row| number(row[1]) < 0.1), "{stdout}");
+
+    // The best is the least, alone is tested, and is what was saved.
+    let tested: Vec<_> = made.iter().filter(|row| row.len() > 4).collect();
+    let [best] = tested[..] else { panic!("{stdout}") };
+    assert_eq!(best[5], "best");
+    assert!(made.iter().all(|row| number(row[3]) >= number(best[3])), "{stdout}");
+    assert!(stdout.contains(&format!("{} saved in {}", best[0], run.display())), "{stdout}");
+    let device = Device::flex();
+    let rows = Prepared::new(&data::digits().unwrap(), 3).unwrap();
+    let saved = || RunDirectory::open(&run).unwrap().model(&device).unwrap();
+    for (rows, column) in [(rows.valid, 3), (rows.test, 4)] {
+        let rows = loader(rows, 8, None, &device).unwrap();
+        let loss = Scores::of(&saved(), &*rows).unwrap().loss;
+        assert_eq!(format!("{loss:.6}"), best[column]);
+    }
+
+    // The snapshots alone give the same, and others.
+    let again = |widths: &str| post_hoc(&["--widths", widths, "--from"], &run);
+    let (from, _) = succeeds(&mut again(widths[1]));
+    assert_eq!(table(&from), made);
+    let (from, _) = succeeds(&mut again("0.12,0.001"));
+    let rows = table(&from);
+    assert!(rows[0][0] == "power(sigma_rel=0.12)" && number(rows[0][1]) < 0.01, "{from}");
+    assert!(rows[1][1].starts_with("not made: the relative error of the mix"), "{from}");
+
+    for width in ["0.3", "0", "-0.1"] {
+        let message = misused(&mut again(width));
+        let expected = format!("sigma_rel is {width}, expected a number in (0, 1/sqrt(12)]");
+        assert!(message.contains(&expected), "{message}");
+    }
+
+    // Snapshots of two trainings never meet.
+    let stored = || -> Vec<_> {
+        let files = fs::read_dir(run.join("snapshots")).unwrap();
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let message = fails(&mut new(&["--epochs", "1"]));
+    assert!(message.contains("holds a run: --from uses its snapshots"), "{message}");
+    fails(&mut new(&["--epochs", "0", "--overwrite"]));
+    assert_eq!(stored().len(), 90, "a slip costs no run");
+    succeeds(&mut new(&["--epochs", "1", "--overwrite"]));
+    assert!(stored().iter().all(|name| name.as_str() < "0000000136"), "{:?}", stored());
+
+    stored().iter().for_each(|name| fs::remove_file(run.join("snapshots").join(name)).unwrap());
+    let message = fails(&mut again("0.1"));
+    assert!(message.contains("run/snapshots holds no snapshots"), "{message}");
 }

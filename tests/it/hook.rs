@@ -1,7 +1,5 @@
 //! `Averaged` in Burn's Learner: every strategy against a loop by hand.
 
-use std::sync::{Arc, Mutex};
-
 #[cfg(feature = "ndarray")]
 use burn::tensor::Device;
 #[cfg(feature = "wgpu")]
@@ -9,14 +7,11 @@ use burn::train::Learner;
 use burn::{
     lr_scheduler::constant::ConstantLr,
     module::{Lora, Module, ModuleVisitor, Param},
-    optim::{
-        GradientsParams, ModuleOptimizer, MultiGradientsParams, SgdConfig,
-        lr_scheduler::module_lr_scheduler::ModuleLearningRate,
-    },
+    optim::{ModuleOptimizer, SgdConfig},
     tensor::Tensor,
     train::{
-        EvaluatorBuilder, InferenceStep, Interrupter, MultiDeviceOptim, RegressionOutput,
-        TrainOutput, TrainStep, metric::LossMetric,
+        EvaluatorBuilder, InferenceStep, Interrupter, MultiDeviceOptim, TrainStep,
+        metric::LossMetric,
     },
 };
 use burn_ema::{
@@ -24,67 +19,10 @@ use burn_ema::{
     train::{Averaged, ProgressLines, fit},
 };
 
-use crate::common::{Net, Plan, Points, adam, assert_same, device, flat, floats, lerp, points};
-
-/// A model with an `optimize` of its own, which writes down live's weights after every step.
-#[derive(Module, Debug)]
-pub struct Spy {
-    net: Net,
-    #[module(skip)]
-    log: Arc<Mutex<Vec<Vec<f64>>>>,
-}
-
-impl Spy {
-    fn new(seed: u64) -> Self {
-        Self { net: Net::new(seed, &device()), log: Arc::default() }
-    }
-
-    fn write_down(self) -> Self {
-        self.log.lock().unwrap().push(flat(&self.net, false));
-        self
-    }
-
-    fn steps(&self) -> Vec<Vec<f64>> {
-        self.log.lock().unwrap().clone()
-    }
-}
-
-impl TrainStep for Spy {
-    type Input = Points;
-    type Output = RegressionOutput;
-
-    fn step(&self, points: Points) -> TrainOutput<RegressionOutput> {
-        // An average here would be a parameter of the module, and the gradients' keys show it.
-        TrainStep::step(&self.net, points)
-    }
-
-    fn optimize(
-        self,
-        optim: &mut ModuleOptimizer,
-        lr: ModuleLearningRate,
-        grads: GradientsParams,
-    ) -> Self {
-        optim.step(lr, self, grads).write_down()
-    }
-
-    fn optimize_multi(
-        self,
-        optim: &mut ModuleOptimizer,
-        lr: ModuleLearningRate,
-        grads: MultiGradientsParams,
-    ) -> Self {
-        optim.step_multi(lr, self, grads).write_down()
-    }
-}
-
-impl InferenceStep for Spy {
-    type Input = Points;
-    type Output = RegressionOutput;
-
-    fn step(&self, points: Points) -> RegressionOutput {
-        InferenceStep::step(&self.net, points)
-    }
-}
+use crate::{
+    common::{Net, Plan, Points, adam, assert_same, device, flat, floats, lerp, points},
+    hand::{ByHand, Diary, Pages},
+};
 
 const RULES: [Rule; 3] = [
     Rule::Constant { decay: 0.9, debias: false },
@@ -98,7 +36,9 @@ fn configs() -> [AverageConfig; 3] {
 
 /// The averages of a list of weights, by the recurrence as it is written.
 fn by_hand(rule: Rule, start: &[f64], steps: &[Vec<f64>]) -> (Vec<f64>, f64) {
-    let Rule::Constant { decay, debias } = rule else { unreachable!("the only rule so far") };
+    let Rule::Constant { decay, debias } = rule else {
+        unreachable!("rules of constant decay alone")
+    };
     let (mut average, mut mass) = (start.to_vec(), if debias { 0.0 } else { 1.0 });
     for live in steps {
         if debias {
@@ -112,18 +52,19 @@ fn by_hand(rule: Rule, start: &[f64], steps: &[Vec<f64>]) -> (Vec<f64>, f64) {
 /// Trains by the plan with and without the hook and compares everything with a loop by hand.
 #[track_caller]
 fn check(plan: &Plan, seed: u64, steps: usize) {
-    let spy = Spy::new(seed);
-    let plain = Spy { net: spy.net.valid().train().valid(), log: Arc::default() };
-    let start = flat(&spy.net, false);
-    let model = Averaged::new(spy, configs()).unwrap();
+    let diary = Diary::new(seed);
+    let plain = ByHand::of(diary.net.valid().train().valid(), Pages::default());
+    let start = flat(&diary, false);
+    let model = Averaged::new(diary, configs()).unwrap();
     let result = plan.launch(model);
     let live = result.model.live();
-    assert_eq!(live.steps().len(), steps, "one write per optimizer step");
+    let pages: Vec<_> = live.pages().iter().map(|(_, page)| flat(page, false)).collect();
+    assert_eq!(pages.len(), steps, "one page per optimizer step");
     assert_eq!(result.model.steps(), steps as u64);
 
     for (average, rule) in result.model.averages().iter().zip(RULES) {
-        let (expected, mass) = by_hand(rule, &start, &live.steps());
-        assert_same(&flat(&average.module().net, false), &expected);
+        let (expected, mass) = by_hand(rule, &start, &pages);
+        assert_same(&flat(&average.module(), false), &expected);
         assert_eq!(average.mass().to_bits(), mass.to_bits());
         assert_eq!(average.last_step(), steps as u64);
     }
@@ -133,7 +74,7 @@ fn check(plan: &Plan, seed: u64, steps: usize) {
     let without = plan.launch(plain).model;
     // Workers share the statistics of a batch norm, and which of them comes last is chance.
     let statistics = plan.devices.len() == 1;
-    assert_same(&flat(&without.net, statistics), &flat(&live.net, statistics));
+    assert_same(&flat(&without, statistics), &flat(live, statistics));
 }
 
 fn directory() -> tempfile::TempDir {
@@ -182,7 +123,7 @@ fn two_distinct_devices_equal_a_loop_by_hand() {
 fn a_worker_receives_no_average() {
     #[expect(deprecated, reason = "Burn still ships it, and so it is checked")]
     let ndarray = Device::ndarray();
-    let model = Averaged::new(Spy::new(0), configs()).unwrap();
+    let model = Averaged::new(Diary::new(0), configs()).unwrap();
     let worker = model.clone().fork(&ndarray);
     assert_eq!(worker.live().devices(), std::slice::from_ref(&ndarray));
     for average in worker.averages() {
@@ -373,9 +314,9 @@ fn names_and_numbers_of_averages_are_checked() {
         Averaged::new(net(), configs).map(|_| ()).unwrap_err().to_string()
     };
     assert_eq!(message(vec![]), "the list of averages is none, expected at least one");
-    let twice = vec![AverageConfig::new(RULES[0]); 2];
-    assert!(message(twice).contains("is ema(0.9), expected a name of its own"));
-    let live = AverageConfig::new(RULES[0]).with_name(Some("live".into()));
+    let twice = vec![AverageConfig::new(RULES[0].clone()); 2];
+    assert!(message(twice).contains("is ema(0.9) again, expected a name of its own"));
+    let live = AverageConfig::new(RULES[0].clone()).with_name(Some("live".into()));
     assert!(message(vec![live]).contains("is live, expected a name of its own"));
 
     let model = Averaged::new(net(), configs()).unwrap();
@@ -424,7 +365,8 @@ fn an_average_can_stay_on_another_device() {
         model.try_load_record(record).unwrap()
     });
     assert!(there.error().is_none());
-    assert_eq!(there.averages()[1].module().devices(), [ndarray]);
+    assert_eq!(there.averages()[1].module_as_kept().devices(), [ndarray]);
+    assert_eq!(there.averages()[1].module().devices(), [device()], "where live was");
     assert_eq!(there.averages()[0].module().devices(), [device()]);
     assert_eq!(there.average(1).unwrap().devices(), [device()], "handed out beside live");
     for index in 0..RULES.len() {

@@ -4,10 +4,20 @@ mod common; // models, loaders and trainings that the others share
 
 #[cfg(feature = "train")]
 mod artifacts; // the committed run is what its command makes
-mod average; // `Average` against oracle vectors, its pairing, its storage
+mod average; // `Average`: its pairing, its storage
 mod backprop; // gradients in closed form against PyTorch, autodiff, central differences
 #[cfg(feature = "train")]
+mod clocks; // samples, epochs, a late start, several steps an update
+#[cfg(feature = "train")]
+mod dtypes; // in which dtype and where an average is kept; nothing of it is shared
+#[cfg(feature = "train")]
 mod examples; // the example programs, as a user runs them
+#[cfg(feature = "train")]
+mod gauges; // several averages of one training: metrics, gaps, distances, the best
+#[cfg(feature = "train")]
+mod guard; // NaN and infinity, refused
+#[cfg(feature = "train")]
+mod hand; // hands beside a training, such as a diary, and floats put into a module
 #[cfg(feature = "train")]
 mod hook; // `Averaged` under every strategy of Burn's Learner, against a loop by hand
 #[cfg(feature = "train")]
@@ -16,4 +26,19 @@ mod memory; // one copy of the weights per average
 mod metrics; // live and average beside each other in Burn's metrics
 mod mlp; // the perceptron's configuration and errors
 #[cfg(feature = "train")]
+mod peers; // what other systems get wrong, shown wrong there and right here
+mod policies; // globs, policies, statistics, constants
+#[cfg(feature = "train")]
+mod profiles; // the profiles of rules in use, as printed and as documented
+#[cfg(feature = "train")]
 mod resume; // records of the hooked module: resume, refusals, added and dropped averages
+mod rules; // every rule on tensors, against other programs, closed forms and its own profile
+mod saved; // averages in records and files: resume, refusals, damage
+#[cfg(feature = "train")]
+mod snapshots; // averages stored during a training, and others made of them
+#[cfg(feature = "train")]
+mod statistics; // batch norms of an average against means by hand
+#[cfg(feature = "train")]
+mod switch; // the average copied back into live
+#[cfg(feature = "train")]
+mod warnings; // what a user is told of an average, and when

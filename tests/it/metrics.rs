@@ -55,6 +55,15 @@ pub fn logged(directory: &Path, split: &str, name: &str) -> f64 {
     }
 }
 
+/// What was logged for a metric at the end of an epoch.
+pub fn logged_at(directory: &Path, split: &str, epoch: usize, name: &str) -> f64 {
+    let path = directory.join(format!("{split}/epoch-{epoch}/{name}.log"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    let last = NumericEntry::deserialize(text.lines().last().unwrap()).unwrap();
+    assert!(matches!(last, NumericEntry::Final(_)), "{last:?}");
+    last.current()
+}
+
 /// A metric of a user's own: the smallest loss of a batch.
 #[derive(Clone, Default)]
 struct Smallest {
@@ -108,13 +117,14 @@ impl Numeric for Smallest {
     }
 }
 
-fn losses(net: &Net) -> Vec<f64> {
+/// The losses of the three batches of validation.
+pub fn losses(net: &Net) -> Vec<f64> {
     let valid = points(24, 2);
     let batches = valid.iter();
     batches.map(|batch| InferenceStep::step(net, batch.unwrap()).loss.into_scalar()).collect()
 }
 
-fn mean(values: &[f64]) -> f64 {
+pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
@@ -161,10 +171,10 @@ fn validation_shows_average_live_and_others_with_any_metric() {
 
 /// A model that counts its answers.
 #[derive(Module, Debug)]
-struct Counted {
-    net: Net,
+pub struct Counted {
+    pub net: Net,
     #[module(skip)]
-    answers: Arc<AtomicUsize>,
+    pub answers: Arc<AtomicUsize>,
 }
 
 impl TrainStep for Counted {
@@ -255,11 +265,7 @@ fn the_best_model_is_that_of_the_average() {
         .with_checkpointing_strategy(best);
     fit(training, model, adam(), ConstantLr::new(0.02)).unwrap();
     let best = |name: &str| {
-        let loss = |epoch: &usize| {
-            let log = directory.path().join(format!("valid/epoch-{epoch}/{name}.log"));
-            let text = std::fs::read_to_string(log).unwrap();
-            NumericEntry::deserialize(text.lines().last().unwrap()).unwrap().current()
-        };
+        let loss = |epoch: &usize| logged_at(directory.path(), "valid", *epoch, name);
         (1..=6).min_by(|a, b| loss(a).total_cmp(&loss(b))).unwrap()
     };
     assert_ne!(best("Loss"), best("Loss_(live)"), "else the test shows nothing");

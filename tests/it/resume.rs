@@ -14,7 +14,7 @@ const SLOW: Rule = Rule::Constant { decay: 0.99, debias: true };
 const FAST: Rule = Rule::Constant { decay: 0.5, debias: false };
 
 fn averaged(seed: u64, rules: &[Rule]) -> Averaged<Net> {
-    let configs = rules.iter().map(|&rule| AverageConfig::new(rule));
+    let configs = rules.iter().map(|rule| AverageConfig::new(rule.clone()));
     Averaged::new(Net::new(seed, &device()), configs).unwrap()
 }
 

@@ -20,7 +20,7 @@ pub(super) fn lerp(average: &mut DispatchTensor, live: &DispatchTensor, alpha: f
     match average.dtype() {
         DType::F32 => {
             let Some(live) = live.as_slice::<f32>() else { return false };
-            let alpha = alpha as f32;
+            let alpha = alpha as f32; // exact
             mix(average.storage_mut(), live, alpha == 1.0, |a, w| a + alpha * (w - a));
         }
         DType::F64 => {
@@ -30,6 +30,33 @@ pub(super) fn lerp(average: &mut DispatchTensor, live: &DispatchTensor, alpha: f
         _ => return false,
     }
     true
+}
+
+/// Whether no magnitude is above `most`; `None` if the tensor is not one for this path.
+pub(super) fn is_within(tensor: &DispatchTensor, most: f64) -> Option<bool> {
+    let tensor = as_flex(tensor)?;
+    let laid_out;
+    let tensor = if tensor.is_contiguous() {
+        tensor
+    } else {
+        laid_out = tensor.to_contiguous();
+        &laid_out
+    };
+    // Without a branch in a block, so that the compiler takes many numbers at once. A NaN is not
+    // within anything.
+    match tensor.dtype() {
+        DType::F32 => {
+            let most = most.min(f64::from(f32::MAX)) as f32;
+            let all = |block: &[f32]| block.iter().fold(true, |all, x| all & (x.abs() <= most));
+            tensor.as_slice::<f32>().map(|numbers| numbers.chunks(4096).all(all))
+        }
+        DType::F64 => {
+            let most = most.min(f64::MAX);
+            let all = |block: &[f64]| block.iter().fold(true, |all, x| all & (x.abs() <= most));
+            tensor.as_slice::<f64>().map(|numbers| numbers.chunks(4096).all(all))
+        }
+        _ => None,
+    }
 }
 
 fn mix<T: Copy>(average: &mut [T], live: &[T], copy: bool, step: impl Fn(T, T) -> T) {

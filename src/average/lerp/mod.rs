@@ -6,25 +6,54 @@
 
 #[cfg(any(feature = "flex", feature = "train"))] // burn-train brings Flex along
 mod flex;
+mod measure;
 mod portable;
 
-use burn::backend::{DispatchTensor, TensorMetadata};
+use burn::{
+    backend::{DispatchDevice, DispatchTensor, TensorMetadata},
+    tensor::DType,
+};
 
-/// Moves every average by the share `alpha`, in `(0, 1]`, towards its live tensor.
+pub(super) use measure::{squared_distance, within};
+
+/// Moves an average by the share `alpha`, in `[0, 1]`, towards its live tensor.
 ///
 /// Shapes, dtypes and devices agree.
 /// `alpha = 1` copies: `a + 1 (w - a)` differs from `w` in one of ten pairs of numbers.
-pub(super) fn lerp<'a>(
-    pairs: impl Iterator<Item = (&'a mut DispatchTensor, &'a DispatchTensor)>,
-    alpha: f64,
-) {
-    for (average, live) in pairs {
-        #[cfg(any(feature = "flex", feature = "train"))]
-        if flex::lerp(average, live, alpha) {
-            continue;
-        }
-        portable::lerp(average, live, alpha);
+pub(super) fn lerp(average: &mut DispatchTensor, live: &DispatchTensor, alpha: f64) {
+    // One rounding for all paths, before what they decide by it.
+    let alpha = match average.dtype() {
+        DType::F64 => alpha,
+        _ => f64::from(alpha as f32),
+    };
+    if alpha == 0.0 {
+        return;
     }
+    #[cfg(any(feature = "flex", feature = "train"))]
+    if flex::lerp(average, live, alpha) {
+        return;
+    }
+    portable::lerp(average, live, alpha);
+}
+
+/// `a + c (b - s)`: an average with a share of how far live is from where it started.
+pub(super) fn shifted(
+    average: &DispatchTensor,
+    live: &DispatchTensor,
+    start: &DispatchTensor,
+    share: f64,
+) -> DispatchTensor {
+    portable::shifted(average.clone(), live.clone(), start.clone(), share)
+}
+
+/// The float tensor in a dtype.
+pub(super) fn cast(tensor: DispatchTensor, dtype: DType) -> DispatchTensor {
+    portable::cast(tensor, dtype)
+}
+
+/// The tensor, of any kind, on a device.
+pub(super) fn to_device(tensor: DispatchTensor, device: &DispatchDevice) -> DispatchTensor {
+    portable::to_device(tensor, device)
 }
 
 /// Gives the tensor storage of its own, in memory, where an update could write in place.
@@ -44,7 +73,7 @@ pub(super) fn follow(tensor: &mut DispatchTensor, other: &DispatchTensor) {
 
 /// The tensor, of any kind, on the device of another.
 pub(super) fn on_device_of(tensor: DispatchTensor, other: &DispatchTensor) -> DispatchTensor {
-    portable::to_device(tensor, &other.device())
+    to_device(tensor, &other.device())
 }
 
 #[cfg(test)]
@@ -57,7 +86,7 @@ mod tests {
 
     use super::*;
 
-    fn devices() -> Vec<Device> {
+    pub(super) fn devices() -> Vec<Device> {
         let mut devices = vec![Device::flex()];
         #[cfg(feature = "ndarray")]
         #[expect(deprecated, reason = "Burn still ships it, and so it is checked")]
@@ -93,7 +122,7 @@ mod tests {
             for device in devices() {
                 let mut average = tensor(&a, &device).into_dispatch();
                 let live = tensor(&w, &device).into_dispatch();
-                lerp([(&mut average, &live)].into_iter(), alpha);
+                lerp(&mut average, &live, alpha);
                 prop_assert_eq!(values(live), w.clone());
                 for ((found, &a), &w) in values(average).into_iter().zip(&a).zip(&w) {
                     let expected = expected(a, w, alpha);
@@ -112,7 +141,7 @@ mod tests {
             let live = base.clone().transpose(); // a view of base
             let start = Tensor::<2>::zeros([2, 3], &device);
             let mut average = start.clone().transpose().into_dispatch(); // shared with start
-            lerp([(&mut average, &live.clone().into_dispatch())].into_iter(), 0.5);
+            lerp(&mut average, &live.clone().into_dispatch(), 0.5);
             let found = Tensor::<2>::from_dispatch(average).into_data();
             found.assert_eq(&TensorData::from([[0.5f32, 2.0], [1.0, 2.5], [1.5, 3.0]]), true);
             start.into_data().assert_eq(&TensorData::from([[0.0f32; 3]; 2]), true);
@@ -124,13 +153,13 @@ mod tests {
         let device = Device::flex();
         let double = |v: [f64; 2]| Tensor::<1>::from_data(v, (&device, DType::F64)).into_dispatch();
         let mut average = double([1.0, 1e-300]);
-        lerp([(&mut average, &double([2.0, 3e-300]))].into_iter(), 0.25);
+        lerp(&mut average, &double([2.0, 3e-300]), 0.25);
         let found = Tensor::<1>::from_dispatch(average).into_data();
         found.assert_eq(&TensorData::from([1.25f64, 1.5e-300]), true);
 
         let mut empty = Tensor::<1>::zeros([0], &device).into_dispatch();
         let live = empty.clone();
-        lerp([(&mut empty, &live)].into_iter(), 0.5);
+        lerp(&mut empty, &live, 0.5);
         assert!(values(empty).is_empty());
     }
 

@@ -16,6 +16,25 @@ pub(super) fn lerp(average: &mut DispatchTensor, live: &DispatchTensor, alpha: f
     };
 }
 
+/// `a + c (b - s)`, by three operations.
+pub(super) fn shifted(
+    average: DispatchTensor,
+    live: DispatchTensor,
+    start: DispatchTensor,
+    share: f64,
+) -> DispatchTensor {
+    let way = Dispatch::float_sub(live, start);
+    Dispatch::float_add(average, Dispatch::float_mul_scalar(way, Scalar::from(share)))
+}
+
+/// The float tensor in a dtype.
+pub(super) fn cast(tensor: DispatchTensor, dtype: DType) -> DispatchTensor {
+    if tensor.dtype() == dtype {
+        return tensor;
+    }
+    Dispatch::float_cast(tensor, dtype.into())
+}
+
 /// The tensor, of any kind, on a device.
 pub(super) fn to_device(tensor: DispatchTensor, device: &DispatchDevice) -> DispatchTensor {
     if tensor.device() == *device {

@@ -1,6 +1,9 @@
 //! What Burn's Learner does with the hook: `Module` and the two step traits.
 
-use std::sync::{Arc, Mutex, atomic::Ordering};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 use burn::{
     module::{Devices, Module, ModuleMapper, ModuleVisitor},
@@ -15,8 +18,11 @@ use burn::{
     },
 };
 
-use super::{super::metric::Source, Answer, Answering, Averaged, Shared};
-use crate::{Average, Error, Result, average::update_all};
+use super::{super::metric::Source, Answer, Answering, Averaged, Shared, Storing, Switch};
+use crate::{
+    Average, Error, Result,
+    average::{Snapshots, update_all},
+};
 
 impl<M: LearnerModel> Module for Averaged<M> {
     fn collect_devices(&self, devices: Devices) -> Devices {
@@ -48,11 +54,20 @@ impl<M: LearnerModel> Module for Averaged<M> {
         };
         let live = self.live.valid();
         let answering = self.answering(&averages, &live).ok().map(Box::new);
+        self.gauges.measure(|index| {
+            let distance = averages.get(index)?.distance(&live).ok()?;
+            Some(distance.relative)
+        });
         Self {
             live,
             step: self.step,
+            samples: Arc::new(AtomicU64::new(self.samples())),
+            count: self.count.clone(),
+            switch: self.switch,
+            snapshots: self.snapshots.clone(),
             shared: Arc::new(Mutex::new(Shared { averages, error })),
             feeds: self.feeds.clone(),
+            gauges: self.gauges.clone(),
             answering,
             interrupter: self.interrupter.clone(),
             allow_added: self.allow_added,
@@ -98,6 +113,9 @@ impl<M: LearnerModel> TrainStep for Averaged<M> {
     type Output = <M as TrainStep>::Output;
 
     fn step(&self, item: Self::Input) -> TrainOutput<Self::Output> {
+        if let Some(count) = &self.count {
+            self.samples.fetch_add(count(&item), Ordering::Relaxed);
+        }
         TrainStep::step(&self.live, item)
     }
 
@@ -108,8 +126,7 @@ impl<M: LearnerModel> TrainStep for Averaged<M> {
         grads: GradientsParams,
     ) -> Self {
         self.live = self.live.optimize(optim, lr_module, grads);
-        self.update();
-        self
+        self.updated()
     }
 
     fn optimize_multi(
@@ -119,8 +136,7 @@ impl<M: LearnerModel> TrainStep for Averaged<M> {
         grads: MultiGradientsParams,
     ) -> Self {
         self.live = self.live.optimize_multi(optim, lr_module, grads);
-        self.update();
-        self
+        self.updated()
     }
 }
 
@@ -149,16 +165,36 @@ where
 }
 
 impl<M: LearnerModel> Averaged<M> {
-    /// One optimizer step is done: every average takes live's weights.
-    fn update(&mut self) {
+    /// One optimizer step is done: every average takes live's weights, and gives its own where
+    /// that is due.
+    fn updated(mut self) -> Self {
         self.step += 1;
-        let error = {
+        let samples = self.count.is_some().then(|| self.samples());
+        let mut error = {
             let mut shared = self.lock();
             if shared.error.is_none() {
-                shared.error = update_all(&mut shared.averages, &self.live, self.step).err();
+                let averages = &mut shared.averages;
+                let updated = update_all(averages, &self.live, self.step, samples);
+                shared.error = updated.and_then(|()| self.store(averages)).err();
             }
             shared.error.as_ref().map(Error::to_string)
         };
+        if let Some(storing) = &mut self.snapshots {
+            storing.last = self.step;
+        }
+        if let Some(Switch { every, share }) = self.switch
+            && error.is_none()
+            && self.step.is_multiple_of(every)
+        {
+            let average = self.lock().averages[0].clone();
+            match average.copy_into(self.live.clone(), share) {
+                Ok(live) => self.live = live,
+                Err(unfit) => {
+                    error = Some(unfit.to_string());
+                    self.lock().error.get_or_insert(unfit);
+                }
+            }
+        }
         if let (Some(error), Some(interrupter)) = (error, &self.interrupter)
             && !interrupter.should_stop()
         {
@@ -168,6 +204,23 @@ impl<M: LearnerModel> Averaged<M> {
                 message: format!("averaging: {error}"),
             }]));
         }
+        self
+    }
+
+    /// Stores the averages that can be, where that is due.
+    fn store(&self, averages: &[Average<M>]) -> Result<()> {
+        let Some(Storing { snapshots, every, last }) = &self.snapshots else { return Ok(()) };
+        // A checkpoint was loaded: what was stored after it is of a course that was given up.
+        if self.step != last + 1 {
+            snapshots.remove_after(self.step - 1, None)?;
+        }
+        if !self.step.is_multiple_of(*every) {
+            return Ok(());
+        }
+        let stored = averages.iter().filter(|average| Snapshots::takes(average.rule()));
+        // One whose start has not come yet has nothing to store.
+        let mut stored = stored.filter(|average| average.has_updates());
+        stored.try_for_each(|average| snapshots.store(average).map(drop))
     }
 
     /// What answers for these averages beside a live module in validation mode.

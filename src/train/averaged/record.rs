@@ -1,13 +1,13 @@
 //! What a record holds of a live module and its averages, and how it comes back.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, atomic::AtomicU64};
 
-use burn::{module::Module, store::ModuleRecord, tensor::Device, train::LearnerModel};
+use burn::{store::ModuleRecord, tensor::Device, train::LearnerModel};
 
 use super::{Averaged, Shared};
 use crate::{
-    Error, Result,
-    average::{Opened, Saved, Start, Words},
+    Average, Clock, Error, Result,
+    average::{Opened, Saved, Words},
 };
 
 /// The names of a record's entries.
@@ -33,21 +33,19 @@ fn average_name(path: &str) -> Option<String> {
 }
 
 impl<M: LearnerModel> Averaged<M> {
-    /// Live, the averages with their numbers, and the number of steps.
+    /// Live, the averages with their numbers, and the number of steps and samples.
     pub(super) fn record_all(self) -> ModuleRecord {
         let device = self.device();
-        let step = Words::new().with_u64(self.step);
-        let mut saved = Saved::new().with_words(STEP, step, &device);
+        let words = Words::new().with_u64(self.step).with_u64(self.samples());
+        let words = words.with_u64(u64::from(self.count.is_some()));
+        let mut saved = Saved::new().with_words(STEP, words, &device);
         for average in self.averages() {
             let name = entry(average.name());
-            let weights = average.module_like(&self.live).unwrap_or_else(|_| average.module());
-            saved = saved.with_module(name.clone() + WEIGHTS, weights).with_words(
-                name + STATE,
-                average.words(),
-                &device,
-            );
+            saved = average
+                .add_parts(saved, &(name.clone() + WEIGHTS), average.numbers())
+                .with_words(name + STATE, average.words(), &device);
         }
-        saved.with_module(LIVE, self.live).into_record()
+        saved.with_module(LIVE, self.live).record()
     }
 
     /// The module that a record holds, with a new handle.
@@ -58,10 +56,16 @@ impl<M: LearnerModel> Averaged<M> {
             return Err(Error::parameter(STEP, "a record of a module with averages", found));
         }
         let mut words = opened.words(STEP)?;
-        let step = words.u64()?;
+        let now = Clock { step: words.u64()?, samples: words.u64()? };
+        let counted = words.u64()? != 0;
         words.end()?;
 
         let averages = self.averages();
+        // Otherwise the next step would cover the samples of all, or go back.
+        if counted != self.count.is_some() && averages.iter().any(Average::counts_samples) {
+            let say = |counted| if counted { "samples counted by a function" } else { "no count" };
+            return Err(Error::parameter(STEP, say(self.count.is_some()), say(counted)));
+        }
         let saved: Vec<String> = opened.names().filter_map(average_name).collect();
         for name in &saved {
             if !self.allow_dropped && !averages.iter().any(|average| average.name() == name) {
@@ -70,20 +74,20 @@ impl<M: LearnerModel> Averaged<M> {
             }
         }
         let mut bundle = Saved::new().with_module(LIVE, self.live.clone());
-        let mut starts = Vec::with_capacity(averages.len());
+        let mut numbers = Vec::with_capacity(averages.len());
         for average in &averages {
             let name = average.name();
-            let start = if saved.iter().any(|saved| saved == name) {
-                bundle = bundle.with_module(entry(name) + WEIGHTS, average.module());
-                Some(average.saved_start(&opened, &(entry(name) + STATE))?)
+            numbers.push(if saved.iter().any(|saved| saved == name) {
+                let saved = average.saved_numbers(opened.words(&(entry(name) + STATE))?)?;
+                bundle = average.add_parts(bundle, &(entry(name) + WEIGHTS), &saved);
+                Some(saved)
             } else if self.allow_added {
                 None
             } else {
                 let found = "no average of this name in the record (it can start there: \
                              `allow_added`)";
                 return Err(Error::parameter(entry(name), average.rule(), found));
-            };
-            starts.push(start);
+            });
         }
         let known = |path: &str| match average_name(path) {
             None => path == STEP,
@@ -92,21 +96,24 @@ impl<M: LearnerModel> Averaged<M> {
                 dropped || path == entry(&name) + STATE
             }
         };
-        let mut modules = opened.apply(bundle, known)?.into_modules();
-        let live = modules.next().expect("live was saved first");
-        let averages = averages
-            .iter()
-            .zip(starts)
-            .map(|(average, start)| match start {
-                Some(start) => {
-                    average.restored(&modules.next().expect("its weights were saved"), start)
-                }
-                None => average
-                    .restored(&live, Start { last: step, mass: average.rule().initial_mass() }),
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let left_out = bundle.left_out().to_vec();
+        let mut bundle = opened.apply(bundle, &left_out, known)?;
+        let live = bundle.take(LIVE);
+        let live = live.ok_or_else(|| Error::parameter(LIVE, "a module", "nothing"))?;
+        let averages = averages.iter().zip(numbers).map(|(average, numbers)| match numbers {
+            Some(numbers) => {
+                let name = entry(average.name()) + WEIGHTS;
+                average.restored(&mut bundle, &name, numbers)
+            }
+            None => {
+                let samples = self.count.is_some().then_some(now.samples);
+                average.started_anew(&live, average.clock_at(now.step, samples))
+            }
+        });
+        let averages = averages.collect::<Result<Vec<Average<M>>>>()?;
         let shared = Arc::new(Mutex::new(Shared { averages, error: None }));
-        Ok(Self { live, step, shared, answering: None, ..self })
+        let samples = Arc::new(AtomicU64::new(now.samples));
+        Ok(Self { live, step: now.step, samples, shared, answering: None, ..self })
     }
 
     /// Where the words of a record are kept while it is made.

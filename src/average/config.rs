@@ -1,0 +1,263 @@
+//! The configuration of an average.
+
+use std::fmt;
+
+use burn::{
+    config::Config,
+    module::Module,
+    tensor::{DType, FloatDType},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    clock::Clock,
+    course::Schedule,
+    policy::{PathPolicy, Policies, Policy},
+    profile::Profile,
+    rule::Rule,
+    state::Average,
+    walk::Kind,
+};
+use crate::{Error, Result};
+
+/// Configuration of an [`Average`].
+///
+/// ```
+/// use burn::nn::LinearConfig;
+/// use burn_ema::{AverageConfig, Policy, Rule};
+///
+/// let model = LinearConfig::new(2, 3).init(&Default::default());
+/// let average = AverageConfig::new(Rule::ema(0.99))
+///     .with_start(1000) // live until step 1000
+///     .with_every(10) // of the same width as with every step
+///     .on("bias", Policy::Copy)
+///     .init(&model)?;
+/// assert_eq!(average.name(), "ema(0.99)");
+/// # Ok::<_, burn_ema::Error>(())
+/// ```
+#[derive(Config, Debug, PartialEq)]
+pub struct AverageConfig {
+    /// Which average.
+    pub rule: Rule,
+    /// What metrics, tables and records call it; the rule's short form if not given.
+    pub name: Option<String>,
+    /// The steps from one update to the next, at least 1; an update covers all of them, so that
+    /// the width of the average stays.
+    #[config(default = 1)]
+    pub every: u64,
+    /// The step after which it averages; up to it, it is live.
+    #[config(default = 0)]
+    pub start: u64,
+    /// The epoch after which it averages, in place of a step; needs `steps_per_epoch`.
+    pub start_epoch: Option<u64>,
+    /// The samples of an optimizer step, for rules that count samples.
+    pub samples_per_step: Option<u64>,
+    /// The optimizer steps of an epoch, for rules and starts that count epochs.
+    pub steps_per_epoch: Option<u64>,
+    /// Whether time runs in samples, `samples_per_step` of them for one step of the rule, so that
+    /// a change of the batch size does not change the average.
+    ///
+    /// A rule that counts samples does so in any case.
+    #[config(default = false)]
+    pub count_samples: bool,
+    /// What is done with the parameters whose path matches a glob, where that is not to average
+    /// them by the rule; the last one that matches decides.
+    #[config(default = "Vec::new()")]
+    pub policies: Vec<PathPolicy>,
+    /// What is done with the running statistics of batch norms that no glob matches.
+    #[config(default = "Policy::Copy")]
+    pub statistics: Policy,
+    /// The dtype that averaged parameters are kept in; by default f32 for 16-bit ones, and their
+    /// own for others.
+    pub dtype: Option<FloatDType>,
+    /// What is done with an update that would take a NaN or an infinity in.
+    #[config(default = "NonFinite::Skip { limit: 3 }")]
+    pub non_finite: NonFinite,
+    /// The steps of the whole training, if known; a warning then says at the start what the
+    /// average will be at the end.
+    pub total_steps: Option<u64>,
+}
+
+/// What is done with an update that would take a NaN or an infinity in.
+///
+/// It is refused whole; the next one covers its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NonFinite {
+    /// It is skipped and counted, and an error once this many updates in a row were; at least 1.
+    Skip {
+        /// The number in a row that is an error.
+        limit: u64,
+    },
+    /// It is an error.
+    Error,
+    /// Not looked for: the average takes what comes, and saves reading the weights once more.
+    Take,
+}
+
+impl AverageConfig {
+    /// Adds a policy for the parameters whose path matches a glob, such as `encoder.**`,
+    /// `*.bias` or `layers.0.weight`.
+    pub fn on(mut self, pattern: impl Into<String>, policy: Policy) -> Self {
+        self.policies.push(PathPolicy { pattern: pattern.into(), policy });
+        self
+    }
+
+    /// An average that starts at the module's weights, at step 0.
+    ///
+    /// Parameters that are not initialised yet are initialised by this.
+    ///
+    /// # Errors
+    ///
+    /// A setting outside its range, or one that another setting needs and that is missing; a
+    /// name that is empty or contains `.weights`, a slash or a control character; a glob that
+    /// matches no parameter; two parameters of one path.
+    pub fn init<M: Module>(&self, module: &M) -> Result<Average<M>> {
+        Average::new(self, module, Clock::default())
+    }
+
+    /// What the average will be made of after so many steps, each seen, of `samples_per_step`
+    /// samples.
+    ///
+    /// # Errors
+    ///
+    /// A setting outside its range, or one that another setting needs and that is missing; more
+    /// updates than a profile lists, 67 million.
+    pub fn profile_after(&self, steps: u64) -> Result<Profile> {
+        let schedule = self.check()?;
+        let start = schedule.start.min(steps);
+        let first = start as f64;
+        let elapsed = steps - start;
+        let updates = (1..=elapsed / schedule.every).map(|i| (i * schedule.every) as f64);
+        Profile::of(&self.in_steps(&self.rule)?, first, updates, elapsed as f64)
+    }
+
+    /// The name: the one given, else the rule's short form.
+    pub(crate) fn label(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.rule.to_string())
+    }
+
+    /// Checks all ranges and says when the average starts and is updated.
+    pub(super) fn check(&self) -> Result<Schedule> {
+        // Names stand in the paths of records and in the file names of metrics.
+        let name = self.label();
+        let refused = |c: char| c == '/' || c == '\\' || c.is_control();
+        let long = name.len() > 200;
+        if name.is_empty() || long || name.contains(".weights") || name.contains(refused) {
+            let expected = "a text of up to 200 bytes without `.weights`, slashes and control \
+                            characters";
+            return Err(Error::value("the name of an average", expected, format!("{name:?}")));
+        }
+        let counts = [
+            ("every", Some(self.every)),
+            ("samples_per_step", self.samples_per_step),
+            ("steps_per_epoch", self.steps_per_epoch),
+            ("total_steps", self.total_steps),
+            (
+                "the limit of updates that are skipped in a row",
+                match self.non_finite {
+                    NonFinite::Skip { limit } => Some(limit),
+                    _ => None,
+                },
+            ),
+        ];
+        if let Some((what, _)) = counts.into_iter().find(|(_, count)| *count == Some(0)) {
+            return Err(Error::value(what, "1 or more", 0));
+        }
+        for rule in self.rules() {
+            rule.check()?;
+            self.in_steps(rule)?;
+        }
+        let missing = |what: &str, for_what: &str| {
+            Error::value(what, format!("a number of 1 or more, for {for_what}"), "none")
+        };
+        let start = match (self.start_epoch, self.steps_per_epoch) {
+            (None, _) => self.start,
+            (Some(_), _) if self.start > 0 => {
+                let expected = "none beside a `start_epoch`";
+                return Err(Error::value("start", expected, self.start));
+            }
+            (Some(epoch), Some(steps)) => epoch.checked_mul(steps).ok_or_else(|| {
+                let expected = "an epoch whose first step has a number";
+                Error::value("start_epoch", expected, epoch)
+            })?,
+            (Some(_), None) => return Err(missing("steps_per_epoch", "a start in epochs")),
+        };
+        let samples = self.counts_samples();
+        let per_step = match (samples, self.samples_per_step) {
+            (false, _) => 1,
+            (true, Some(samples)) => samples,
+            (true, None) => return Err(missing("samples_per_step", "time in samples")),
+        };
+        Ok(Schedule { samples, per_step, start, every: self.every })
+    }
+
+    /// A rule with its times in steps.
+    pub(super) fn in_steps(&self, rule: &Rule) -> Result<Rule> {
+        let number = |count: Option<u64>| count.map(|count| count as f64);
+        rule.in_steps(number(self.samples_per_step), number(self.steps_per_epoch))
+    }
+
+    /// What is done with each path.
+    pub(super) fn policies<'a>(
+        &self,
+        parameters: impl Iterator<Item = (&'a str, Kind)> + Clone,
+    ) -> Result<Vec<Policy>> {
+        let mut globs = Policies::new(&self.policies)?;
+        let each =
+            parameters.clone().map(|(path, kind)| match globs.of(path, kind != Kind::Constant) {
+                Some(policy) => policy.clone(),
+                None if kind == Kind::Statistic => self.statistics.clone(),
+                None => Policy::Average,
+            });
+        let each = each.collect();
+        globs.check_used(parameters.map(|(path, _)| path))?;
+        Ok(each)
+    }
+
+    /// The dtype that an averaged parameter is kept in.
+    pub(super) fn kept_dtype(&self, live: DType) -> DType {
+        match (self.dtype, live) {
+            (Some(dtype), _) => dtype.into(),
+            // In 16 bits an average of high decay does not move: rounding eats its steps.
+            (None, DType::F16 | DType::BF16) => DType::F32,
+            (None, live) => live,
+        }
+    }
+
+    /// Everything that an average of this configuration must agree in with a saved one, by name.
+    pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
+        let policies: Vec<_> = self.policies.iter().map(ToString::to_string).collect();
+        // A number that nothing goes by may change.
+        let epochs = self.start_epoch.is_some() || self.rules().any(Rule::counts_epochs);
+        let samples = self.counts_samples();
+        vec![
+            ("the rule", self.rule.to_string()),
+            ("every", self.every.to_string()),
+            ("start", self.start.to_string()),
+            ("start_epoch", shown(self.start_epoch)),
+            ("samples_per_step", shown(self.samples_per_step.filter(|_| samples))),
+            ("steps_per_epoch", shown(self.steps_per_epoch.filter(|_| epochs))),
+            ("count_samples", samples.to_string()),
+            ("policies", format!("[{}]", policies.join(", "))),
+            ("statistics", self.statistics.to_string()),
+        ]
+    }
+
+    /// Whether time runs in samples.
+    fn counts_samples(&self) -> bool {
+        self.count_samples || self.rules().any(Rule::counts_samples)
+    }
+
+    /// The rule and those of single paths.
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        let own = self.policies.iter().map(|own| &own.policy).chain([&self.statistics]);
+        [&self.rule].into_iter().chain(own.filter_map(|policy| match policy {
+            Policy::Rule(rule) => Some(rule),
+            _ => None,
+        }))
+    }
+}
+
+fn shown(value: Option<impl fmt::Display>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+}

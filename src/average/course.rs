@@ -1,0 +1,276 @@
+//! The numbers of an average beside its mass: what it has seen, and when it was updated.
+//!
+//! Time runs in ticks, which are steps or samples.
+//! Rules count it in steps from the start of the average: ticks by ticks per step.
+
+use super::clock::Clock;
+use crate::{Error, Result};
+
+/// When an average starts and is updated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Schedule {
+    /// Whether ticks are samples.
+    pub samples: bool,
+    /// Ticks in a step: 1, or the samples of a step.
+    pub per_step: u64,
+    /// The step up to which the average is live.
+    pub start: u64,
+    /// The steps from one update to the next.
+    pub every: u64,
+}
+
+impl Schedule {
+    fn ticks(&self, clock: Clock) -> u64 {
+        if self.samples { clock.samples } else { clock.step }
+    }
+
+    fn steps(&self, ticks: u64) -> f64 {
+        ticks as f64 / self.per_step as f64
+    }
+}
+
+/// What there is to do at a clock.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Due {
+    /// Nothing: this step was seen before, or it is not yet time.
+    Nothing,
+    /// The average is live.
+    Copy,
+    /// An update that covers the time from one to the other, in steps since the start.
+    Update { from: f64, to: f64 },
+}
+
+/// What an average has seen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Course {
+    /// The last clock.
+    pub seen: Clock,
+    /// The step of the last update or copy.
+    pub updated: u64,
+    /// The tick at which the average began, if it has.
+    pub begun: Option<u64>,
+    /// The times from update to update since then, in ticks, as runs of equal ones.
+    pub runs: Vec<Run>,
+    /// The ticks from the start to the last update: the sum of the runs.
+    covered: u64,
+}
+
+/// The most updates that a saved average can have had: more would take years, and a number beyond
+/// is damage that would ask for more memory than there is.
+const MOST_UPDATES: u64 = 1 << 32;
+
+/// Several updates in a row, each covering the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub updates: u64,
+    pub ticks: u64,
+}
+
+impl Course {
+    /// The course of an average that is made at a clock.
+    pub fn new(schedule: &Schedule, now: Clock) -> Self {
+        let begun = (now.step >= schedule.start).then(|| schedule.ticks(now));
+        Self { seen: now, updated: now.step, begun, ..Self::default() }
+    }
+
+    /// The course with these numbers.
+    ///
+    /// # Errors
+    ///
+    /// Numbers that no course has: a beginning before the start, updates without a time, or more of
+    /// them, or of their time, than the clock has seen or than [`MOST_UPDATES`].
+    pub fn of(
+        schedule: &Schedule,
+        seen: Clock,
+        updated: u64,
+        begun: Option<u64>,
+        runs: Vec<Run>,
+    ) -> Result<Self> {
+        let (mut updates, mut covered) = (0u64, 0u64);
+        let time = schedule.ticks(seen).checked_sub(begun.unwrap_or(0));
+        for run in &runs {
+            let ticks = run.updates.checked_mul(run.ticks).filter(|&ticks| ticks > 0);
+            let total = ticks.and_then(|ticks| covered.checked_add(ticks));
+            updates = updates.saturating_add(run.updates);
+            covered = total.filter(|_| begun.is_some()).unwrap_or(u64::MAX);
+        }
+        let early = !schedule.samples && begun.is_some_and(|begun| begun < schedule.start);
+        if early
+            || time.is_none_or(|time| covered > time)
+            || updates > seen.step.min(MOST_UPDATES)
+            || updated > seen.step
+        {
+            let expected = format!("what step {} can have seen", seen.step);
+            let from = begun.map_or("nowhere".to_owned(), |begun| begun.to_string());
+            let found = format!("{updates} updates from {from} to {updated} that cover {covered}");
+            return Err(Error::value("the course of an average", expected, found));
+        }
+        Ok(Self { seen, updated, begun, runs, covered })
+    }
+
+    /// What is to be done at a clock.
+    ///
+    /// # Errors
+    ///
+    /// A clock that went back, or at step 0.
+    pub fn due(&self, schedule: &Schedule, now: Clock) -> Result<Due> {
+        if now.step == 0 {
+            return Err(Error::value("the step", "a number from 1", now.step));
+        }
+        if now.step < self.seen.step {
+            return Err(Error::StepBack { step: now.step, last: self.seen.step });
+        }
+        if now.step == self.seen.step {
+            return Ok(Due::Nothing);
+        }
+        if schedule.samples && now.samples < self.seen.samples {
+            let expected = format!("at least {}, as many as at the last step", self.seen.samples);
+            return Err(Error::value("the number of samples so far", expected, now.samples));
+        }
+        let Some(begun) = self.begun else { return Ok(Due::Copy) };
+        let (from, to) = (self.covered, schedule.ticks(now).saturating_sub(begun));
+        if now.step - self.updated < schedule.every || to <= from {
+            return Ok(Due::Nothing);
+        }
+        Ok(Due::Update { from: schedule.steps(from), to: schedule.steps(to) })
+    }
+
+    /// Notes what was done at a clock.
+    pub fn advance(&mut self, schedule: &Schedule, now: Clock, done: Due) {
+        match done {
+            Due::Nothing => {}
+            Due::Copy => {
+                self.updated = now.step;
+                self.begun = (now.step >= schedule.start).then(|| schedule.ticks(now));
+            }
+            Due::Update { .. } => {
+                self.updated = now.step;
+                let begun = self.begun.unwrap_or_default();
+                let ticks = schedule.ticks(now) - begun - self.covered;
+                self.covered += ticks;
+                match self.runs.last_mut() {
+                    Some(run) if run.ticks == ticks => run.updates += 1,
+                    _ => self.runs.push(Run { updates: 1, ticks }),
+                }
+            }
+        }
+        self.seen = now;
+    }
+
+    /// The times of all updates since the start, in steps.
+    pub fn times(&self, schedule: &Schedule) -> impl Iterator<Item = f64> {
+        let each = self.runs.iter().flat_map(|run| (0..run.updates).map(|_| run.ticks));
+        each.scan(0, |total, ticks| {
+            *total += ticks;
+            Some(*total)
+        })
+        .map(|ticks| schedule.steps(ticks))
+    }
+
+    /// The steps from the start to the last clock.
+    pub fn elapsed(&self, schedule: &Schedule) -> f64 {
+        let begun = self.begun.unwrap_or_else(|| schedule.ticks(self.seen));
+        schedule.steps(schedule.ticks(self.seen).saturating_sub(begun))
+    }
+
+    /// The steps from the start to the last update.
+    pub fn last(&self, schedule: &Schedule) -> f64 {
+        schedule.steps(self.covered)
+    }
+
+    /// The step at which the average began.
+    pub fn first(&self, schedule: &Schedule) -> f64 {
+        schedule.steps(self.begun.unwrap_or_else(|| schedule.ticks(self.seen)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEPS: Schedule = Schedule { samples: false, per_step: 1, start: 0, every: 1 };
+
+    fn at(step: u64) -> Clock {
+        Clock { step, samples: 0 }
+    }
+
+    /// Goes to a clock and says what there was to do.
+    fn go(course: &mut Course, schedule: &Schedule, now: Clock) -> Due {
+        let due = course.due(schedule, now).unwrap();
+        course.advance(schedule, now, due);
+        due
+    }
+
+    #[test]
+    fn an_average_is_live_until_its_start_and_averages_at_every_interval() {
+        let schedule = Schedule { start: 3, every: 2, ..STEPS };
+        let mut course = Course::new(&schedule, Clock::default());
+        let dues: Vec<_> = (1..=8).map(|step| go(&mut course, &schedule, at(step))).collect();
+        let update = |from, to| Due::Update { from, to };
+        assert_eq!(dues[..3], [Due::Copy; 3]);
+        let then = [Due::Nothing, update(0.0, 2.0), Due::Nothing, update(2.0, 4.0), Due::Nothing];
+        assert_eq!(dues[3..], then);
+        assert_eq!(course.runs, [Run { updates: 2, ticks: 2 }], "equal ones are one run");
+        assert_eq!(course.times(&schedule).collect::<Vec<_>>(), [2.0, 4.0]);
+        let numbers = [course.first(&schedule), course.last(&schedule), course.elapsed(&schedule)];
+        assert_eq!(numbers, [3.0, 4.0, 5.0]);
+    }
+
+    #[test]
+    fn a_start_that_no_update_meets_is_the_first_one_after_it() {
+        let schedule = Schedule { start: 3, ..STEPS };
+        let mut course = Course::new(&schedule, Clock::default());
+        assert_eq!(go(&mut course, &schedule, at(10)), Due::Copy);
+        assert_eq!(go(&mut course, &schedule, at(12)), Due::Update { from: 0.0, to: 2.0 });
+        // One that is made later begins where it is made.
+        let mut course = Course::new(&schedule, at(5));
+        assert_eq!(go(&mut course, &schedule, at(6)), Due::Update { from: 0.0, to: 1.0 });
+    }
+
+    #[test]
+    fn samples_are_the_time_where_they_are_counted() {
+        let schedule = Schedule { samples: true, per_step: 10, ..STEPS };
+        let mut course = Course::new(&schedule, Clock::default());
+        let clock = Clock::default().after(10);
+        assert_eq!(go(&mut course, &schedule, clock), Due::Update { from: 0.0, to: 1.0 });
+        let clock = clock.after(5);
+        assert_eq!(go(&mut course, &schedule, clock), Due::Update { from: 1.0, to: 1.5 });
+        // A step without samples covers no time.
+        assert_eq!(go(&mut course, &schedule, clock.after(0)), Due::Nothing);
+        let back = Clock { step: 9, samples: 14 };
+        let error = course.due(&schedule, back).unwrap_err().to_string();
+        let expected =
+            "the number of samples so far is 14, expected at least 15, as many as at the last step";
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn the_same_step_is_nothing_and_a_step_back_an_error() {
+        let mut course = Course::new(&STEPS, Clock::default());
+        assert!(course.due(&STEPS, at(0)).is_err());
+        go(&mut course, &STEPS, at(4));
+        let before = course.clone();
+        assert_eq!(go(&mut course, &STEPS, at(4)), Due::Nothing);
+        assert_eq!(course, before);
+        let error = course.due(&STEPS, at(3)).unwrap_err();
+        assert!(matches!(error, Error::StepBack { step: 3, last: 4 }));
+    }
+
+    #[test]
+    fn runs_that_no_course_has_are_refused() {
+        let of = |updated, begun, runs: Vec<Run>| Course::of(&STEPS, at(9), updated, begun, runs);
+        let runs = vec![Run { updates: 3, ticks: 2 }, Run { updates: 1, ticks: 1 }];
+        assert!(of(9, Some(2), runs.clone()).is_ok());
+        assert!(of(10, Some(2), runs.clone()).is_err(), "an update to come");
+        assert!(of(9, Some(3), runs.clone()).is_err(), "more time than there was");
+        assert!(of(9, None, runs).is_err(), "updates before the start");
+        assert!(of(9, Some(10), Vec::new()).is_err(), "a start to come");
+        for run in [
+            Run { updates: 0, ticks: 3 },
+            Run { updates: 3, ticks: 0 },
+            Run { updates: u64::MAX, ticks: 2 },
+        ] {
+            assert!(of(9, Some(0), vec![run]).is_err(), "{run:?}");
+        }
+    }
+}

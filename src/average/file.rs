@@ -1,0 +1,191 @@
+//! An average as one file: weights that plain Burn loads, and what made them.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use burn::module::Module;
+
+use super::{
+    pack::Pack,
+    record::{Opened, Saved, WordReader},
+    state::{Average, How},
+};
+use crate::{Error, Result};
+
+/// The keys of the file's metadata; the last is what a machine reads.
+const NAME: &str = "burn-ema.name";
+const RULE: &str = "burn-ema.rule";
+const STEP: &str = "burn-ema.step";
+const SAMPLES: &str = "burn-ema.samples";
+const MASS: &str = "burn-ema.mass";
+const START: &str = "burn-ema.mass-on-start";
+const SOURCE: &str = "burn-ema.source";
+const VERSION: &str = "burn-ema.version";
+const STATE: &str = "burn-ema.state";
+
+/// Where the tensors as they are kept stand, if they are not those that plain Burn loads.
+const KEPT: &str = "@weights";
+
+/// What a file says of the average in it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Description {
+    /// The name of the average.
+    pub name: String,
+    /// Its rule, in the short form.
+    pub rule: String,
+    /// The last step that it has seen.
+    pub step: u64,
+    /// The samples that it has seen; 0 where they are not counted.
+    pub samples: u64,
+    /// The sum of the raw weights of all steps, and of the start.
+    pub mass: f64,
+    /// The share of the weights that it started from.
+    pub mass_on_start: f64,
+    /// What it was made by, in the words of whoever saved it.
+    pub source: String,
+    /// The version of this crate that wrote the file.
+    pub version: String,
+}
+
+impl<M: Module> Average<M> {
+    /// Saves the average as one file that says what it is.
+    ///
+    /// The weights stand under the paths of the plain module, so that Burn's own
+    /// `module.load_file(path)` loads them.
+    /// Where the average is kept in another dtype, or keeps tensors beside it (a window, BEMA),
+    /// these stand there too, and plain Burn needs `allow_unused(true)`.
+    /// Rule, steps, mass and `source`, such as the name of the run, are metadata of the file, see
+    /// [`Description`], and so is a digest of all of it.
+    ///
+    /// As with Burn's own files, `.bpk` is added to a path without extension, and the file
+    /// appears whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be written; tensors that cannot be read back.
+    pub fn save_file(&self, path: impl AsRef<Path>, source: &str) -> Result<()> {
+        let mut saved = Saved::new();
+        if !self.is_plain() {
+            saved = self.add_parts(saved, KEPT, &self.numbers);
+        }
+        let broken = |error: burn_pack::Error| Error::Record(error.into());
+        let mut pack = Pack::of_bytes(self.module().into_record().into_bytes()?).map_err(broken)?;
+        let left_out = self.kept.iter().filter(|kept| kept.how == How::LeftOut);
+        left_out.for_each(|kept| _ = pack.entries.remove(&kept.parameter.path));
+        let kept = Pack::of_bytes(saved.record().into_bytes()?).map_err(broken)?;
+        pack.entries.extend(kept.entries);
+        let clock = self.clock();
+        pack.with_metadata(NAME, self.name())
+            .with_metadata(RULE, self.rule())
+            .with_metadata(STEP, clock.step)
+            .with_metadata(SAMPLES, clock.samples)
+            .with_metadata(MASS, self.mass())
+            .with_metadata(START, self.mass_on_start())
+            .with_metadata(SOURCE, source)
+            .with_metadata(VERSION, env!("CARGO_PKG_VERSION"))
+            .with_metadata(STATE, self.words().to_line())
+            .write(path.as_ref())
+    }
+
+    /// The average that a file holds, to go on with or to take its module.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, that no average wrote or that was altered; another rule or
+    /// other settings; a parameter that differs from this average's in path, shape or dtype.
+    pub fn try_load_file(self, path: impl AsRef<Path>) -> Result<Self> {
+        let path = &resolved(path.as_ref());
+        let Pack { entries, metadata } = Pack::read(path)?;
+        self.try_load_parts(Opened::from(entries), &metadata)
+            .map_err(|error| Error::file("load the average in", path, error))
+    }
+
+    fn try_load_parts(self, opened: Opened, metadata: &BTreeMap<String, String>) -> Result<Self> {
+        let numbers = self.saved_numbers(WordReader::from_line(STATE, entry(metadata, STATE)?)?)?;
+        let plain = self.is_plain();
+        let name = if plain { "" } else { KEPT };
+        let saved = self.add_parts(Saved::new(), name, &numbers);
+        let left_out = saved.left_out().to_vec();
+        let paths: Vec<_> = self.parameters().map(|parameter| &parameter.path).collect();
+        // What plain Burn loads is there beside what is kept; the average is made of the latter.
+        let known = |path: &str| !plain && paths.iter().any(|known| *known == path);
+        let mut saved = opened.apply(saved, &left_out, known)?;
+        self.restored(&mut saved, name, numbers)
+    }
+
+    /// Whether the module that is handed out is all that is kept.
+    fn is_plain(&self) -> bool {
+        let special = |rule: &super::Rule| {
+            matches!(rule, super::Rule::Window { .. } | super::Rule::Bema { .. })
+        };
+        !self.numbers.groups.iter().any(|group| special(&group.rule))
+            && self.parameters().all(|parameter| {
+                burn::backend::TensorMetadata::dtype(&parameter.tensor) == parameter.dtype
+            })
+    }
+}
+
+impl Description {
+    /// What a file says of the average in it; the weights are neither read nor checked.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read or that no average wrote.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = &resolved(path.as_ref());
+        let described = Self::of(&Pack::describe(path)?);
+        described.map_err(|error| Error::file("find an average in", path, error))
+    }
+
+    fn of(metadata: &BTreeMap<String, String>) -> Result<Self> {
+        fn number<T: std::str::FromStr>(
+            metadata: &BTreeMap<String, String>,
+            key: &str,
+        ) -> Result<T> {
+            let text = entry(metadata, key)?;
+            text.parse().map_err(|_| Error::parameter(key, "a number", format!("{text:?}")))
+        }
+        let text = |key: &str| entry(metadata, key).map(str::to_owned);
+        Ok(Self {
+            name: text(NAME)?,
+            rule: text(RULE)?,
+            step: number(metadata, STEP)?,
+            samples: number(metadata, SAMPLES)?,
+            mass: number(metadata, MASS)?,
+            mass_on_start: number(metadata, START)?,
+            source: text(SOURCE)?,
+            version: text(VERSION)?,
+        })
+    }
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at step {}", self.rule, self.step)?;
+        if self.samples > 0 {
+            write!(f, " ({} samples)", self.samples)?;
+        }
+        write!(f, ", {:.1} % of it the start", 100.0 * self.mass_on_start)?;
+        if !self.source.is_empty() {
+            write!(f, ", from {}", self.source)?;
+        }
+        Ok(())
+    }
+}
+
+fn entry<'a>(metadata: &'a BTreeMap<String, String>, key: &str) -> Result<&'a str> {
+    let found = metadata.get(key).map(String::as_str);
+    found.ok_or_else(|| Error::parameter(key, "an entry of this name", "a file without it"))
+}
+
+/// The path with Burn's extension, where it has none and is no file as it is.
+fn resolved(path: &Path) -> PathBuf {
+    match path.extension().is_none() && !path.exists() {
+        true => path.with_extension(burn_pack::EXTENSION),
+        false => path.to_owned(),
+    }
+}

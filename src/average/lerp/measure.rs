@@ -1,0 +1,180 @@
+//! What is read off tensors: whether their numbers are finite, and how far two are apart.
+
+use burn::{
+    backend::{Dispatch, DispatchTensor, TensorMetadata, ops::FloatTensorOps},
+    tensor::{DType, Shape, Tensor},
+};
+
+use super::portable;
+use crate::{Error, Result};
+
+/// Whether each of the float tensors holds numbers alone, of magnitudes up to its bound.
+pub(in super::super) fn within<'a>(
+    tensors: impl Iterator<Item = (&'a DispatchTensor, f64)>,
+) -> Result<Vec<bool>> {
+    let tensors: Vec<_> = tensors.collect();
+    #[cfg(any(feature = "flex", feature = "train"))]
+    if let Some(within) = tensors.iter().map(|(t, most)| super::flex::is_within(t, *most)).collect()
+    {
+        return Ok(within);
+    }
+    // The largest magnitude, and the sum of all, in which a NaN or an infinity shows.
+    let (sums, largest) = tensors
+        .iter()
+        .map(|(tensor, _)| {
+            let magnitudes = Dispatch::float_abs(widened((*tensor).clone()));
+            (Dispatch::float_sum(magnitudes.clone()), largest(magnitudes))
+        })
+        .unzip();
+    let (sums, largest) = (read_each(sums)?, read_each(largest)?);
+    let each = tensors.into_iter().zip(sums.into_iter().zip(largest));
+    each.map(|((tensor, most), (sum, largest))| {
+        // Finite numbers can overflow a sum: a closer look, which is rare.
+        Ok(match sum.is_finite() {
+            true => largest <= most,
+            false => read(tensor.clone())?.iter().all(|x| x.is_finite() && x.abs() <= most),
+        })
+    })
+    .collect()
+}
+
+/// The largest number of a tensor of magnitudes, which may be empty.
+fn largest(magnitudes: DispatchTensor) -> DispatchTensor {
+    match magnitudes.shape().num_elements() {
+        0 => Dispatch::float_sum(magnitudes),
+        _ => Dispatch::float_max(magnitudes),
+    }
+}
+
+/// The sum of `(a - w)^2` over pairs of float tensors of one dtype and device each, and that of
+/// `a^2`.
+pub(in super::super) fn squared_distance(
+    pairs: impl Iterator<Item = (DispatchTensor, DispatchTensor)>,
+) -> Result<(f64, f64)> {
+    let pairs: Vec<_> = pairs.map(|(a, w)| (widened(a), widened(w))).collect();
+    let square = |x: DispatchTensor| Dispatch::float_sum(Dispatch::float_mul(x.clone(), x));
+    let (apart, norms) = pairs
+        .iter()
+        .map(|(a, w)| (square(Dispatch::float_sub(a.clone(), w.clone())), square(a.clone())))
+        .unzip();
+    let sums = read_each(apart)?.into_iter().zip(read_each(norms)?);
+    let mut total = (0.0, 0.0);
+    for ((mut apart, mut norm), (a, w)) in sums.zip(pairs) {
+        // Squares overflow long before numbers do: once more, in double precision.
+        if !(apart + norm).is_finite() {
+            let (a, w) = (read(a)?, read(w)?);
+            apart = a.iter().zip(&w).map(|(a, w)| (a - w) * (a - w)).sum();
+            norm = a.iter().map(|a| a * a).sum();
+        }
+        total = (total.0 + apart, total.1 + norm);
+    }
+    Ok(total)
+}
+
+/// In f32, where it has 16 bits, in which sums are soon none.
+fn widened(tensor: DispatchTensor) -> DispatchTensor {
+    match tensor.dtype() {
+        DType::F16 | DType::BF16 => portable::cast(tensor, DType::F32),
+        _ => tensor,
+    }
+}
+
+/// Tensors of one element each as numbers, by one read where they lie on one device.
+fn read_each(tensors: Vec<DispatchTensor>) -> Result<Vec<f64>> {
+    let Some(device) = tensors.first().map(TensorMetadata::device) else { return Ok(Vec::new()) };
+    if tensors.iter().any(|tensor| tensor.device() != device || tensor.dtype() == DType::F64) {
+        let each = tensors.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+        return Ok(each.into_iter().flatten().collect());
+    }
+    let tensors = tensors.into_iter().map(|tensor| portable::cast(tensor, DType::F32));
+    read(Dispatch::float_cat(tensors.collect(), 0))
+}
+
+/// The numbers of a float tensor.
+fn read(tensor: DispatchTensor) -> Result<Vec<f64>> {
+    let count = tensor.shape().num_elements();
+    let row = Dispatch::float_reshape(tensor, Shape::new([count]));
+    let numbers = Tensor::<1>::from_dispatch(row).try_into_vec_as::<f64>();
+    numbers.map_err(|error| Error::value("a tensor", "numbers that can be read back", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::tests::devices, *};
+
+    /// Whether each tensor has numbers alone.
+    fn flags(tensors: &[DispatchTensor]) -> Vec<bool> {
+        within(tensors.iter().map(|tensor| (tensor, f64::MAX))).unwrap()
+    }
+
+    #[test]
+    fn magnitudes_above_the_bound_are_found() {
+        for device in devices() {
+            let row = Tensor::<1>::from_data([3.0f32, -4.0], &device).into_dispatch();
+            let empty = Tensor::<1>::zeros([0], &device).into_dispatch();
+            for (most, expected) in [(4.0, true), (3.9, false), (f64::INFINITY, true)] {
+                let found = within([(&row, most), (&empty, most)].into_iter()).unwrap();
+                assert_eq!(found, [expected, true], "{device:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        /// A bad number is found wherever it lies, and nowhere else.
+        #[test]
+        fn a_bad_number_is_found_in_its_tensor(
+            sizes in prop::collection::vec(0usize..70, 1..5), tensor: prop::sample::Index,
+            place: prop::sample::Index,
+            bad in prop::sample::select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY]),
+        ) {
+            for device in devices() {
+                let mut numbers: Vec<Vec<f32>> =
+                    sizes.iter().map(|&size| vec![f32::MAX; size]).collect();
+                let at = tensor.index(sizes.len());
+                if !numbers[at].is_empty() {
+                    let place = place.index(numbers[at].len());
+                    numbers[at][place] = bad;
+                }
+                let tensors: Vec<_> = numbers.iter().map(|row| {
+                    Tensor::<1>::from_data(row.as_slice(), &device).into_dispatch()
+                }).collect();
+                let found = flags(&tensors);
+                let expected: Vec<_> =
+                    numbers.iter().map(|row| row.iter().all(|x| x.is_finite())).collect();
+                prop_assert_eq!(found, expected, "{:?}", device);
+            }
+        }
+    }
+
+    #[test]
+    fn views_and_other_widths_are_looked_at_whole() {
+        for device in devices() {
+            let rows = Tensor::<2>::from_data([[1.0f32, f32::NAN], [3.0, 4.0]], &device);
+            let column = |index| rows.clone().slice([0..2, index..index + 1]).into_dispatch();
+            let transposed = rows.clone().transpose().into_dispatch();
+            let [first, second] = [column(0), column(1)];
+            let found = flags(&[first, second, transposed]);
+            assert_eq!(found, [true, false, false], "{device:?}");
+        }
+        let flex = burn::tensor::Device::flex();
+        let wide = |x: f64| Tensor::<1>::from_data([x, 1.0], (&flex, DType::F64)).into_dispatch();
+        let half = |x: f32| Tensor::<1>::from_data([x, 1.0], (&flex, DType::F16)).into_dispatch();
+        // The last number is finite, but no f32 and no sum of f16.
+        let tensors = [wide(1e300), wide(f64::NAN), half(6e4), half(f32::INFINITY)];
+        let found = flags(&tensors);
+        assert_eq!(found, [true, false, true, false]);
+    }
+
+    #[test]
+    fn distances_add_up_over_tensors() {
+        for device in devices() {
+            let tensor = |row: &[f32]| Tensor::<1>::from_data(row, &device).into_dispatch();
+            let pairs =
+                [(tensor(&[1.0, 2.0]), tensor(&[4.0, 2.0])), (tensor(&[2.0]), tensor(&[6.0]))];
+            assert_eq!(squared_distance(pairs.into_iter()).unwrap(), (25.0, 9.0), "{device:?}");
+        }
+    }
+}

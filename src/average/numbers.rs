@@ -1,0 +1,131 @@
+//! The numbers of an average: its course, and the mass of each of its rules.
+
+use super::{
+    course::{Course, Due},
+    rule::{Rule, Update},
+};
+use crate::Result;
+
+/// All numbers of an average.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Numbers {
+    pub course: Course,
+    /// One group for each rule: that of the average, then those of single paths.
+    pub groups: Vec<Group>,
+    pub refused: Refused,
+}
+
+/// The parameters of one rule.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Group {
+    /// The rule, with its times in steps.
+    pub rule: Rule,
+    /// The sum of the raw weights of all steps, and of the start, so far.
+    pub mass: f64,
+    /// The share of the start in the average.
+    pub start: f64,
+    /// How often each snapshot of a window counts, oldest first.
+    pub counts: Vec<u64>,
+}
+
+impl Group {
+    pub fn new(rule: Rule) -> Self {
+        Self { mass: rule.initial_mass(), start: 1.0, counts: Vec::new(), rule }
+    }
+}
+
+/// The updates that would have taken a NaN or an infinity in, and were not made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refused {
+    /// How many there were.
+    pub count: u64,
+    /// How many of them were the last in a row.
+    pub in_a_row: u64,
+    /// The path of the first such parameter and the step of the last such update.
+    pub last: Option<(String, u64)>,
+}
+
+/// What one group of an average does in an update.
+pub(crate) struct Move {
+    pub how: Moved,
+    /// The group afterwards.
+    pub group: Group,
+}
+
+/// What becomes of the tensors of a group.
+#[derive(Clone, Copy)]
+pub(crate) enum Moved {
+    /// They are live's; before its start an average is live.
+    Copied {
+        beside: bool,
+    },
+    /// They go a share of the way to live.
+    Mixed {
+        alpha: f64,
+        beside: bool,
+    },
+    /// A snapshot of live joins the window, and the oldest leave it.
+    Snapshot {
+        left: usize,
+    },
+    Kept,
+}
+
+impl Group {
+    /// The share of the start in what the average answers with, so many steps after it.
+    pub fn start_at(&self, steps: f64) -> f64 {
+        match self.rule.correction(steps) {
+            Some(correction) if steps > 0.0 => self.start - correction,
+            _ => self.start,
+        }
+    }
+
+    /// The same after so many steps of a new average, which one update may cover as well as many;
+    /// none where that cannot be told.
+    pub fn start_after(&self, steps: u64) -> Option<f64> {
+        let fresh = Self::new(self.rule.clone());
+        if steps == 0 {
+            return Some(fresh.start);
+        }
+        let moved = fresh.moved(Due::Update { from: 0.0, to: steps as f64 }).ok()?;
+        Some(moved.group.start_at(steps as f64))
+    }
+
+    /// What an update does.
+    pub fn moved(&self, due: Due) -> Result<Move> {
+        let beside = matches!(self.rule, Rule::Bema { .. });
+        let (from, to) = match due {
+            Due::Nothing => return Ok(Move { how: Moved::Kept, group: self.clone() }),
+            Due::Copy => {
+                let group = Self::new(self.rule.clone());
+                return Ok(Move { how: Moved::Copied { beside }, group });
+            }
+            Due::Update { from, to } => (from, to),
+        };
+        if let Some((most, _)) = self.rule.window() {
+            let new = self.rule.snapshots_due(from, to).min(most);
+            if new == 0 {
+                return Ok(Move { how: Moved::Kept, group: self.clone() });
+            }
+            let mut counts = self.counts.clone();
+            counts.push(new);
+            let mut excess = counts.iter().fold(0u64, |sum, count| sum.saturating_add(*count));
+            excess = excess.saturating_sub(most);
+            let mut left = 0;
+            while let Some(oldest) = counts.get_mut(left).filter(|_| excess > 0) {
+                let taken = excess.min(*oldest);
+                *oldest -= taken;
+                excess -= taken;
+                left += usize::from(*oldest == 0);
+            }
+            counts.drain(..left);
+            let group = Self { counts, start: 0.0, ..self.clone() };
+            return Ok(Move { how: Moved::Snapshot { left }, group });
+        }
+        let Update { alpha, mass } = self.rule.update(self.mass, from, to)?;
+        let start = self.start * (1.0 - alpha);
+        let group = Self { mass, start, ..self.clone() };
+        Ok(Move { how: Moved::Mixed { alpha, beside }, group })
+    }
+}

@@ -1,0 +1,117 @@
+//! What an average does with which parameter: globs on module paths.
+
+use std::fmt;
+
+use glob::{MatchOptions, Pattern};
+use serde::{Deserialize, Serialize};
+
+use super::rule::Rule;
+use crate::{Error, Result};
+
+/// What an average does with a parameter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Policy {
+    /// Average it by the rule of the average.
+    Average,
+    /// Average it by a rule of its own.
+    Rule(Rule),
+    /// Take it from live at every update.
+    Copy,
+    /// Keep it as it was at the average's start.
+    Freeze,
+    /// Leave it out: it is neither updated nor saved.
+    ///
+    /// [`Average::module`](super::Average::module) has it as it was when the average was made,
+    /// and [`Average::module_like`](super::Average::module_like) as it is in live.
+    LeaveOut,
+}
+
+/// A [`Policy`] for the parameters whose path matches a glob.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PathPolicy {
+    /// A glob on paths such as `layers.0.weight`: `*` stands for any text within a name, `**` for
+    /// any number of names, `?` for one character, `[01]` for one of these.
+    pub pattern: String,
+    /// What is done with them.
+    pub policy: Policy,
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Average => f.write_str("average"),
+            Self::Rule(rule) => rule.fmt(f),
+            Self::Copy => f.write_str("copy"),
+            Self::Freeze => f.write_str("freeze"),
+            Self::LeaveOut => f.write_str("leave out"),
+        }
+    }
+}
+
+impl fmt::Display for PathPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.pattern, self.policy)
+    }
+}
+
+/// What a policy does, for messages.
+fn verb(policy: &Policy) -> &'static str {
+    match policy {
+        Policy::Average | Policy::Rule(_) => "average",
+        Policy::Copy => "copy",
+        Policy::Freeze => "freeze",
+        Policy::LeaveOut => "leave out",
+    }
+}
+
+/// The globs of an average, ready to match; the last that matches decides.
+pub(super) struct Policies<'a> {
+    list: Vec<(Pattern, &'a PathPolicy, bool)>,
+}
+
+impl<'a> Policies<'a> {
+    pub fn new(policies: &'a [PathPolicy]) -> Result<Self> {
+        let list = policies.iter().map(|policy| {
+            // The crate knows paths of files: a name ends at a slash there, here at a dot.
+            let pattern = Pattern::new(&policy.pattern.replace('.', "/")).map_err(|error| {
+                let expected = "a glob such as `encoder.**` or `*.bias`";
+                Error::value("the pattern of a policy", expected, format!("{policy} ({error})"))
+            })?;
+            Ok((pattern, policy, false))
+        });
+        Ok(Self { list: list.collect::<Result<_>>()? })
+    }
+
+    /// The policy of a path, if a pattern matches it.
+    ///
+    /// A pattern that averages is of use for what can be averaged.
+    pub fn of(&mut self, path: &str, can_be_averaged: bool) -> Option<&'a Policy> {
+        let options = MatchOptions { require_literal_separator: true, ..MatchOptions::new() };
+        let path = path.replace('.', "/");
+        let mut found = None;
+        for (pattern, policy, used) in &mut self.list {
+            if pattern.matches_with(&path, options) {
+                let averages = matches!(policy.policy, Policy::Average | Policy::Rule(_));
+                *used |= can_be_averaged || !averages;
+                found = Some(&policy.policy);
+            }
+        }
+        found
+    }
+
+    /// Checks that every pattern has matched a path: a slip in one would change nothing.
+    pub fn check_used(&self, paths: impl Iterator<Item = impl AsRef<str>>) -> Result<()> {
+        let Some((_, unused, _)) = self.list.iter().find(|(.., used)| !used) else {
+            return Ok(());
+        };
+        let paths: Vec<_> = paths.map(|path| path.as_ref().to_owned()).collect();
+        let shown = paths.iter().take(6).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if paths.len() > 6 { ", ..." } else { "" };
+        Err(Error::value(
+            "the pattern of a policy",
+            format!("a glob that matches a parameter of the module ({shown}{more})"),
+            format!("`{}`, which matches none to {}", unused.pattern, verb(&unused.policy)),
+        ))
+    }
+}

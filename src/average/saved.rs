@@ -1,0 +1,281 @@
+//! An average as modules and words, and back: what Burn's records and files hold of it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use burn::{
+    backend::{DispatchTensor, TensorMetadata},
+    module::Module,
+    store::ModuleRecord,
+};
+
+use super::{
+    clock::Clock,
+    course::{Course, Run},
+    lerp,
+    numbers::{Group, Numbers, Refused},
+    record::{Opened, Saved, WordReader, Words},
+    rule::Rule,
+    state::{Average, How, Kept},
+    walk,
+};
+use crate::{Error, Result};
+
+/// The names of the entries of a record.
+const WEIGHTS: &str = "weights";
+const STATE: &str = "state";
+
+impl<M: Module> Average<M> {
+    /// What a later run needs to go on: the weights as they are kept, all numbers, the settings.
+    pub fn into_record(self) -> ModuleRecord {
+        let saved = self.add_parts(Saved::new(), WEIGHTS, &self.numbers);
+        saved.with_words(STATE, self.words(), &self.device()).record()
+    }
+
+    /// The average that a record holds.
+    ///
+    /// # Errors
+    ///
+    /// A record of another rule or other settings, or whose entries differ from this average's
+    /// in path, shape or dtype.
+    pub fn try_load_record(self, record: ModuleRecord) -> Result<Self> {
+        let opened = Opened::read(record)?;
+        let numbers = self.saved_numbers(opened.words(STATE)?)?;
+        let saved = self.add_parts(Saved::new(), WEIGHTS, &numbers);
+        let left_out = saved.left_out().to_vec();
+        let mut saved = opened.apply(saved, &left_out, |path| path == STATE)?;
+        self.restored(&mut saved, WEIGHTS, numbers)
+    }
+
+    /// Adds all tensors of the average under a name, with as many beside it as the numbers say.
+    ///
+    /// The tensors as they are kept stand under the name itself, those beside them under the name
+    /// with a suffix.
+    pub(crate) fn add_parts(&self, saved: Saved<M>, name: &str, numbers: &Numbers) -> Saved<M> {
+        let kept = |kept: &Kept| (kept.how != How::LeftOut).then(|| kept.parameter.tensor.clone());
+        let saved = self.add_part(saved, name.to_owned(), kept);
+        beside(numbers).into_iter().fold(saved, |saved, (part, count)| {
+            (0..count).fold(saved, |saved, index| {
+                self.add_part(saved, part_name(name, part, index), |kept| {
+                    // Where there is none yet, the tensor has the structure of what is loaded.
+                    let tensor = kept.beside.get(index).unwrap_or(&kept.parameter.tensor);
+                    (names_of(numbers, kept) == Some(part) && index < count_of(numbers, kept))
+                        .then(|| tensor.clone())
+                })
+            })
+        })
+    }
+
+    fn add_part(
+        &self,
+        saved: Saved<M>,
+        name: String,
+        tensor_of: impl Fn(&Kept) -> Option<DispatchTensor>,
+    ) -> Saved<M> {
+        let mut tensors = HashMap::new();
+        let mut left_out = Vec::new();
+        for kept in &self.kept {
+            match tensor_of(kept) {
+                Some(tensor) => _ = tensors.insert(&kept.parameter.path[..], tensor),
+                None => left_out.push(kept.parameter.path.clone()),
+            }
+        }
+        // What is left out is there all the same, so that the module is whole.
+        let module = self.fill(|kept| {
+            let tensor = tensors.remove(&kept.parameter.path[..]);
+            tensor.unwrap_or_else(|| kept.parameter.tensor.clone())
+        });
+        saved.without(&name, left_out).with_module(name, module)
+    }
+
+    /// The average with tensors of [`add_parts`](Self::add_parts) and these numbers.
+    pub(crate) fn restored(
+        &self,
+        saved: &mut Saved<M>,
+        name: &str,
+        numbers: Numbers,
+    ) -> Result<Self> {
+        let mut tensors = |name: &str| {
+            let module = saved.take(name).ok_or_else(|| {
+                Error::parameter(name, "a module of this name", "nothing in the record")
+            })?;
+            let parameters = walk::parameters(&module)?.into_iter();
+            Ok::<_, Error>(parameters.map(|p| (p.path, p.tensor)).collect::<BTreeMap<_, _>>())
+        };
+        let mut weights = tensors(name)?;
+        let mut others = BTreeMap::new();
+        for (part, count) in beside(&numbers) {
+            let loaded = (0..count).map(|index| tensors(&part_name(name, part, index)));
+            others.insert(part, loaded.collect::<Result<Vec<_>>>()?);
+        }
+        let mut restored = self.clone();
+        for kept in restored.kept.iter_mut().filter(|kept| kept.how != How::LeftOut) {
+            let path = &kept.parameter.path;
+            if let Some(tensor) = weights.remove(path) {
+                kept.parameter.tensor = tensor;
+            }
+            kept.beside = match names_of(&numbers, kept).and_then(|part| others.get_mut(part)) {
+                None => VecDeque::new(),
+                Some(parts) => {
+                    let count = count_of(&numbers, kept);
+                    parts.iter_mut().take(count).filter_map(|part| part.remove(path)).collect()
+                }
+            };
+            // A window's newest snapshot is in both places.
+            match (names_of(&numbers, kept), kept.beside.back()) {
+                (Some("snapshot"), Some(newest)) => kept.parameter.tensor = newest.clone(),
+                _ if matches!(kept.how, How::Averaged(_)) => {
+                    lerp::own(&mut kept.parameter.tensor);
+                }
+                _ => {}
+            }
+        }
+        restored.numbers = numbers;
+        Ok(restored)
+    }
+
+    /// This average, of a module whose reparameterizations are folded into its weights.
+    #[cfg(feature = "train")]
+    pub(crate) fn materialized(&self) -> Result<Self> {
+        let saved = self.add_parts(Saved::new(), WEIGHTS, &self.numbers);
+        let module = self.module().materialize();
+        let made = self.started_anew(&module, Clock::default())?;
+        made.restored(&mut saved.materialize(), WEIGHTS, self.numbers.clone())
+    }
+
+    /// Everything that this average must agree in with a saved one, by name, but for the layout of
+    /// its tensors.
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let mut settings = self.config.settings();
+        // Where that is not live's, no tensor tells of live's.
+        let others = self.parameters().filter(|other| other.tensor.dtype() != other.dtype);
+        let others: BTreeSet<_> = others
+            .map(|other| (other.tensor.dtype().name(), other.dtype.name()))
+            .map(|(kept, live)| format!("{kept} for live's {live}"))
+            .collect();
+        let dtypes = match others.is_empty() {
+            true => "live's own".to_owned(),
+            false => others.into_iter().collect::<Vec<_>>().join(", "),
+        };
+        settings.push(("dtypes", dtypes));
+        settings
+    }
+
+    /// The numbers and the settings as words.
+    pub(crate) fn words(&self) -> Words {
+        let Numbers { course, groups, refused } = &self.numbers;
+        let settings = self.settings();
+        let words = Words::new()
+            .with_list(&settings, |words, (name, value)| words.with_text(name).with_text(value));
+        let begun = course.begun.map_or((0, 0), |begun| (1, begun));
+        let words = words
+            .with_u64(course.seen.step)
+            .with_u64(course.seen.samples)
+            .with_u64(course.updated)
+            .with_u64(begun.0)
+            .with_u64(begun.1)
+            .with_list(&course.runs, |words, run| words.with_u64(run.updates).with_u64(run.ticks));
+        let words = words.with_list(groups, |words, group| {
+            let words = words.with_f64(group.mass).with_f64(group.start);
+            words.with_list(&group.counts, |words, &count| words.with_u64(count))
+        });
+        let last = refused.last.iter().cloned().collect::<Vec<_>>();
+        words
+            .with_u64(refused.count)
+            .with_u64(refused.in_a_row)
+            .with_list(&last, |words, (path, step)| words.with_text(path).with_u64(*step))
+    }
+
+    /// The numbers that words hold for an average of this one's settings.
+    pub(crate) fn saved_numbers(&self, mut words: WordReader) -> Result<Numbers> {
+        let saved = words.list(|words| Ok((words.text()?, words.text()?)))?;
+        let settings = self.settings();
+        for (index, (name, value)) in settings.iter().enumerate() {
+            match saved.get(index) {
+                Some((known, found)) if known == name && found == value => {}
+                Some((known, found)) if known == name => {
+                    return Err(words.refuse(&format!("{name} {value}"), found));
+                }
+                found => {
+                    let found = found.map_or("nothing", |(name, _)| name).to_owned();
+                    return Err(words.refuse(&format!("the setting {name}"), found));
+                }
+            }
+        }
+        if let Some((name, _)) = saved.get(settings.len()) {
+            return Err(words.refuse("no further setting", name));
+        }
+
+        let seen = Clock { step: words.u64()?, samples: words.u64()? };
+        let updated = words.u64()?;
+        let (has_begun, at) = (words.u64()? != 0, words.u64()?);
+        let begun = has_begun.then_some(at);
+        let runs = words.list(|words| Ok(Run { updates: words.u64()?, ticks: words.u64()? }))?;
+        let course = Course::of(&self.schedule, seen, updated, begun, runs)?;
+        let mut rules = self.numbers.groups.iter().map(|group| group.rule.clone());
+        let groups = words.list(|words| {
+            let (mass, start) = (words.f64()?, words.f64()?);
+            for share in [mass, start] {
+                if !(0.0..=1.0).contains(&share) {
+                    return Err(words.refuse("a mass in [0, 1]", share));
+                }
+            }
+            let counts = words.list(WordReader::u64)?;
+            let rule = rules.next();
+            let rule = rule.ok_or_else(|| words.refuse("no further rule", "one more"))?;
+            let most = rule.window().map_or(0, |(most, _)| most);
+            let total = counts.iter().try_fold(0u64, |total, &count| total.checked_add(count));
+            if counts.contains(&0) || total.is_none_or(|total| total > most) {
+                let expected = format!("at most {most} snapshots of {rule}");
+                return Err(words.refuse(&expected, format!("{counts:?}")));
+            }
+            Ok(Group { rule, mass, start, counts })
+        })?;
+        if let Some(rule) = rules.next() {
+            return Err(words.refuse(&format!("the numbers of {rule}"), "nothing"));
+        }
+        let (count, in_a_row) = (words.u64()?, words.u64()?);
+        let last = words.list(|words| Ok((words.text()?, words.u64()?)))?.pop();
+        words.end()?;
+        Ok(Numbers { course, groups, refused: Refused { count, in_a_row, last } })
+    }
+}
+
+/// The parts that stand beside the averages: their names, and how many of each there are.
+fn beside(numbers: &Numbers) -> Vec<(&'static str, usize)> {
+    let mut parts: Vec<(_, usize)> = Vec::new();
+    for (part, count) in numbers.groups.iter().filter_map(part_of) {
+        match parts.iter_mut().find(|(known, _)| *known == part) {
+            Some((_, most)) => *most = (*most).max(count),
+            None => parts.push((part, count)),
+        }
+    }
+    parts
+}
+
+/// What a group keeps beside its average.
+fn part_of(group: &Group) -> Option<(&'static str, usize)> {
+    match group.rule {
+        Rule::Window { .. } => Some(("snapshot", group.counts.len())),
+        Rule::Bema { .. } => Some(("bema", 2)),
+        _ => None,
+    }
+}
+
+fn names_of(numbers: &Numbers, kept: &Kept) -> Option<&'static str> {
+    let How::Averaged(group) = kept.how else { return None };
+    part_of(&numbers.groups[group]).map(|(part, _)| part)
+}
+
+fn count_of(numbers: &Numbers, kept: &Kept) -> usize {
+    let How::Averaged(group) = kept.how else { return 0 };
+    part_of(&numbers.groups[group]).map_or(0, |(_, count)| count)
+}
+
+/// The name of a part beside an average. No module can have a field of such a name.
+fn part_name(name: &str, part: &str, index: usize) -> String {
+    match (part, index) {
+        ("bema", 0) => format!("{name}@start"),
+        ("bema", _) => format!("{name}@live"),
+        (part, index) => format!("{name}@{part}.{index}"),
+    }
+}

@@ -1,0 +1,632 @@
+//! Averages stored during a training, and others made of them afterwards.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use burn::{
+    module::Module,
+    tensor::{DType, FloatDType, Shape, TensorData},
+};
+
+use super::{
+    pack::Pack,
+    post_hoc::{Mix, Solve, Stored, Target, mix},
+    record::Opened,
+    rule::Rule,
+    state::{Average, How},
+    walk::{self, Entry},
+};
+use crate::{Error, Result};
+
+/// The keys of a file's metadata.
+const NAME: &str = "burn-ema.name";
+const RULE: &str = "burn-ema.rule";
+const STEP: &str = "burn-ema.step";
+const TIME: &str = "burn-ema.steps-since-start";
+const START: &str = "burn-ema.start";
+const GAMMA: &str = "burn-ema.gamma";
+const DTYPE: &str = "burn-ema.dtype";
+const NOT_MIXED: &str = "burn-ema.not-mixed";
+const LEFT_OUT: &str = "burn-ema.left-out";
+
+/// What averages are stored in.
+const DTYPES: [FloatDType; 2] = [FloatDType::F16, FloatDType::F32];
+
+/// A directory of averages that a training stores from time to time, so that the average of any
+/// width can be made of them afterwards (Karras et al. 2024, "Analyzing and Improving the Training
+/// Dynamics of Diffusion Models", section 3).
+///
+/// Two averages by [`Rule::PowerFunction`], of 0.05 and 0.1, stored some tens of times in a
+/// training, give the averages of other widths, and of other kinds, with a small error; each
+/// answer says how large it is.
+///
+/// ```
+/// use burn::{nn::LinearConfig, tensor::FloatDType};
+/// use burn_ema::{
+///     AverageConfig, Rule,
+///     average::{Snapshots, post_hoc::{Solve, Target}},
+/// };
+///
+/// let directory = std::env::temp_dir().join(format!("snapshots-{}", std::process::id()));
+/// let snapshots = Snapshots::create(&directory, FloatDType::F16)?;
+/// let model = LinearConfig::new(2, 3).init(&Default::default());
+/// let widths = [0.05, 0.1].map(|width| AverageConfig::new(Rule::power_function(width)));
+/// let mut averages = [widths[0].init(&model)?, widths[1].init(&model)?];
+/// for step in 1..=160 {
+///     // ... one optimizer step on `model` ...
+///     for average in &mut averages {
+///         average.update(&model, step)?;
+///         if step % 10 == 0 {
+///             snapshots.store(average)?;
+///         }
+///     }
+/// }
+/// let target = Target::PowerFunction { sigma_rel: 0.15 };
+/// let made = snapshots.synthesize(&model, &target, None, Solve::Published)?;
+/// assert!(made.mix.relative_error() < 0.05);
+/// let smoothed = made.module; // a plain `Linear`
+/// # let _ = smoothed;
+/// # std::fs::remove_dir_all(directory).unwrap();
+/// # Ok::<_, burn_ema::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Snapshots {
+    directory: PathBuf,
+    dtype: FloatDType,
+}
+
+/// A stored average.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// Its file.
+    pub path: PathBuf,
+    /// The name of the average.
+    pub name: String,
+    /// The rule of the average, in its short form.
+    pub rule: String,
+    /// The step of the training at which it was stored.
+    pub step: u64,
+    /// The step at which the average began.
+    pub start: f64,
+    /// Its profile: its exponent, and the steps since the start of the average.
+    pub stored: Stored,
+    /// What its averaged parameters are stored in.
+    pub dtype: FloatDType,
+}
+
+/// A module made of stored averages.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Synthesis<M> {
+    /// The plain module, in validation mode.
+    pub module: M,
+    /// What it is made of, and how close that is to what was asked for.
+    pub mix: Mix,
+}
+
+/// What several targets gave.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Grid<M> {
+    /// Each target, in the order given.
+    pub tried: Vec<Tried>,
+    /// The index of the target with the least loss.
+    pub best: usize,
+    /// The module of that target.
+    pub module: M,
+}
+
+/// What one target gave.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Tried {
+    /// The profile that was asked for.
+    pub target: Target,
+    /// The loss and the mix; an error where the snapshots cannot give the target.
+    pub outcome: Result<(f64, Mix)>,
+}
+
+impl Snapshots {
+    /// A directory for the snapshots of a new training, made if it is not there; averages are
+    /// stored in this dtype.
+    ///
+    /// 16 bits halve the files; [`Mix::noise_gain`] says by what their rounding is multiplied, and
+    /// [`ROUNDING_LIMIT`](super::post_hoc::ROUNDING_LIMIT) how much of it a mix may have.
+    ///
+    /// # Errors
+    ///
+    /// A directory that holds snapshots already, since those of two trainings must not be mixed,
+    /// or that cannot be made; a dtype that is neither f16 nor f32.
+    pub fn create(directory: impl Into<PathBuf>, dtype: FloatDType) -> Result<Self> {
+        let snapshots = Self::at(directory, dtype)?;
+        if let Some(file) = snapshots.list()?.first().and_then(|found| found.path.file_name()) {
+            let found =
+                format!("{}, which holds {}", snapshots.directory.display(), file.display());
+            let expected = "one without snapshots (`Snapshots::resume` goes on with those)";
+            return Err(Error::value("the directory of new snapshots", expected, found));
+        }
+        Ok(snapshots)
+    }
+
+    /// Like [`create`](Self::create), for a training that goes on after `step`: that of the
+    /// checkpoint that it loads.
+    ///
+    /// Snapshots of later steps are removed: they belong to a future that is given up, and what
+    /// was stored of two courses must not be mixed.
+    ///
+    /// # Errors
+    ///
+    /// A directory that cannot be made or read, or that holds files that are none of ours; a file
+    /// that cannot be removed; a dtype that is neither f16 nor f32.
+    pub fn resume(directory: impl Into<PathBuf>, dtype: FloatDType, step: u64) -> Result<Self> {
+        let snapshots = Self::at(directory, dtype)?;
+        snapshots.list()?;
+        snapshots.remove_after(step, None)?;
+        Ok(snapshots)
+    }
+
+    fn at(directory: impl Into<PathBuf>, dtype: FloatDType) -> Result<Self> {
+        let directory = directory.into();
+        if !DTYPES.contains(&dtype) {
+            return Err(Error::value("the dtype of snapshots", "f16 or f32", format!("{dtype:?}")));
+        }
+        fs::create_dir_all(&directory).map_err(|error| Error::file("make", &directory, error))?;
+        Ok(Self { directory, dtype })
+    }
+
+    /// A directory that is there, to make averages of what it holds.
+    ///
+    /// # Errors
+    ///
+    /// No directory there.
+    pub fn open(directory: impl Into<PathBuf>) -> Result<Self> {
+        let directory = directory.into();
+        fs::read_dir(&directory).map_err(|error| Error::file("read", &directory, error))?;
+        Ok(Self { directory, dtype: FloatDType::F32 })
+    }
+
+    /// Where the files are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Stores an average as it is now, as `STEP-NAME.bpk`, and returns the path.
+    ///
+    /// Only averaged parameters take the dtype of the snapshots.
+    /// The file appears whole or not at all, and replaces one of the same step and name.
+    /// Those of the same name and of later steps are removed: an average never goes back, so they
+    /// are of a course that was given up for an earlier checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// An average whose rule is no power function ([`Rule::Equal`] is one), or that has others for
+    /// single paths, or that has seen no update yet; a weight outside the range of f16; a file
+    /// that cannot be written or removed.
+    pub fn store<M: Module>(&self, average: &Average<M>) -> Result<PathBuf> {
+        let gamma = gamma(average)?;
+        let course = &average.numbers.course;
+        let (time, start) = (course.last(&average.schedule), course.first(&average.schedule));
+        if !average.has_updates() {
+            return Err(Error::value("the updates of a stored average", "1 or more", 0));
+        }
+        let step = average.last_step();
+        let path = self.directory.join(format!("{step:010}-{}.bpk", average.name()));
+        let named = |wanted: fn(How) -> bool| {
+            let kept = average.kept.iter().filter(move |kept| wanted(kept.how));
+            kept.map(|kept| kept.parameter.path.as_str()).collect::<BTreeSet<_>>()
+        };
+        let not_mixed = named(|how| !matches!(how, How::Averaged(_)));
+        let left_out = named(|how| how == How::LeftOut);
+        let record = average.module_as_kept().into_record().into_bytes()?;
+        let mut pack = Pack::of_bytes(record).map_err(|error| Error::Record(error.into()))?;
+        pack.entries.retain(|path, _| !left_out.contains(&path[..]));
+        let mixed = pack.entries.iter_mut().filter(|(path, _)| !not_mixed.contains(&path[..]));
+        for (path, Entry { data, .. }) in mixed {
+            *data = data.clone().convert_dtype(self.dtype.into());
+            if let Some(number) = data.iter::<f64>().find(|number| !number.is_finite()) {
+                let expected = format!("numbers that fit {}", DType::from(self.dtype).name());
+                return Err(Error::parameter(path, expected, format!("{number} after rounding")));
+            }
+        }
+        let lines = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join("\n");
+        let pack = pack
+            .with_metadata(NAME, average.name())
+            .with_metadata(RULE, average.rule())
+            .with_metadata(STEP, step)
+            .with_metadata(TIME, time)
+            .with_metadata(START, start)
+            .with_metadata(GAMMA, gamma)
+            .with_metadata(DTYPE, DType::from(self.dtype).name())
+            .with_metadata(NOT_MIXED, lines(not_mixed))
+            .with_metadata(LEFT_OUT, lines(left_out));
+        self.remove_after(step, Some(average.name()))?;
+        pack.write(&path)?;
+        Ok(path)
+    }
+
+    /// Removes what was stored after a step, of one name or of all.
+    ///
+    /// Which files these are, their names say, so that a training may ask at every store.
+    pub(crate) fn remove_after(&self, step: u64, name: Option<&str>) -> Result<()> {
+        for path in self.files()? {
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            let Some((later, other)) = stem.and_then(|stem| stem.split_once('-')) else { continue };
+            let is_later = later.parse::<u64>().is_ok_and(|later| later > step);
+            if is_later && name.is_none_or(|name| name == other) {
+                // No file of others goes.
+                Snapshot::read(path.clone())?;
+                fs::remove_file(&path).map_err(|error| Error::file("remove", &path, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether averages by this rule can be stored.
+    #[cfg(feature = "train")]
+    pub(crate) fn takes(rule: &Rule) -> bool {
+        matches!(rule, Rule::PowerFunction { .. } | Rule::PowerFunctionGamma { .. } | Rule::Equal)
+    }
+
+    /// Checks that averages can be stored beside each other.
+    #[cfg(feature = "train")]
+    pub(crate) fn check<M: Module>(averages: &[&Average<M>]) -> Result<()> {
+        for (index, average) in averages.iter().enumerate() {
+            let (first, name) = (averages[0], average.name());
+            let refused = |what: &str, expected: String, found: String| {
+                let what = format!("{what} of the stored average {name}");
+                Err(Error::value(what, format!("{expected}: they could not be mixed"), found))
+            };
+            let own = gamma(average)?;
+            for other in &averages[..index] {
+                if gamma(other)? == own {
+                    let expected = format!("another than that of {}", other.name());
+                    return refused("the profile", expected, average.rule().to_string());
+                }
+            }
+            let (start, expected) = (average.schedule.start, first.schedule.start);
+            if start != expected {
+                let expected = format!("step {expected}, that of {}", first.name());
+                return refused("the start", expected, format!("step {start}"));
+            }
+            let mut pairs = average.kept.iter().zip(&first.kept);
+            if let Some((own, expected)) = pairs.find(|(own, expected)| own.how != expected.how) {
+                let expected = format!("{}, as in {}", word(expected.how), first.name());
+                let what = format!("the policy for {}", own.parameter.path);
+                return refused(&what, expected, word(own.how).to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// The stored averages, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read or that is none of ours.
+    pub fn list(&self) -> Result<Vec<Snapshot>> {
+        let read = self.files()?.into_iter().map(Snapshot::read);
+        let mut found = read.collect::<Result<Vec<_>>>()?;
+        found.sort_by(|a, b| {
+            let by_profile = a.stored.step.total_cmp(&b.stored.step);
+            let by_profile = by_profile.then(a.stored.gamma.total_cmp(&b.stored.gamma));
+            by_profile.then(a.step.cmp(&b.step))
+        });
+        Ok(found)
+    }
+
+    /// The paths of the files.
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let broken = |error: std::io::Error| Error::file("read", &self.directory, error);
+        let entries = fs::read_dir(&self.directory).map_err(broken)?;
+        let paths = entries.map(|entry| Ok(entry.map_err(broken)?.path()));
+        let is_ours = |path: &PathBuf| path.extension().is_some_and(|e| e == burn_pack::EXTENSION);
+        paths.filter(|path| path.as_ref().map_or(true, is_ours)).collect()
+    }
+
+    /// The average of a profile at a stored step of the training, the newest if none is given, in
+    /// the structure, dtypes and on the devices of a module.
+    ///
+    /// The weights are mixed in double precision on the host; what was copied, such as batch-norm
+    /// statistics, is that of the newest snapshot of them.
+    /// Weights that were left out are those of the module.
+    ///
+    /// # Errors
+    ///
+    /// Snapshots that cannot give the profile, see [`mix`], or only with too much of their
+    /// rounding, see [`ROUNDING_LIMIT`](super::post_hoc::ROUNDING_LIMIT); those of averages of several starts, of other policies, or
+    /// of one profile under two names; no snapshot of that step; files that cannot be read or hold
+    /// another module, with path, expected and found.
+    pub fn synthesize<M: Module>(
+        &self,
+        module: &M,
+        target: &Target,
+        step: Option<u64>,
+        solve: Solve,
+    ) -> Result<Synthesis<M>> {
+        let snapshots = self.list()?;
+        let at = newest(&self.directory, &snapshots, step)?;
+        let mix = self.mix_of(&snapshots, target, at, solve)?;
+        let module = Sums::new(module, &snapshots, at, &[&mix])?.next(module)?;
+        Ok(Synthesis { module, mix })
+    }
+
+    /// The module of each target, judged by a loss of yours on data that was not trained on, and
+    /// the best of them.
+    ///
+    /// Targets that the snapshots cannot give are reported and passed over.
+    /// Each file is read once, for all targets: the host holds one sum in double precision for each
+    /// target, which for many targets of a large module is best asked for in several calls.
+    ///
+    /// # Errors
+    ///
+    /// No target with a loss that is a number; whatever the loss returns; those of
+    /// [`synthesize`](Self::synthesize) that do not depend on the target.
+    pub fn evaluate<M: Module>(
+        &self,
+        module: &M,
+        targets: &[Target],
+        step: Option<u64>,
+        solve: Solve,
+        mut loss: impl FnMut(&M) -> Result<f64>,
+    ) -> Result<Grid<M>> {
+        let snapshots = self.list()?;
+        let at = newest(&self.directory, &snapshots, step)?;
+        let mixes = targets.iter().map(|target| self.mix_of(&snapshots, target, at, solve));
+        let mixes: Vec<_> = mixes.collect();
+        let made: Vec<_> = mixes.iter().filter_map(|mix| mix.as_ref().ok()).collect();
+        let mut sums = Sums::new(module, &snapshots, at, &made)?;
+        let mut tried = Vec::with_capacity(targets.len());
+        let mut best: Option<(usize, f64, M)> = None;
+        for (index, (target, mix)) in targets.iter().zip(mixes).enumerate() {
+            let outcome = match mix {
+                Err(error) => Err(error),
+                Ok(mix) => {
+                    let made = sums.next(module)?;
+                    let loss = loss(&made)?;
+                    let least = best.as_ref().map_or(f64::INFINITY, |(_, least, _)| *least);
+                    if loss < least {
+                        best = Some((index, loss, made));
+                    }
+                    Ok((loss, mix))
+                }
+            };
+            tried.push(Tried { target: target.clone(), outcome });
+        }
+        let Some((best, _, module)) = best else {
+            let first = tried.first().and_then(|tried| tried.outcome.as_ref().err());
+            let found = first.map_or("none".to_owned(), |error| format!("none; {error}"));
+            return Err(Error::value("the targets", "one whose loss is a number", found));
+        };
+        Ok(Grid { tried, best, module })
+    }
+
+    /// The coefficients of all snapshots for a target at the one of this index.
+    fn mix_of(
+        &self,
+        snapshots: &[Snapshot],
+        target: &Target,
+        at: usize,
+        solve: Solve,
+    ) -> Result<Mix> {
+        if let Some(other) = snapshots.iter().find(|other| other.start != snapshots[at].start) {
+            let what = format!("the start of the averages in {}", self.directory.display());
+            let mut starts = [snapshots[at].start, other.start];
+            starts.sort_by(f64::total_cmp);
+            let found = format!("step {} and step {}", starts[0], starts[1]);
+            return Err(Error::value(what, "one of all, from which their profiles count", found));
+        }
+        for pair in snapshots.windows(2) {
+            if pair[0].stored == pair[1].stored && pair[0].name != pair[1].name {
+                let what = format!("the average of one profile in {}", self.directory.display());
+                let named = |s: &Snapshot| format!("{} ({}) at step {}", s.name, s.rule, s.step);
+                let found = format!("{} and {}", named(&pair[0]), named(&pair[1]));
+                return Err(Error::value(what, "one, under one name", found));
+            }
+        }
+        // One that was stored again before its next update is there twice, and counts once.
+        let mut places: Vec<usize> = (0..snapshots.len()).collect();
+        places.dedup_by_key(|place| snapshots[*place].stored);
+        let stored: Vec<_> = places.iter().map(|&place| snapshots[place].stored).collect();
+        let mix = mix(&stored, target, snapshots[at].stored.step, solve)?;
+        let mix = mix.among(&places, snapshots.len());
+        mix.require_rounding(snapshots.iter().map(Snapshot::rounding))
+    }
+}
+
+/// The parameters of a module as sums of those of files, for some mixes.
+struct Sums {
+    newest: File,
+    layout: BTreeMap<String, (DType, Shape)>,
+    /// For each mix, by path.
+    of_mixes: std::vec::IntoIter<BTreeMap<String, Vec<f64>>>,
+}
+
+impl Sums {
+    /// Reads every file that has a share in a mix, and the newest, once.
+    fn new<M: Module>(
+        module: &M,
+        snapshots: &[Snapshot],
+        at: usize,
+        mixes: &[&Mix],
+    ) -> Result<Self> {
+        let layout = walk::recorded_layout(&module.valid());
+        let newest = File::read(&snapshots[at].path)?;
+        let mut of_mixes = vec![BTreeMap::<String, Vec<f64>>::new(); mixes.len()];
+        for (index, snapshot) in snapshots.iter().enumerate() {
+            if mixes.iter().all(|mix| mix.coefficients()[index] == 0.0) {
+                continue;
+            }
+            let other = if index == at { None } else { Some(File::read(&snapshot.path)?) };
+            let file = other.as_ref().unwrap_or(&newest);
+            let within = |error| Error::file("mix", &snapshot.path, error);
+            file.check_like(&newest).map_err(within)?;
+            let mixed = file.entries.iter().filter(|(path, _)| !file.not_mixed.contains(*path));
+            for (path, Entry { data, .. }) in mixed {
+                let found = || walk::describe(data.dtype(), data.shape());
+                let Some((dtype, shape)) = layout.get(path) else {
+                    return Err(within(Error::parameter(path, "no entry of this path", found())));
+                };
+                if data.shape() != shape || !data.dtype().is_float() {
+                    let expected = walk::describe(*dtype, shape);
+                    return Err(within(Error::parameter(path, expected, found())));
+                }
+                for (sums, mix) in of_mixes.iter_mut().zip(mixes) {
+                    let share = mix.coefficients()[index];
+                    if share != 0.0 {
+                        let sum = sums.entry(path.clone());
+                        let sum = sum.or_insert_with(|| vec![0.0; shape.num_elements()]);
+                        sum.iter_mut().zip(data.iter::<f64>()).for_each(|(s, x)| *s += share * x);
+                    }
+                }
+            }
+        }
+        Ok(Self { newest, layout, of_mixes: of_mixes.into_iter() })
+    }
+
+    /// The module of the next mix.
+    fn next<M: Module>(&mut self, module: &M) -> Result<M> {
+        let mut sums = self.of_mixes.next().unwrap_or_default();
+        let entries = self.newest.entries.iter().map(|(path, Entry { id, data })| {
+            let data = match (sums.remove(path), self.layout.get(path)) {
+                (Some(sum), Some((dtype, shape))) => {
+                    TensorData::new(sum, shape.clone()).convert_dtype(*dtype)
+                }
+                _ => data.clone(),
+            };
+            (path.clone(), Entry { id: *id, data })
+        });
+        let entries: BTreeMap<_, _> = entries.collect();
+        let left_out: Vec<_> = self.newest.left_out.iter().cloned().collect();
+        let made = Opened::from(entries).apply(module.valid(), &left_out, |_| false);
+        made.map_err(|error| Error::file("mix", &self.newest.path, error))
+    }
+}
+
+/// What a file holds, and what its average did with which parameter.
+struct File {
+    path: PathBuf,
+    entries: BTreeMap<String, Entry>,
+    not_mixed: BTreeSet<String>,
+    left_out: BTreeSet<String>,
+}
+
+impl File {
+    fn read(path: &Path) -> Result<Self> {
+        let Pack { entries, metadata } = Pack::read(path)?;
+        let names = |key: &str| -> Result<BTreeSet<String>> {
+            let lines = metadata.get(key).ok_or_else(|| foreign(path, key))?;
+            Ok(lines.lines().map(str::to_owned).collect())
+        };
+        let (not_mixed, left_out) = (names(NOT_MIXED)?, names(LEFT_OUT)?);
+        Ok(Self { path: path.to_owned(), entries, not_mixed, left_out })
+    }
+
+    /// Checks that each parameter has the same part in both: only then do the shares of each sum
+    /// to one.
+    fn check_like(&self, newest: &Self) -> Result<()> {
+        let paths =
+            [self, newest].into_iter().flat_map(|file| file.entries.keys().chain(&file.not_mixed));
+        for path in paths.collect::<BTreeSet<_>>() {
+            let (found, expected) = (self.part_of(path), newest.part_of(path));
+            if found != expected {
+                let expected = format!("{expected} as in {}", newest.path.display());
+                return Err(Error::parameter(path, expected, found));
+            }
+        }
+        Ok(())
+    }
+
+    fn part_of(&self, path: &str) -> &'static str {
+        if self.left_out.contains(path) {
+            "a parameter that is left out"
+        } else if self.not_mixed.contains(path) {
+            "a parameter that is copied or frozen"
+        } else if self.entries.contains_key(path) {
+            "an averaged parameter"
+        } else {
+            "none of this path"
+        }
+    }
+}
+
+impl Snapshot {
+    /// What the file says of itself; its weights are not read.
+    fn read(path: PathBuf) -> Result<Self> {
+        let metadata = Pack::describe(&path)?;
+        let text = |key: &str| metadata.get(key).cloned().ok_or_else(|| foreign(&path, key));
+        let number = |key: &str| text(key)?.parse::<f64>().map_err(|_| foreign(&path, key));
+        let stored = Stored { step: number(TIME)?, gamma: number(GAMMA)? };
+        let dtype = text(DTYPE)?;
+        let dtype = DTYPES.into_iter().find(|known| DType::from(*known).name() == dtype);
+        Ok(Self {
+            name: text(NAME)?,
+            rule: text(RULE)?,
+            step: text(STEP)?.parse().map_err(|_| foreign(&path, STEP))?,
+            start: number(START)?,
+            stored,
+            dtype: dtype.ok_or_else(|| foreign(&path, DTYPE))?,
+            path,
+        })
+    }
+
+    /// By how much of itself a number changes at most when it is stored: half the distance to the
+    /// next number of the dtype.
+    fn rounding(&self) -> f64 {
+        match self.dtype {
+            FloatDType::F16 => 0.5f64.powi(11),
+            _ => 0.5f64.powi(24),
+        }
+    }
+}
+
+/// The index of the newest snapshot of a step, or of all.
+fn newest(directory: &Path, snapshots: &[Snapshot], step: Option<u64>) -> Result<usize> {
+    let wanted = |snapshot: &Snapshot| step.is_none_or(|step| snapshot.step == step);
+    snapshots.iter().rposition(wanted).ok_or_else(|| {
+        let steps: BTreeSet<_> = snapshots.iter().map(|snapshot| snapshot.step).collect();
+        let what = format!("the step of a snapshot in {}", directory.display());
+        let expected = format!("one of {steps:?}");
+        match step {
+            None => Error::value("the snapshots", "1 or more", format!("none in {directory:?}")),
+            Some(step) => Error::value(what, expected, step),
+        }
+    })
+}
+
+/// The exponent of an average that can be stored.
+fn gamma<M: Module>(average: &Average<M>) -> Result<f64> {
+    let refused = |found: String| {
+        Error::value("the rule of a stored average", "one power function for all paths", found)
+    };
+    if let Some(other) = average.numbers.groups.get(1) {
+        return Err(refused(format!("{} beside {}", other.rule, average.rule())));
+    }
+    match *average.rule() {
+        Rule::PowerFunction { sigma_rel } => Ok(Rule::gamma_of(sigma_rel)?),
+        Rule::PowerFunctionGamma { gamma } => Ok(gamma),
+        Rule::Equal => Ok(0.0),
+        ref rule => Err(refused(rule.to_string())),
+    }
+}
+
+/// What an average does with a parameter, in a word.
+#[cfg(feature = "train")]
+fn word(how: How) -> &'static str {
+    match how {
+        How::Averaged(_) => "average",
+        How::Copied => "copy",
+        How::Frozen => "freeze",
+        How::LeftOut => "leave out",
+    }
+}
+
+fn foreign(path: &Path, key: &str) -> Error {
+    Error::file(
+        "find a stored average in",
+        path,
+        Error::parameter(key, "an entry", "none that can be used"),
+    )
+}

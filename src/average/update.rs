@@ -1,0 +1,246 @@
+//! One update of several averages of one module.
+
+use std::borrow::Cow;
+
+use burn::{
+    backend::{DispatchTensor, TensorMetadata},
+    module::Module,
+};
+
+use super::{
+    clock::Clock,
+    config::NonFinite,
+    course::Due,
+    lerp,
+    numbers::{Move, Moved},
+    state::{Average, How, Kept},
+    walk::{Kind, Live},
+};
+use crate::{Error, Result};
+
+/// Updates several averages of one module, which is walked once.
+///
+/// Without a number of samples, steps are of `samples_per_step`.
+///
+/// # Errors
+///
+/// Those of [`Average::update`]; after one, all averages are as they were, but for the count of
+/// refused updates.
+pub(crate) fn update_all<M: Module>(
+    averages: &mut [Average<M>],
+    live: &M,
+    step: u64,
+    samples: Option<u64>,
+) -> Result<()> {
+    let clock = |average: &Average<M>| average.clock_at(step, samples);
+    let dues = averages
+        .iter()
+        .map(|average| average.numbers.course.due(&average.schedule, clock(average)));
+    let dues = dues.collect::<Result<Vec<_>>>()?;
+
+    // A walk shows a batch norm's statistics one forward pass late, unless they are made current.
+    let current;
+    let due = averages.iter().zip(&dues).filter(|(_, due)| **due != Due::Nothing);
+    let live = match due.clone().any(|(average, _)| average.takes_statistics()) {
+        true => {
+            current = live.valid();
+            &current
+        }
+        false => live,
+    };
+    let live = if due.count() > 0 { Some(Live::walk(live)) } else { None };
+
+    // Everything that can fail, before anything changes.
+    let mut finite = Finite::default();
+    let mut plans = Vec::with_capacity(averages.len());
+    for (average, due) in averages.iter_mut().zip(dues) {
+        let plan = match (&live, due) {
+            (None, _) | (_, Due::Nothing) => Plan::Nothing,
+            (Some(live), due) => {
+                let tensors = live
+                    .pair(average.kept.iter().map(|kept| &kept.parameter), &mut average.paired)?;
+                let in_order = matches!(tensors, Cow::Borrowed(_));
+                match finite.first_bad(average, &tensors, in_order)? {
+                    Some(path) => {
+                        average.refuse(path, step)?;
+                        Plan::Refuse
+                    }
+                    None => Plan::Take { tensors, due, moves: average.moves(due)? },
+                }
+            }
+        };
+        plans.push(plan);
+    }
+
+    // Parameter by parameter, so that live is read while it is at hand.
+    let count = averages.iter().map(|average| average.kept.len()).max().unwrap_or(0);
+    for index in 0..count {
+        for (average, plan) in averages.iter_mut().zip(&plans) {
+            if let Plan::Take { tensors, moves, .. } = plan {
+                average.kept[index].take(&tensors[index], moves, average.stays);
+            }
+        }
+    }
+    for (average, plan) in averages.iter_mut().zip(plans) {
+        let now = clock(average);
+        let numbers = &mut average.numbers;
+        let done = match plan {
+            Plan::Nothing | Plan::Refuse => Due::Nothing,
+            Plan::Take { due, moves, .. } => {
+                let groups = numbers.groups.iter_mut().zip(moves);
+                groups.for_each(|(group, moved)| *group = moved.group);
+                numbers.refused.in_a_row = 0;
+                due
+            }
+        };
+        if now.step > numbers.course.seen.step {
+            numbers.course.advance(&average.schedule, now, done);
+        }
+    }
+    Ok(())
+}
+
+/// What one average does in an update.
+enum Plan<'a> {
+    Nothing,
+    /// A NaN or an infinity is kept out.
+    Refuse,
+    Take {
+        tensors: Cow<'a, [DispatchTensor]>,
+        due: Due,
+        moves: Vec<Move>,
+    },
+}
+
+impl<M: Module> Average<M> {
+    /// The clock of a step; where samples are not counted, each step has `samples_per_step`.
+    pub(crate) fn clock_at(&self, step: u64, samples: Option<u64>) -> Clock {
+        let per_step = self.config.samples_per_step.unwrap_or(0);
+        // From the last clock on, so that steps of both kinds can follow each other.
+        let seen = self.numbers.course.seen;
+        let since = step.saturating_sub(seen.step).saturating_mul(per_step);
+        let counted = || seen.samples.saturating_add(since);
+        Clock { step, samples: samples.unwrap_or_else(counted) }
+    }
+
+    fn takes_statistics(&self) -> bool {
+        let mut statistics = self.kept.iter().filter(|k| k.parameter.kind == Kind::Statistic);
+        statistics.any(|kept| matches!(kept.how, How::Averaged(_) | How::Copied | How::Frozen))
+    }
+
+    /// Counts an update that is refused for a parameter; an error where the policy says so.
+    fn refuse(&mut self, path: String, step: u64) -> Result<()> {
+        let refused = &mut self.numbers.refused;
+        // The same step again, or after an error of another average, is counted once.
+        if refused.last.as_ref().is_none_or(|(_, last)| *last != step) {
+            refused.count += 1;
+            refused.in_a_row += 1;
+        }
+        let in_a_row = refused.in_a_row;
+        refused.last = Some((path.clone(), step));
+        match self.config.non_finite {
+            NonFinite::Skip { limit } if in_a_row < limit => Ok(()),
+            _ => Err(Error::NonFinite { path, step, in_a_row }),
+        }
+    }
+
+    /// What each group does.
+    fn moves(&self, due: Due) -> Result<Vec<Move>> {
+        self.numbers.groups.iter().map(|group| group.moved(due)).collect()
+    }
+}
+
+impl Kept {
+    /// Takes live's tensor as the group says.
+    fn take(&mut self, live: &DispatchTensor, moves: &[Move], stays: bool) {
+        if self.how == How::LeftOut {
+            return;
+        }
+        self.device = live.device();
+        if !stays {
+            lerp::follow(&mut self.parameter.tensor, live);
+            self.beside.iter_mut().for_each(|tensor| lerp::follow(tensor, live));
+        }
+        let here =
+            |tensor: &DispatchTensor| lerp::on_device_of(tensor.clone(), &self.parameter.tensor);
+        let group = match self.how {
+            How::LeftOut => return,
+            How::Copied => {
+                self.parameter.tensor = here(live);
+                return;
+            }
+            How::Frozen => {
+                // The start of the first group is that of the average.
+                if let Moved::Copied { .. } = moves[0].how {
+                    self.parameter.tensor = here(live);
+                }
+                return;
+            }
+            How::Averaged(group) => group,
+        };
+        let live = lerp::cast(here(live), self.parameter.tensor.dtype());
+        match moves[group].how {
+            Moved::Kept => {}
+            Moved::Copied { beside } => {
+                self.beside.clear();
+                if beside {
+                    self.beside.extend([live.clone(), live.clone()]);
+                }
+                self.parameter.tensor = live;
+            }
+            Moved::Mixed { alpha, beside } => {
+                lerp::lerp(&mut self.parameter.tensor, &live, alpha);
+                if beside && let Some(latest) = self.beside.back_mut() {
+                    *latest = live;
+                }
+            }
+            Moved::Snapshot { left } => {
+                self.beside.push_back(live.clone());
+                self.beside.drain(..left);
+                // The start, or the mean so far, is not needed any more.
+                self.parameter.tensor = live;
+            }
+        }
+    }
+}
+
+/// Which tensors of live are finite, looked at once for all averages that take the same ones.
+#[derive(Default)]
+struct Finite {
+    known: Option<(Vec<Option<f64>>, Vec<bool>)>,
+}
+
+impl Finite {
+    /// The path of the first parameter whose NaN or infinity the average would take.
+    ///
+    /// What is known is used again for tensors in live's order.
+    fn first_bad<M: Module>(
+        &mut self,
+        average: &Average<M>,
+        tensors: &[DispatchTensor],
+        in_order: bool,
+    ) -> Result<Option<String>> {
+        if average.config.non_finite == NonFinite::Take {
+            return Ok(None);
+        }
+        let begun = average.has_begun();
+        let taken = average.kept.iter().map(|Kept { parameter, how, .. }| {
+            how.most(parameter, parameter.tensor.dtype(), begun)
+        });
+        let taken: Vec<Option<f64>> = taken.collect();
+        let finite = match &self.known {
+            Some((known, finite)) if in_order && *known == taken => finite.clone(),
+            _ => {
+                let bounded = tensors.iter().zip(&taken);
+                lerp::within(bounded.filter_map(|(tensor, most)| Some((tensor, (*most)?))))?
+            }
+        };
+        let mut paths = average.kept.iter().zip(&taken).filter(|(_, taken)| taken.is_some());
+        let bad = finite.iter().position(|finite| !finite);
+        let bad = bad.and_then(|bad| paths.nth(bad)).map(|(kept, _)| kept.parameter.path.clone());
+        if in_order {
+            self.known = Some((taken, finite));
+        }
+        Ok(bad)
+    }
+}

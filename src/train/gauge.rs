@@ -1,0 +1,213 @@
+//! Gauges of a plateau: how far live is from the average, in weights and in a metric.
+//!
+//! While live still jumps about its valley it is far from its average and worse than it; both
+//! gaps close when the learning rate falls. A training whose live is no worse than its average
+//! has nothing left to gain by averaging, and one whose gap stays open gains by a lower rate.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use burn::{
+    tensor::TensorReadError,
+    train::{
+        ItemLazy,
+        metric::{
+            Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric,
+            NumericAttributes, NumericEntry, SerializedEntry,
+        },
+    },
+};
+
+use super::metric::{Beside, lock};
+
+/// By how much a metric of live is above that of the average, in validation.
+///
+/// Made by [`Averaged::gap_metric`](super::Averaged::gap_metric).
+/// For a loss, a positive gap is what the average gains.
+#[derive(Debug)]
+pub struct Gap<Me, O> {
+    average: Me,
+    live: Beside<Me, O>,
+    name: MetricName,
+}
+
+impl<Me: Clone, O> Clone for Gap<Me, O> {
+    fn clone(&self) -> Self {
+        let Self { average, live, name } = self;
+        Self { average: average.clone(), live: live.clone(), name: name.clone() }
+    }
+}
+
+impl<Me: Metric + Numeric, O: Adaptor<Me::Input> + ItemLazy> Gap<Me, O> {
+    pub(super) fn new(average: Me, live: Beside<Me, O>) -> Self {
+        let name = MetricName::new(format!("{} gap (live - average)", average.name()));
+        Self { average, live, name }
+    }
+
+    fn of(live: &NumericEntry, average: &NumericEntry) -> NumericEntry {
+        let gap = live.current() - average.current();
+        match *average {
+            NumericEntry::Aggregated { count, .. } => {
+                NumericEntry::Aggregated { aggregated_value: gap, count }
+            }
+            NumericEntry::Final(_) => NumericEntry::Final(gap),
+            NumericEntry::Value(_) => NumericEntry::Value(gap),
+        }
+    }
+
+    fn entry(&self) -> SerializedEntry {
+        match self.value() {
+            Some(entry) => serialized(&entry),
+            None => SerializedEntry::not_available(None),
+        }
+    }
+}
+
+impl<Me: Metric + Numeric, O: Adaptor<Me::Input> + ItemLazy> Metric for Gap<Me, O> {
+    type Input = Me::Input;
+
+    fn name(&self) -> MetricName {
+        self.name.clone()
+    }
+
+    fn attributes(&self) -> MetricAttributes {
+        self.average.attributes()
+    }
+
+    fn update(
+        &mut self,
+        item: &Me::Input,
+        metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        self.live.update(&(), metadata)?;
+        self.average.update(item, metadata)?;
+        Ok(self.entry())
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        self.live.compute()?;
+        self.average.compute()?;
+        Ok(match self.live.value() {
+            Some(_) => serialized(&self.final_value()),
+            None => SerializedEntry::not_available(None),
+        })
+    }
+
+    fn clear(&mut self) {
+        self.live.clear();
+        self.average.clear();
+    }
+}
+
+impl<Me: Metric + Numeric, O: Adaptor<Me::Input> + ItemLazy> Numeric for Gap<Me, O> {
+    fn value(&self) -> Option<NumericEntry> {
+        Some(Self::of(&self.live.value()?, &self.average.value()?))
+    }
+
+    fn running_value(&self) -> Option<NumericEntry> {
+        Some(Self::of(&self.live.running_value()?, &self.average.running_value()?))
+    }
+
+    fn final_value(&self) -> NumericEntry {
+        Self::of(&self.live.final_value(), &self.average.final_value())
+    }
+}
+
+/// How far the weights of live are from those of an average, as a share of the average's norm: see
+/// [`Average::distance`](crate::Average::distance).
+///
+/// Made by [`Averaged::distance_metric`](super::Averaged::distance_metric); it is measured once
+/// an epoch, when validation begins.
+#[derive(Clone, Debug)]
+pub struct DistanceMetric {
+    name: MetricName,
+    cell: Arc<Cell>,
+    /// Whether a batch of validation was seen since the last `clear`: the cell keeps its number
+    /// while the next epoch trains.
+    updated: bool,
+}
+
+/// The last measurement.
+type Cell = Mutex<Option<f64>>;
+
+/// What a metric asks for, with the index of its average.
+type Asked = (usize, Weak<Cell>);
+
+/// The distances that a metric asks for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gauges(Arc<Mutex<Vec<Asked>>>);
+
+impl Gauges {
+    /// A metric of the distance to this average.
+    pub fn subscribe(&self, index: usize, name: &str) -> DistanceMetric {
+        let cell = Arc::<Cell>::default();
+        lock(&self.0).push((index, Arc::downgrade(&cell)));
+        let name = MetricName::new(format!("Distance ({name})"));
+        DistanceMetric { name, cell, updated: false }
+    }
+
+    /// Measures what a metric asks for.
+    pub fn measure(&self, distance: impl Fn(usize) -> Option<f64>) {
+        let mut gauges = lock(&self.0);
+        gauges.retain(|(_, cell)| cell.strong_count() > 0);
+        for (index, cell) in gauges.iter() {
+            if let Some(cell) = cell.upgrade() {
+                *lock(&cell) = distance(*index);
+            }
+        }
+    }
+}
+
+impl Metric for DistanceMetric {
+    type Input = ();
+
+    fn name(&self) -> MetricName {
+        self.name.clone()
+    }
+
+    fn attributes(&self) -> MetricAttributes {
+        NumericAttributes { unit: None, higher_is_better: false }.into()
+    }
+
+    fn update(
+        &mut self,
+        _: &(),
+        metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        // Only a step of training has a learning rate.
+        self.updated |= metadata.lr.is_none();
+        Ok(match self.value() {
+            Some(entry) => serialized(&entry),
+            None => SerializedEntry::not_available(None),
+        })
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        Ok(match self.value() {
+            Some(_) => serialized(&self.final_value()),
+            None => SerializedEntry::not_available(None),
+        })
+    }
+
+    fn clear(&mut self) {
+        self.updated = false;
+    }
+}
+
+impl Numeric for DistanceMetric {
+    fn value(&self) -> Option<NumericEntry> {
+        let distance = if self.updated { *lock(&self.cell) } else { None };
+        distance.map(NumericEntry::Value)
+    }
+
+    fn running_value(&self) -> Option<NumericEntry> {
+        self.value()
+    }
+
+    fn final_value(&self) -> NumericEntry {
+        NumericEntry::Final(self.value().map_or(f64::NAN, |entry| entry.current()))
+    }
+}
+
+fn serialized(entry: &NumericEntry) -> SerializedEntry {
+    SerializedEntry::new(format!("{:.3e}", entry.current()), entry.serialize())
+}
