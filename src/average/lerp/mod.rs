@@ -87,6 +87,7 @@ mod tests {
     use super::*;
 
     pub(super) fn devices() -> Vec<Device> {
+        #[allow(unused_mut, reason = "other features bring other devices")]
         let mut devices = vec![Device::flex()];
         #[cfg(feature = "ndarray")]
         #[expect(deprecated, reason = "Burn still ships it, and so it is checked")]
