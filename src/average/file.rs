@@ -6,19 +6,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::module::Module;
+use burn::{backend::TensorMetadata, module::Module};
 
 use super::{
-    pack::Pack,
+    numbers::Group,
+    pack::{NAME, Pack, RULE, STEP},
     record::{Opened, Saved, WordReader},
+    rule::Rule,
     state::{Average, How},
 };
 use crate::{Error, Result};
 
-/// The keys of the file's metadata; the last is what a machine reads.
-const NAME: &str = "burn-ema.name";
-const RULE: &str = "burn-ema.rule";
-const STEP: &str = "burn-ema.step";
+/// Further keys of the file's metadata; the last is what a machine reads.
 const SAMPLES: &str = "burn-ema.samples";
 const MASS: &str = "burn-ema.mass";
 const START: &str = "burn-ema.mass-on-start";
@@ -119,13 +118,10 @@ impl<M: Module> Average<M> {
 
     /// Whether the module that is handed out is all that is kept.
     fn is_plain(&self) -> bool {
-        let special = |rule: &super::Rule| {
-            matches!(rule, super::Rule::Window { .. } | super::Rule::Bema { .. })
-        };
-        !self.numbers.groups.iter().any(|group| special(&group.rule))
-            && self.parameters().all(|parameter| {
-                burn::backend::TensorMetadata::dtype(&parameter.tensor) == parameter.dtype
-            })
+        let keeps_more =
+            |group: &Group| matches!(group.rule, Rule::Window { .. } | Rule::Bema { .. });
+        !self.numbers.groups.iter().any(keeps_more)
+            && self.parameters().all(|parameter| parameter.tensor.dtype() == parameter.dtype)
     }
 }
 

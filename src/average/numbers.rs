@@ -32,6 +32,17 @@ impl Group {
     pub fn new(rule: Rule) -> Self {
         Self { mass: rule.initial_mass(), start: 1.0, counts: Vec::new(), rule }
     }
+
+    /// The names of the tensors that are kept beside the average of a parameter, in their order.
+    pub fn beside(&self) -> Vec<String> {
+        match self.rule {
+            Rule::Window { .. } => {
+                (0..self.counts.len()).map(|i| format!("snapshot.{i}")).collect()
+            }
+            Rule::Bema { .. } => vec!["start".into(), "live".into()],
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// The updates that would have taken a NaN or an infinity in, and were not made.

@@ -14,6 +14,11 @@ use sha2::{Digest, Sha256};
 use super::walk::Entry;
 use crate::{Error, Result};
 
+/// The keys of metadata that every file of an average has.
+pub(crate) const NAME: &str = "burn-ema.name";
+pub(crate) const RULE: &str = "burn-ema.rule";
+pub(crate) const STEP: &str = "burn-ema.step";
+
 /// The key of the digest of everything else in the file.
 const DIGEST: &str = "burn-ema.sha256";
 

@@ -1,6 +1,6 @@
 //! An average as modules and words, and back: what Burn's records and files hold of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use burn::{
     backend::{DispatchTensor, TensorMetadata},
@@ -14,7 +14,6 @@ use super::{
     lerp,
     numbers::{Group, Numbers, Refused},
     record::{Opened, Saved, WordReader, Words},
-    rule::Rule,
     state::{Average, How, Kept},
     walk,
 };
@@ -53,14 +52,11 @@ impl<M: Module> Average<M> {
     pub(crate) fn add_parts(&self, saved: Saved<M>, name: &str, numbers: &Numbers) -> Saved<M> {
         let kept = |kept: &Kept| (kept.how != How::LeftOut).then(|| kept.parameter.tensor.clone());
         let saved = self.add_part(saved, name.to_owned(), kept);
-        beside(numbers).into_iter().fold(saved, |saved, (part, count)| {
-            (0..count).fold(saved, |saved, index| {
-                self.add_part(saved, part_name(name, part, index), |kept| {
-                    // Where there is none yet, the tensor has the structure of what is loaded.
-                    let tensor = kept.beside.get(index).unwrap_or(&kept.parameter.tensor);
-                    (names_of(numbers, kept) == Some(part) && index < count_of(numbers, kept))
-                        .then(|| tensor.clone())
-                })
+        numbers.beside().iter().fold(saved, |saved, part| {
+            self.add_part(saved, part_name(name, part), |kept| {
+                let index = numbers.beside_of(kept).iter().position(|own| own == part)?;
+                // Where there is none yet, the tensor has the structure of what is loaded.
+                Some(kept.beside.get(index).unwrap_or(&kept.parameter.tensor).clone())
             })
         })
     }
@@ -103,30 +99,24 @@ impl<M: Module> Average<M> {
         };
         let mut weights = tensors(name)?;
         let mut others = BTreeMap::new();
-        for (part, count) in beside(&numbers) {
-            let loaded = (0..count).map(|index| tensors(&part_name(name, part, index)));
-            others.insert(part, loaded.collect::<Result<Vec<_>>>()?);
+        for part in numbers.beside() {
+            let loaded = tensors(&part_name(name, &part))?;
+            others.insert(part, loaded);
         }
         let mut restored = self.clone();
         for kept in restored.kept.iter_mut().filter(|kept| kept.how != How::LeftOut) {
+            let names = numbers.beside_of(kept);
             let path = &kept.parameter.path;
             if let Some(tensor) = weights.remove(path) {
                 kept.parameter.tensor = tensor;
             }
-            kept.beside = match names_of(&numbers, kept).and_then(|part| others.get_mut(part)) {
-                None => VecDeque::new(),
-                Some(parts) => {
-                    let count = count_of(&numbers, kept);
-                    parts.iter_mut().take(count).filter_map(|part| part.remove(path)).collect()
-                }
-            };
-            // A window's newest snapshot is in both places.
-            match (names_of(&numbers, kept), kept.beside.back()) {
-                (Some("snapshot"), Some(newest)) => kept.parameter.tensor = newest.clone(),
-                _ if matches!(kept.how, How::Averaged(_)) => {
-                    lerp::own(&mut kept.parameter.tensor);
-                }
-                _ => {}
+            let beside = names.iter().filter_map(|name| others.get_mut(name)?.remove(path));
+            kept.beside = beside.collect();
+            let How::Averaged(group) = kept.how else { continue };
+            match (numbers.groups[group].rule.window(), kept.beside.back()) {
+                // A window's newest snapshot is in both places.
+                (Some(_), Some(newest)) => kept.parameter.tensor = newest.clone(),
+                _ => lerp::own(&mut kept.parameter.tensor),
             }
         }
         restored.numbers = numbers;
@@ -240,42 +230,22 @@ impl<M: Module> Average<M> {
     }
 }
 
-/// The parts that stand beside the averages: their names, and how many of each there are.
-fn beside(numbers: &Numbers) -> Vec<(&'static str, usize)> {
-    let mut parts: Vec<(_, usize)> = Vec::new();
-    for (part, count) in numbers.groups.iter().filter_map(part_of) {
-        match parts.iter_mut().find(|(known, _)| *known == part) {
-            Some((_, most)) => *most = (*most).max(count),
-            None => parts.push((part, count)),
+impl Numbers {
+    /// The names of the parts that stand beside averages, each once.
+    fn beside(&self) -> BTreeSet<String> {
+        self.groups.iter().flat_map(Group::beside).collect()
+    }
+
+    /// The names of those that stand beside the average of one parameter, in their order.
+    fn beside_of(&self, kept: &Kept) -> Vec<String> {
+        match kept.how {
+            How::Averaged(group) => self.groups[group].beside(),
+            _ => Vec::new(),
         }
     }
-    parts
-}
-
-/// What a group keeps beside its average.
-fn part_of(group: &Group) -> Option<(&'static str, usize)> {
-    match group.rule {
-        Rule::Window { .. } => Some(("snapshot", group.counts.len())),
-        Rule::Bema { .. } => Some(("bema", 2)),
-        _ => None,
-    }
-}
-
-fn names_of(numbers: &Numbers, kept: &Kept) -> Option<&'static str> {
-    let How::Averaged(group) = kept.how else { return None };
-    part_of(&numbers.groups[group]).map(|(part, _)| part)
-}
-
-fn count_of(numbers: &Numbers, kept: &Kept) -> usize {
-    let How::Averaged(group) = kept.how else { return 0 };
-    part_of(&numbers.groups[group]).map_or(0, |(_, count)| count)
 }
 
 /// The name of a part beside an average. No module can have a field of such a name.
-fn part_name(name: &str, part: &str, index: usize) -> String {
-    match (part, index) {
-        ("bema", 0) => format!("{name}@start"),
-        ("bema", _) => format!("{name}@live"),
-        (part, index) => format!("{name}@{part}.{index}"),
-    }
+fn part_name(name: &str, part: &str) -> String {
+    format!("{name}@{part}")
 }

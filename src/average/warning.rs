@@ -142,101 +142,136 @@ impl fmt::Display for Warning {
 
 /// What holds of an average, if the training ended now or at the end that its configuration says.
 pub(super) fn warnings<M: Module>(average: &Average<M>) -> Vec<Warning> {
-    let name = || average.name().to_owned();
     let seen = average.last_step();
     let end = average.config.total_steps.unwrap_or(seen).max(seen);
-    let steps = end.saturating_sub(average.schedule.start) as f64;
-    let mut warnings = Vec::new();
-    // What comes after a known end never comes.
-    let every = average.schedule.every;
-    let first = average.schedule.start.saturating_add(every);
-    let updates = average.config.total_steps.is_none() || first <= end;
-    if !updates {
-        warnings.push(Warning::NoUpdate { name: name(), first, end });
+    let steps = end.saturating_sub(average.schedule.start);
+    let outlook = Outlook { average, end, steps };
+    let mut warnings = vec![outlook.no_update(), outlook.stops()];
+    if steps > 0 {
+        warnings.extend([outlook.start(), outlook.every(), outlook.window(), outlook.dtype()]);
     }
-    let stop = |group: &Group| match group.rule {
-        Rule::Cosine { end, steps, .. } | Rule::Linear { end, steps, .. } if end == 1.0 => {
-            Some(average.schedule.start as f64 + steps)
-        }
-        _ => None,
-    };
-    let stop = average.numbers.groups.iter().filter_map(stop).reduce(f64::min);
-    if let Some(step) = stop.filter(|step| *step < end as f64) {
-        warnings.push(Warning::Stops { name: name(), step, end });
+    warnings.push(outlook.non_finite());
+    warnings.into_iter().flatten().collect()
+}
+
+/// An average at the end of its training.
+struct Outlook<'a, M: Module> {
+    average: &'a Average<M>,
+    /// The last step.
+    end: u64,
+    /// The steps from the start of the average on.
+    steps: u64,
+}
+
+impl<M: Module> Outlook<'_, M> {
+    fn name(&self) -> String {
+        self.average.name().to_owned()
     }
-    if steps >= 1.0 {
-        let groups = || average.numbers.groups.iter();
-        let shares: Vec<_> = match end == seen {
-            true if average.has_begun() => {
-                let last = average.numbers.course.last(&average.schedule);
-                groups().map(|group| Some(group.start_at(last))).collect()
+
+    fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.average.numbers.groups.iter()
+    }
+
+    fn no_update(&self) -> Option<Warning> {
+        let schedule = &self.average.schedule;
+        let first = schedule.start.saturating_add(schedule.every);
+        // Where the end is not known there may be more steps to come.
+        let never = self.average.config.total_steps.is_some() && first > self.end;
+        never.then(|| Warning::NoUpdate { name: self.name(), first, end: self.end })
+    }
+
+    fn stops(&self) -> Option<Warning> {
+        let stop = |group: &Group| match group.rule {
+            Rule::Cosine { end, steps, .. } | Rule::Linear { end, steps, .. } if end == 1.0 => {
+                Some(self.average.schedule.start as f64 + steps)
             }
-            true => Vec::new(),
-            false => average
-                .foretold
-                .get_or_init(|| {
-                    groups().map(|group| group.start_after(steps as u64 / every * every)).collect()
-                })
-                .clone(),
+            _ => None,
         };
-        let shares = groups().zip(shares).filter_map(|(group, share)| Some((group, share?)));
-        let most = shares.max_by(|a, b| a.1.total_cmp(&b.1));
-        if let Some((group, share)) = most.filter(|(_, share)| *share > 0.1 && updates) {
-            let rule = group.rule.clone();
-            warnings.push(Warning::Start { name: name(), rule, share, step: end });
+        let step = self.groups().filter_map(stop).reduce(f64::min)?;
+        let early = step < self.end as f64;
+        early.then(|| Warning::Stops { name: self.name(), step, end: self.end })
+    }
+
+    fn start(&self) -> Option<Warning> {
+        let shares = self.groups().zip(self.shares());
+        let shares = shares.filter_map(|(group, share)| Some((group, share?)));
+        let (group, share) = shares.max_by(|a, b| a.1.total_cmp(&b.1))?;
+        if share <= 0.1 || self.no_update().is_some() {
+            return None;
         }
-        let sparse = |group: &Group| match group.rule {
+        let rule = group.rule.clone();
+        Some(Warning::Start { name: self.name(), rule, share, step: self.end })
+    }
+
+    /// The share of the start in each group, where it can be told.
+    fn shares(&self) -> Vec<Option<f64>> {
+        let Average { numbers, schedule, foretold, .. } = self.average;
+        if self.end > self.average.last_step() {
+            let covered = self.steps / schedule.every * schedule.every;
+            let foretell = || self.groups().map(|group| group.start_after(covered)).collect();
+            return foretold.get_or_init(foretell).clone();
+        }
+        let last = numbers.course.last(schedule);
+        let now = |group: &Group| self.average.has_begun().then(|| group.start_at(last));
+        self.groups().map(now).collect()
+    }
+
+    fn every(&self) -> Option<Warning> {
+        let every = self.average.schedule.every;
+        let least = |group: &Group| match group.rule {
             Rule::Window { interval, .. } => Some(interval as f64),
-            ref rule => window(rule),
+            ref rule => memory(rule),
         };
-        let least = groups().filter_map(sparse).reduce(f64::min);
-        if let Some(window) = least.filter(|window| every as f64 > *window && every > 1) {
-            warnings.push(Warning::Every { name: name(), every, window });
-        }
-        let longest = groups().filter_map(|group| window(&group.rule)).reduce(f64::max);
-        if let Some(window) = longest.filter(|window| *window > steps) {
-            warnings.push(Warning::Window { name: name(), window, steps });
-        }
-        warnings.extend(immovable(average, steps));
+        let window = self.groups().filter_map(least).reduce(f64::min)?;
+        let sparse = every > 1 && every as f64 > window;
+        sparse.then(|| Warning::Every { name: self.name(), every, window })
     }
-    let refused = average.refused();
-    if let Some((path, step)) = &refused.last {
-        let (count, path, step) = (refused.count, path.clone(), *step);
-        warnings.push(Warning::NonFinite { name: name(), count, path, step });
+
+    fn window(&self) -> Option<Warning> {
+        let window = self.groups().filter_map(|group| memory(&group.rule)).reduce(f64::max)?;
+        let steps = self.steps as f64;
+        (window > steps).then(|| Warning::Window { name: self.name(), window, steps })
     }
-    warnings
+
+    /// Of the first averaged parameter that an update at the end would not move.
+    fn dtype(&self) -> Option<Warning> {
+        let steps = self.steps as f64;
+        let every = (self.average.schedule.every as f64).min(steps);
+        let alpha = |group: &Group| match group.rule.window() {
+            Some(_) => None,
+            None => group.rule.update(1.0, steps - every, steps).ok().map(|update| update.alpha),
+        };
+        let alphas: Vec<_> = self.groups().map(alpha).collect();
+        self.average.kept.iter().find_map(|kept| {
+            let How::Averaged(group) = kept.how else { return None };
+            let (alpha, dtype) = (alphas[group]?, kept.parameter.tensor.dtype());
+            // A share of zero, as of a teacher that has come to its end, moves nothing on purpose.
+            let stuck = alpha > 0.0 && least_change(dtype, alpha) > 0.1;
+            let path = || kept.parameter.path.clone();
+            (stuck && kept.parameter.kind == Kind::Weight).then(|| Warning::Dtype {
+                name: self.name(),
+                path: path(),
+                dtype,
+                alpha,
+            })
+        })
+    }
+
+    fn non_finite(&self) -> Option<Warning> {
+        let refused = self.average.refused();
+        let (path, step) = refused.last.clone()?;
+        Some(Warning::NonFinite { name: self.name(), count: refused.count, path, step })
+    }
 }
 
 /// The steps that a rule of fixed width remembers.
-fn window(rule: &Rule) -> Option<f64> {
+fn memory(rule: &Rule) -> Option<f64> {
     match *rule {
         Rule::Constant { decay, .. } => Some(1.0 / (1.0 - decay)),
         Rule::HalfLife { steps } => Some(steps / std::f64::consts::LN_2),
         Rule::Window { snapshots, interval } => Some(snapshots as f64 * interval as f64),
         _ => None,
     }
-}
-
-/// The first averaged parameter that an update at the end, after so many steps, would not move.
-fn immovable<M: Module>(average: &Average<M>, steps: f64) -> Option<Warning> {
-    let every = (average.schedule.every as f64).min(steps);
-    let alpha = |group: &Group| match group.rule.window() {
-        Some(_) => None,
-        None => group.rule.update(1.0, steps - every, steps).ok().map(|update| update.alpha),
-    };
-    let alphas: Vec<_> = average.numbers.groups.iter().map(alpha).collect();
-    average.kept.iter().find_map(|kept| {
-        let How::Averaged(group) = kept.how else { return None };
-        let (alpha, dtype) = (alphas[group]?, kept.parameter.tensor.dtype());
-        // A share of zero, as of a teacher that has come to its end, moves nothing on purpose.
-        let stuck = alpha > 0.0 && least_change(dtype, alpha) > 0.1;
-        (stuck && kept.parameter.kind == Kind::Weight).then(|| Warning::Dtype {
-            name: average.name().to_owned(),
-            path: kept.parameter.path.clone(),
-            dtype,
-            alpha,
-        })
-    })
 }
 
 /// The relative difference of live that an update of this share needs to move a weight in a

@@ -1,5 +1,7 @@
 //! The path for Flex: in place on the average's storage, no memory allocated.
 
+use std::borrow::Cow;
+
 use burn::{
     backend::{BackendTensor, DispatchTensor, DispatchTensorKind, flex::FlexTensor},
     tensor::DType,
@@ -8,14 +10,7 @@ use burn::{
 /// `a <- a + alpha (w - a)`; `false`, and nothing done, if the pair is not one for this path.
 pub(super) fn lerp(average: &mut DispatchTensor, live: &DispatchTensor, alpha: f64) -> bool {
     let (Some(average), Some(live)) = (as_flex_mut(average), as_flex(live)) else { return false };
-    // A view of live's, such as a transposed weight, is laid out for this one update.
-    let laid_out;
-    let live = if live.is_contiguous() {
-        live
-    } else {
-        laid_out = live.to_contiguous();
-        &laid_out
-    };
+    let live = laid_out(live);
     own_flex(average);
     match average.dtype() {
         DType::F32 => {
@@ -35,13 +30,7 @@ pub(super) fn lerp(average: &mut DispatchTensor, live: &DispatchTensor, alpha: f
 /// Whether no magnitude is above `most`; `None` if the tensor is not one for this path.
 pub(super) fn is_within(tensor: &DispatchTensor, most: f64) -> Option<bool> {
     let tensor = as_flex(tensor)?;
-    let laid_out;
-    let tensor = if tensor.is_contiguous() {
-        tensor
-    } else {
-        laid_out = tensor.to_contiguous();
-        &laid_out
-    };
+    let tensor = laid_out(tensor);
     // Without a branch in a block, so that the compiler takes many numbers at once. A NaN is not
     // within anything.
     match tensor.dtype() {
@@ -56,6 +45,14 @@ pub(super) fn is_within(tensor: &DispatchTensor, most: f64) -> Option<bool> {
             tensor.as_slice::<f64>().map(|numbers| numbers.chunks(4096).all(all))
         }
         _ => None,
+    }
+}
+
+/// A view, such as a transposed weight, laid out in order for this once.
+fn laid_out(tensor: &FlexTensor) -> Cow<'_, FlexTensor> {
+    match tensor.is_contiguous() {
+        true => Cow::Borrowed(tensor),
+        false => Cow::Owned(tensor.to_contiguous()),
     }
 }
 

@@ -87,14 +87,15 @@ mod tests {
     use super::*;
 
     pub(super) fn devices() -> Vec<Device> {
-        #[allow(unused_mut, reason = "other features bring other devices")]
-        let mut devices = vec![Device::flex()];
-        #[cfg(feature = "ndarray")]
-        #[expect(deprecated, reason = "Burn still ships it, and so it is checked")]
-        devices.push(Device::ndarray());
-        #[cfg(feature = "wgpu")]
-        devices.push(Device::wgpu(Default::default()));
-        devices
+        [
+            Device::flex(),
+            #[cfg(feature = "ndarray")]
+            #[expect(deprecated, reason = "Burn still ships it, and so it is checked")]
+            Device::ndarray(),
+            #[cfg(feature = "wgpu")]
+            Device::wgpu(Default::default()),
+        ]
+        .into()
     }
 
     fn tensor(values: &[f32], device: &Device) -> Tensor<1> {
