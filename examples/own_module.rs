@@ -70,7 +70,8 @@ fn main() -> anyhow::Result<()> {
         .metric_valid_numeric(model.live_metric(AccuracyMetric::new()))
         .renderer(Box::new(ProgressLines::new(std::io::stdout())))
         .num_epochs(10);
-    let model = fit(training, model, AdamConfig::new().init(), ConstantLr::new(0.01))?.model;
+    let model =
+        fit(training, model, AdamConfig::new().init(), ConstantLr::new(0.01)).launch()?.model;
 
     // The average is a plain ConvNet, and its record one of Burn's.
     model.average(0)?.save_file(directory.join("average.bpk"))?;

@@ -10,17 +10,17 @@
 
 use std::{fs, path::PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use burn::lr_scheduler::constant::ConstantLr;
 use burn::tensor::{Device, FloatDType};
 use burn::train::{SupervisedTraining, metric::LossMetric};
-use burn_ema::average::Snapshots;
 use burn_ema::average::post_hoc::{Solve, Target};
+use burn_ema::average::{Snapshots, save_file};
 use burn_ema::data::{Prepared, digits, loader};
 use burn_ema::model::{Mlp, MlpConfig};
 use burn_ema::report::Scores;
 use burn_ema::run::{Optimizer, RunConfig, RunDirectory};
-use burn_ema::train::{Averaged, ProgressLines, fit};
+use burn_ema::train::{Averaged, CommitConfig, ProgressLines, fit};
 use burn_ema::{AverageConfig, Rule, device};
 use clap::Parser;
 
@@ -130,8 +130,9 @@ fn main() -> Result<()> {
         }
         println!();
     }
-    run.write_model(grid.module)?;
-    println!("\n{} saved in {}; to use it:", grid.tried[grid.best].target, run.path().display());
+    let target = &grid.tried[grid.best].target;
+    save_file(&grid.module, run.model_file(), &format!("{target}, post-hoc"))?;
+    println!("\n{target} saved in {}; to use it:", run.path().display());
     println!("  cargo run --example infer -- --run {}", run.path().display());
     Ok(())
 }
@@ -151,20 +152,14 @@ fn start(args: &Args) -> Result<RunDirectory> {
         data: None,
         seed: args.seed,
     };
-    let Ok(older) = RunDirectory::open(&args.run) else {
+    if RunDirectory::open(&args.run).is_err() {
         return Ok(RunDirectory::create(&args.run, &config)?);
-    };
+    }
     if !args.overwrite {
         let run = args.run.display();
         bail!("{run} holds a run: --from uses its snapshots, --overwrite replaces it")
     }
-    config.check()?;
-    // Averages of two trainings must not be mixed.
-    let snapshots = older.path().join("snapshots");
-    if snapshots.exists() {
-        fs::remove_dir_all(&snapshots).with_context(|| snapshots.display().to_string())?;
-    }
-    Ok(older.replace(&config)?)
+    Ok(RunDirectory::replace(&args.run, &config)?)
 }
 
 /// Burn's training, which stores the averages on the way.
@@ -188,7 +183,8 @@ fn train(
         .metrics((LossMetric::new(),))
         .metric_valid_numeric(model.live_metric(LossMetric::new()))
         .renderer(Box::new(ProgressLines::new(std::io::stderr())));
-    Ok(fit(training, model, config.optimizer.init(), ConstantLr::new(config.lr))?.model)
+    let fit = fit(training, model, config.optimizer.init(), ConstantLr::new(config.lr));
+    Ok(fit.with_commits(CommitConfig::of(run, config)?)?.launch()?.model)
 }
 
 /// A width that a power function can have.

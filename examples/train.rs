@@ -5,9 +5,17 @@
 //! cargo run --example train
 //! cargo run --example train --features wgpu
 //! cargo run --example train -- --data table.csv --target price
+//! cargo run --example train -- --resume
 //! ```
+//!
+//! It ends with code 0, also where a resumed run had nothing left to do; 1 on an error, 2 on a
+//! misused option; 130, 143 or 129 when SIGINT, SIGTERM or SIGHUP stopped it, after a commit.
 
-use std::{io::IsTerminal, path::PathBuf};
+use std::{
+    io::{IsTerminal, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::{Result, bail, ensure};
 use burn::{
@@ -20,12 +28,13 @@ use burn::{
 };
 use burn_ema::{
     AverageConfig, Error, Rule,
+    average::Description,
     data::{Prepared, Table, Task, TaskKind, digits, loader},
     device,
     model::{Activation, MlpConfig},
     report::{Report, Scores},
-    run::{Optimizer, RunConfig, RunDirectory},
-    train::{Averaged, ProgressLines, fit},
+    run::{Change, Optimizer, Progress, RunConfig, RunDirectory},
+    train::{Averaged, CommitConfig, ProgressLines, Signals, fit},
 };
 use clap::{Parser, ValueEnum};
 
@@ -72,9 +81,13 @@ struct Args {
     /// The directory of the run
     #[arg(long, default_value = "artifacts/runs/default")]
     run: PathBuf,
-    /// Go on from the last checkpoint of the run; more epochs and other averages may be given
+    /// Go on from the newest commit of the run, or begin where there is none; more epochs and other
+    /// averages may be given
     #[arg(long)]
     resume: bool,
+    /// Commit within epochs too, after so many steps, and not at the end of each alone
+    #[arg(long, value_name = "STEPS")]
+    commit_every: Option<u64>,
     /// Remove the run that is in the directory and start anew
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
@@ -99,15 +112,17 @@ enum Moved {
     Adam,
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let device = device::select(args.device.as_deref())?;
     println!("device: {device}");
 
     // The data, and everything that decides the run.
-    let saved = match args.resume {
-        true => Some(RunDirectory::open(&args.run)?.config()?),
-        false => None,
+    let older = RunDirectory::open(&args.run);
+    let begun = older.is_ok();
+    let (saved, committed) = match older {
+        Ok(older) if args.resume => (Some(older.config()?), older.committed_config()?),
+        _ => (None, None),
     };
     let seed = args.seed.or(saved.as_ref().map(|saved| saved.seed)).unwrap_or(1);
     let file = args.data.as_ref().map(|file| file.canonicalize().unwrap_or(file.clone()));
@@ -136,6 +151,13 @@ fn main() -> Result<()> {
 
     config.check()?;
 
+    // Other averages than those of the newest commit, now or before a resume that did not come far.
+    let averages = |config: &RunConfig| serde_json::to_value(&config.averages);
+    let changes_averages = match &committed {
+        Some(committed) => averages(committed)? != averages(&config)?,
+        None => false,
+    };
+
     // The live model with its averages.
     device.device.seed(config.seed);
     let live = config.model.init(&device.device)?;
@@ -146,9 +168,10 @@ fn main() -> Result<()> {
         average.with_total_steps(Some((steps_per_epoch * config.epochs) as u64))
     });
     let model = Averaged::new(live, averages)?
+        .with_loss_guard()
         .with_samples(|batch| batch.inputs.dims()[0] as u64)
-        .allow_added(args.resume && args.rules().next().is_some())
-        .allow_dropped(args.resume && args.rules().next().is_some());
+        .allow_added(changes_averages)
+        .allow_dropped(changes_averages);
     println!("model: {:?}, {} parameters", config.model.sizes, model.num_params());
     println!(
         "rows: {} train, {} valid, {} test",
@@ -158,57 +181,25 @@ fn main() -> Result<()> {
     );
 
     // The run's directory, never over an older run unless told so.
-    let run = match RunDirectory::open(&args.run) {
-        Ok(run) if args.resume => run,
-        Ok(run) if args.overwrite => run.replace(&config)?,
-        Ok(_) => bail!(
+    let run = match (begun, args.resume, args.overwrite) {
+        (true, true, _) => RunDirectory::resume(&args.run)?,
+        (true, _, true) => RunDirectory::replace(&args.run, &config)?,
+        (true, ..) => bail!(
             "{} holds a run: --resume goes on with it, --overwrite replaces it, and --run names \
              another directory",
             args.run.display()
         ),
-        Err(_) => RunDirectory::create(&args.run, &config)?,
+        (false, ..) => RunDirectory::create(&args.run, &config)?,
     };
     println!("run: {}", run.path().display());
     model.take_warnings().iter().for_each(|warning| println!("warning: {warning}"));
-    let last = if args.resume { run.last_epoch()? } else { None };
-    match last {
-        Some(epoch) if run.is_finished() && epoch >= config.epochs => {
-            bail!("the run has its {epoch} epochs; give it more with --epochs")
-        }
-        Some(epoch) => {
-            run.check_checkpoint(epoch, model.clone())?;
-            run.write_config(&config)?;
-            println!("resuming after epoch {epoch}");
-            let before = saved.iter().flat_map(|saved| &saved.averages);
-            for average in &config.averages {
-                let rule = &average.rule;
-                match before.clone().any(|before| before.rule == *rule) {
-                    true => println!("average {rule}: goes on"),
-                    false => println!("average {rule}: starts from the live weights"),
-                }
-            }
-            for AverageConfig { rule, .. } in before {
-                if !config.averages.iter().any(|average| average.rule == *rule) {
-                    println!("average {rule}: dropped");
-                }
-            }
-        }
-        None if args.resume && run.is_finished() => {
-            bail!("the checkpoints of the run are gone; --overwrite starts it anew")
-        }
-        None if args.resume => println!("no checkpoint yet: starting from the beginning"),
-        None => {}
-    }
 
     // Burn's training, which validates the first average.
-    // Another order of the rows after a resume; else the first epochs' orders would come again.
-    let order = config.seed.wrapping_add(last.unwrap_or(0) as u64);
     let load = |rows, shuffle| loader(rows, config.batch_size, shuffle, &device.device);
     let valid = load(data.valid, None)?;
     let mut training =
-        SupervisedTraining::new(run.path(), load(data.train, Some(order))?, valid.clone())
+        SupervisedTraining::new(run.path(), load(data.train, Some(config.seed))?, valid.clone())
             .num_epochs(config.epochs)
-            .with_default_checkpointers()
             .metrics((LossMetric::new(),))
             .metric_valid_numeric(model.live_metric(LossMetric::new()));
     if let Task::Classification { .. } = config.preparation.task() {
@@ -222,16 +213,63 @@ fn main() -> Result<()> {
     if !(cfg!(feature = "tui") && std::io::stdout().is_terminal()) {
         training = training.renderer(Box::new(ProgressLines::new(std::io::stderr())));
     }
-    if let Some(epoch) = last {
-        training = training.checkpoint(epoch);
+    // Everything is committed, so that the run can go on from wherever it ends.
+    let signals = Signals::install(training.interrupter())?;
+    let mut commits = CommitConfig::of(&run, &config)?
+        .with_every_steps(args.commit_every)
+        .with_change("data", Change::Free);
+    if changes_averages {
+        commits = commits.with_change("averages", Change::Free);
     }
     let lr = ConstantLr::new(config.lr);
-    let result = fit(training, model, config.optimizer.init(), lr);
-    let diverged = "the training diverged: try a smaller --lr";
-    let model = match result {
-        Err(error @ Error::NonFinite { .. }) => bail!(anyhow::Error::new(error).context(diverged)),
-        result => result?.model,
+    let mut fit =
+        fit(training, model.clone(), config.optimizer.init(), lr).with_commits(commits)?;
+    if args.resume {
+        fit = fit.resume()?;
+        if let Some(resumed) = fit.resumed() {
+            for error in &resumed.passed_over {
+                println!("warning: {:#}", anyhow::Error::new(error.clone()));
+            }
+            println!("{resumed}");
+            ensure!(
+                resumed.from.is_some() || !run.is_finished(),
+                "the commits of the run are gone; --overwrite starts it anew"
+            );
+            let is_done = |progress: Progress| progress.epochs >= config.epochs;
+            // The model that was left may be older than the last commit, or damaged.
+            let left =
+                || Description::read(run.model_file()).is_ok_and(|m| m.step == resumed.steps);
+            let is_left = run.is_finished() && left() && run.model(&device.device).is_ok();
+            if is_left && resumed.from.is_some_and(is_done) {
+                println!("the run has its {} epochs; --epochs gives it more", config.epochs);
+                return Ok(ExitCode::SUCCESS);
+            }
+            if resumed.from.is_some() {
+                print_changes(&config, committed.as_ref());
+            }
+            run.write_config(&config)?;
+        }
+    }
+    let diverged = "the training diverged: try a smaller --lr, with --overwrite";
+    let result = match fit.launch() {
+        Err(error @ (Error::NonFinite { .. } | Error::RefusedStep { .. })) => {
+            bail!(anyhow::Error::new(error).context(diverged))
+        }
+        result => result?,
     };
+    if result.interrupted.is_some() {
+        let by = signals.received().map_or("a request".to_owned(), |signal| signal.to_string());
+        let at = run.commits().newest()?.commit.map(|commit| commit.progress().to_string());
+        let at = at.unwrap_or_else(|| "the beginning".to_owned());
+        // Where the terminal is gone, a `println!` would panic.
+        let command =
+            format!("cargo run --example train -- --resume --run {}", run.path().display());
+        let stopped = format!("stopped by {by}, committed after {at}; to go on:\n  {command}");
+        let _ = writeln!(std::io::stdout(), "{stopped}");
+        let code = signals.received().map_or(1, |signal| signal.exit_code());
+        return Ok(ExitCode::from(code as u8));
+    }
+    let model = result.model;
     model.take_warnings().iter().for_each(|warning| println!("warning: {warning}"));
 
     // The best average by validation, and what each gained on rows that nothing was chosen by.
@@ -239,7 +277,9 @@ fn main() -> Result<()> {
     let best = ranking.best;
     let report = Report::of(&model, ranking, &*load(data.test, None)?, &device, config.seed)?;
     ensure!(report.live.loss.is_finite(), diverged);
-    run.write_model(model.average(best)?)?;
+    let source =
+        format!("{} of the run in {}", report.validation.best_name(), run.path().display());
+    model.averages()[best].save_file(run.model_file(), &source)?;
     run.write_json("report.json", &report)?;
     println!("\n{report}\n");
     let name = report.validation.best_name();
@@ -248,7 +288,23 @@ fn main() -> Result<()> {
     }
     println!("{name} saved in {}; to use it:", run.path().display());
     println!("  cargo run --example infer -- --run {}", run.path().display());
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What becomes of the averages of a run that goes on.
+fn print_changes(config: &RunConfig, saved: Option<&RunConfig>) {
+    let before = saved.iter().flat_map(|saved| &saved.averages);
+    for AverageConfig { rule, .. } in &config.averages {
+        match before.clone().any(|before| before.rule == *rule) {
+            true => println!("average {rule}: goes on"),
+            false => println!("average {rule}: starts from the live weights"),
+        }
+    }
+    for AverageConfig { rule, .. } in before {
+        if !config.averages.iter().any(|average| average.rule == *rule) {
+            println!("average {rule}: dropped");
+        }
+    }
 }
 
 /// The configuration of a new run, or that of a run that goes on.

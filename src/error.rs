@@ -61,6 +61,22 @@ pub enum Error {
         in_a_row: u64,
     },
 
+    /// Optimizer steps that were refused, too often in a row.
+    #[error(
+        "step {step}: {what} holds a NaN or an infinity (steps refused in a row: {in_a_row}); the \
+         model is as it was after step {}",
+        step.saturating_sub(*in_a_row)
+    )]
+    RefusedStep {
+        /// What was not finite, such as `the gradient of layers.0.weight`.
+        what: String,
+        /// The last of them; here those that were refused count as steps, as in the schedule of
+        /// the learning rate.
+        step: u64,
+        /// How many were refused in a row.
+        in_a_row: u64,
+    },
+
     /// An error of the caller's, from a function that was handed in.
     #[error(transparent)]
     Other(std::sync::Arc<dyn std::error::Error + Send + Sync>),
@@ -78,6 +94,15 @@ pub enum Error {
         path: PathBuf,
         /// Why it failed.
         source: std::sync::Arc<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// A run that another process writes to.
+    #[error("cannot use {}: it is locked by {holder}", path.display())]
+    Locked {
+        /// The directory of the run.
+        path: PathBuf,
+        /// Who has the lock, such as `pid 123 on box`.
+        holder: String,
     },
 
     /// A cell, row or column of a table that cannot be used.
@@ -115,6 +140,10 @@ pub enum Error {
         /// Why it failed.
         source: std::sync::Arc<burn::data::dataset::DatasetError>,
     },
+
+    /// A panic in a training: in the model, the data or a metric.
+    #[error("the training ended in a panic: {0}")]
+    Panic(String),
 
     /// Burn's training stopped on an error.
     #[cfg(feature = "train")]

@@ -37,6 +37,7 @@
 //! | profile | what an average is made of: how much weight each past step has |
 //! | snapshot | what a window keeps of live, and what is stored of an average, at a step |
 //! | run | a training with its directory |
+//! | commit | one complete checkpoint in it: everything that the run needs to go on |
 //!
 //! # Layout
 //!
@@ -47,8 +48,8 @@
 //! - [`model`]: the perceptron, its loss, its gradients in closed form;
 //! - [`data`]: the digits that ship, tables from CSV, split, scaling, batches;
 //! - [`device`]: the one place that decides which device a program runs on;
-//! - [`run`]: a run on disk;
-//! - [`train`]: Burn's Learner around models and averages;
+//! - [`run`]: a run on disk: its commits, what they say of themselves, who may write;
+//! - [`train`]: Burn's Learner around models and averages, and a loop that commits and goes on;
 //! - [`report`]: what the averages gained.
 //!
 //! `train`, `report` and the writing side of `run` are behind the default feature `train`.
@@ -63,6 +64,8 @@
 //! - An average takes no NaN and no infinity in, unless told to.
 //! - A failed operation leaves what it was given as it was.
 //! - Decay 0 is live, bit for bit.
+//! - A commit is whole or not there; no older one is removed before it was read back.
+//! - A resumed run is, bit for bit, the one that was never disturbed.
 //! - The library prints nothing, ends no process and does not panic on data.
 
 #![cfg_attr(not(feature = "train"), allow(rustdoc::broken_intra_doc_links))]

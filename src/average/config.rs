@@ -78,20 +78,31 @@ pub struct AverageConfig {
     pub total_steps: Option<u64>,
 }
 
-/// What is done with an update that would take a NaN or an infinity in.
+/// What is done with an update, or with a step of an optimizer, that would take a NaN or an infinity
+/// in.
 ///
-/// It is refused whole; the next one covers its steps.
+/// It is refused whole; the next update covers its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NonFinite {
-    /// It is skipped and counted, and an error once this many updates in a row were; at least 1.
+    /// It is skipped and counted, and an error once this many in a row were; at least 1.
     Skip {
         /// The number in a row that is an error.
         limit: u64,
     },
     /// It is an error.
     Error,
-    /// Not looked for: the average takes what comes, and saves reading the weights once more.
+    /// Not looked for: what comes is taken, which saves reading the weights once more.
     Take,
+}
+
+impl NonFinite {
+    /// Whether it is an error that so many in a row were refused.
+    pub(crate) fn ends_at(self, in_a_row: u64) -> bool {
+        match self {
+            Self::Skip { limit } => in_a_row >= limit,
+            Self::Error | Self::Take => true,
+        }
+    }
 }
 
 impl AverageConfig {

@@ -125,6 +125,41 @@ impl<M: Module> Average<M> {
     }
 }
 
+/// Saves a module that was made of averages, such as one by
+/// [`Snapshots::synthesize`](super::Snapshots::synthesize), with what made it and a digest of all.
+///
+/// Plain Burn loads the file, and so does [`load_file`], which checks it.
+/// An average itself says more: [`Average::save_file`].
+///
+/// # Errors
+///
+/// A file that cannot be written; tensors that cannot be read back.
+pub fn save_file<M: Module>(module: &M, path: impl AsRef<Path>, source: &str) -> Result<()> {
+    let pack = Pack::of_bytes(module.clone().into_record().into_bytes()?);
+    pack.map_err(|error| Error::Record(error.into()))?
+        .with_metadata(SOURCE, source)
+        .with_metadata(VERSION, env!("CARGO_PKG_VERSION"))
+        .write(path.as_ref())
+}
+
+/// The module with the weights of the average in a file, as [`Average::save_file`] wrote it.
+///
+/// Burn's own `module.load_file(path)` loads the same weights, unchecked.
+/// Here they live in memory, whatever happens to the file later.
+///
+/// # Errors
+///
+/// A file that cannot be read, that no average wrote or that was altered since; a parameter that
+/// differs from the module's in path, shape or dtype; a NaN or an infinity.
+pub fn load_file<M: Module>(module: M, path: impl AsRef<Path>) -> Result<M> {
+    let path = &resolved(path.as_ref());
+    let Pack { entries, .. } = Pack::read(path)?;
+    let beside = |path: &str| path.starts_with(KEPT);
+    let loaded = Opened::from(entries).finite(|path| !beside(path));
+    let loaded = loaded.and_then(|opened| opened.apply(module, &[], beside));
+    loaded.map_err(|error| Error::file("load the average in", path, error))
+}
+
 impl Description {
     /// What a file says of the average in it; the weights are neither read nor checked.
     ///

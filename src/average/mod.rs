@@ -34,13 +34,15 @@ mod warning;
 
 pub use clock::Clock;
 pub use config::{AverageConfig, NonFinite};
-pub use file::Description;
+pub use file::{Description, load_file, save_file};
+#[cfg(feature = "train")]
+pub(crate) use lerp::within;
 pub use numbers::Refused;
 pub use policy::{PathPolicy, Policy};
 pub use profile::Profile;
 pub(crate) use record::Opened;
 #[cfg(feature = "train")]
-pub(crate) use record::{Saved, Words};
+pub(crate) use record::{AVERAGES, LIVE, Saved, WEIGHTS, Words, first_non_finite};
 pub use rule::Rule;
 pub use snapshots::{Grid, Snapshot, Snapshots, Synthesis, Tried};
 pub use state::{Average, Distance};
@@ -48,4 +50,6 @@ pub use state::{Average, Distance};
 pub use statistics::reestimate_statistics;
 #[cfg(feature = "train")]
 pub(crate) use update::update_all;
+#[cfg(feature = "train")]
+pub(crate) use walk::{path_of, put_statistics, statistics};
 pub use warning::Warning;

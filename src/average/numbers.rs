@@ -45,7 +45,8 @@ impl Group {
     }
 }
 
-/// The updates that would have taken a NaN or an infinity in, and were not made.
+/// The updates of an average, or the steps of an optimizer, that would have taken a NaN or an
+/// infinity in, and were not made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refused {
@@ -53,7 +54,7 @@ pub struct Refused {
     pub count: u64,
     /// How many of them were the last in a row.
     pub in_a_row: u64,
-    /// The path of the first such parameter and the step of the last such update.
+    /// What held it in the last of them, such as the path of a parameter, and its step.
     pub last: Option<(String, u64)>,
 }
 

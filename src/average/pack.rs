@@ -2,7 +2,12 @@
 //!
 //! Burn's format, which plain Burn loads, has no checksum; one stands in its metadata.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read as _},
+    path::Path,
+};
 
 use burn::{
     module::ParamId,
@@ -83,6 +88,7 @@ impl Pack {
 
     /// The metadata of a file, by itself; the tensors are neither read nor checked.
     pub fn describe(path: &Path) -> Result<BTreeMap<String, String>> {
+        check_claim(path)?;
         let reader = Reader::from_file_exact(path);
         let reader = reader.map_err(|error| Error::file("read", path, error))?;
         Ok(reader.metadata().clone())
@@ -108,6 +114,24 @@ impl Pack {
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// Refuses a file that claims more metadata than it has bytes: Burn makes room for the claim.
+fn check_claim(path: &Path) -> Result<()> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let mut header = [0; 10];
+        file.read_exact(&mut header)?;
+        let [.., a, b, c, d] = header;
+        Ok((u32::from_le_bytes([a, b, c, d]), file.metadata()?.len()))
+    };
+    let (claimed, found) = read().map_err(|error: io::Error| Error::file("read", path, error))?;
+    if u64::from(claimed) > found {
+        let expected = format!("{claimed} bytes of metadata, as the file claims");
+        let error = Error::parameter("the header", expected, format!("a file of {found} bytes"));
+        return Err(Error::file("read", path, error));
+    }
+    Ok(())
 }
 
 fn entries(reader: Reader) -> Result<BTreeMap<String, Entry>, burn_pack::Error> {

@@ -15,8 +15,13 @@ use crate::{Error, Result};
 use burn::{
     module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, ParamId},
     store::ModuleRecord,
-    tensor::{DType, Device, Int, Tensor, TensorData},
+    tensor::{Bytes, DType, Device, Int, Tensor, TensorData},
 };
+
+/// The names of a record of a live module with its averages: `live.`, `averages.NAME.weights.`.
+pub(crate) const LIVE: &str = "live";
+pub(crate) const AVERAGES: &str = "averages.";
+pub(crate) const WEIGHTS: &str = ".weights";
 
 /// The version that the words of this crate begin with.
 const VERSION: i32 = 2;
@@ -156,9 +161,62 @@ impl Opened {
     /// A record from a file is read by Burn at first use and by its path; here it is read now, so
     /// that nothing that happens to the file later can reach the module.
     pub fn read(record: ModuleRecord) -> Result<Self> {
-        let pack = Pack::of_bytes(record.into_bytes()?);
+        Self::of_bytes(record.into_bytes()?)
+    }
+
+    /// The record in Burn's bytes, which are not copied.
+    pub fn of_bytes(bytes: Bytes) -> Result<Self> {
+        let pack = Pack::of_bytes(bytes);
         let Pack { entries, .. } = pack.map_err(|error| Error::Record(error.into()))?;
         Ok(Self { entries })
+    }
+
+    /// The average of this name in the record of a live module with its averages, as plain weights.
+    ///
+    /// What is left out of the average is live's.
+    ///
+    /// # Errors
+    ///
+    /// No average of this name; one that is more than its weights (a window, BEMA).
+    pub fn average(self, name: &str) -> Result<Self> {
+        let place = format!("{AVERAGES}{name}{WEIGHTS}");
+        let mut entries = BTreeMap::new();
+        let mut averaged = false;
+        for (path, entry) in self.entries {
+            if path.starts_with(&format!("{place}@")) {
+                let found = "several tensors, of which its program alone makes the average";
+                return Err(Error::parameter(place, "the weights of the average", found));
+            }
+            let within = |place: &str| {
+                let rest = path.strip_prefix(place)?;
+                rest.strip_prefix('.').map(str::to_owned)
+            };
+            if let Some(path) = within(&place) {
+                averaged = true;
+                entries.insert(path, entry);
+            } else if let Some(path) = within(LIVE) {
+                entries.entry(path).or_insert(entry);
+            }
+        }
+        match averaged {
+            true => Ok(Self { entries }),
+            false => Err(Error::parameter(place, "an average of this name", "nothing")),
+        }
+    }
+
+    /// The record, if the floats of the entries that are asked about are finite.
+    ///
+    /// # Errors
+    ///
+    /// The first NaN or infinity, by path and flat index.
+    pub fn finite(self, asked: impl Fn(&str) -> bool) -> Result<Self> {
+        for (path, Entry { data, .. }) in self.entries.iter().filter(|(path, _)| asked(path)) {
+            if let Some((index, what)) = first_non_finite(data.as_bytes(), data.dtype()) {
+                let found = format!("{what} at index {index}");
+                return Err(Error::parameter(path, "finite numbers", found));
+            }
+        }
+        Ok(self)
     }
 
     /// The names of the entries.
@@ -215,6 +273,31 @@ impl Opened {
         }
         Ok(walk::load(module, |path| self.entries.remove(path)))
     }
+}
+
+/// The index of the first NaN or infinity, and which of them it is.
+pub(crate) fn first_non_finite(bytes: &[u8], dtype: DType) -> Option<(usize, &'static str)> {
+    // The bits of the exponent: all of them stand in a NaN or an infinity and in no other number.
+    let (width, exponent): (usize, u64) = match dtype {
+        DType::F64 => (8, 0x7ff << 52),
+        DType::F32 | DType::Flex32 => (4, 0xff << 23),
+        DType::F16 => (2, 0x1f << 10),
+        DType::BF16 => (2, 0xff << 7),
+        _ => return None,
+    };
+    let mut words = bytes.chunks_exact(width).map(|bytes| {
+        let mut word = [0; 8];
+        word[..width].copy_from_slice(bytes);
+        u64::from_le_bytes(word)
+    });
+    let (index, word) = words.by_ref().enumerate().find(|(_, word)| word & exponent == exponent)?;
+    let mantissa = (1 << exponent.trailing_zeros()) - 1;
+    let what = match (word & mantissa, word >> (8 * width - 1)) {
+        (0, 0) => "inf",
+        (0, _) => "-inf",
+        _ => "NaN",
+    };
+    Some((index, what))
 }
 
 impl From<BTreeMap<String, Entry>> for Opened {

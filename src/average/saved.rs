@@ -168,11 +168,7 @@ impl<M: Module> Average<M> {
             let words = words.with_f64(group.mass).with_f64(group.start);
             words.with_list(&group.counts, |words, &count| words.with_u64(count))
         });
-        let last = refused.last.iter().cloned().collect::<Vec<_>>();
-        words
-            .with_u64(refused.count)
-            .with_u64(refused.in_a_row)
-            .with_list(&last, |words, (path, step)| words.with_text(path).with_u64(*step))
+        refused.add_to(words)
     }
 
     /// The numbers that words hold for an average of this one's settings.
@@ -223,10 +219,25 @@ impl<M: Module> Average<M> {
         if let Some(rule) = rules.next() {
             return Err(words.refuse(&format!("the numbers of {rule}"), "nothing"));
         }
+        let refused = Refused::of(&mut words)?;
+        words.end()?;
+        Ok(Numbers { course, groups, refused })
+    }
+}
+
+impl Refused {
+    pub(crate) fn add_to(&self, words: Words) -> Words {
+        let last = self.last.iter().cloned().collect::<Vec<_>>();
+        words
+            .with_u64(self.count)
+            .with_u64(self.in_a_row)
+            .with_list(&last, |words, (path, step)| words.with_text(path).with_u64(*step))
+    }
+
+    pub(crate) fn of(words: &mut WordReader) -> Result<Self> {
         let (count, in_a_row) = (words.u64()?, words.u64()?);
         let last = words.list(|words| Ok((words.text()?, words.u64()?)))?.pop();
-        words.end()?;
-        Ok(Numbers { course, groups, refused: Refused { count, in_a_row, last } })
+        Ok(Self { count, in_a_row, last })
     }
 }
 

@@ -417,6 +417,12 @@ impl<M: Module> Average<M> {
         new
     }
 
+    /// Whether the module has statistics of batch norms.
+    #[cfg(feature = "train")]
+    pub(crate) fn has_statistics(&self) -> bool {
+        self.kept.iter().any(|kept| kept.parameter.kind == Kind::Statistic)
+    }
+
     /// Whether its time runs in samples.
     #[cfg(feature = "train")]
     pub(crate) fn counts_samples(&self) -> bool {

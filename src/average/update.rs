@@ -138,9 +138,9 @@ impl<M: Module> Average<M> {
         }
         let in_a_row = refused.in_a_row;
         refused.last = Some((path.clone(), step));
-        match self.config.non_finite {
-            NonFinite::Skip { limit } if in_a_row < limit => Ok(()),
-            _ => Err(Error::NonFinite { path, step, in_a_row }),
+        match self.config.non_finite.ends_at(in_a_row) {
+            false => Ok(()),
+            true => Err(Error::NonFinite { path, step, in_a_row }),
         }
     }
 

@@ -14,6 +14,8 @@ use burn::{
     tensor::{Bool, DType, Int, Shape, Tensor, TensorData, kind::Basic},
 };
 
+#[cfg(feature = "train")]
+use super::lerp;
 use crate::{Error, Result};
 
 /// A parameter of a module, taken off autodiff; the tensor shares the module's storage.
@@ -89,6 +91,35 @@ pub(super) fn steer<M: Module>(
     moved: impl FnMut(&str, &DispatchTensor) -> Option<DispatchTensor>,
 ) -> M {
     module.map(&mut Steer { path: Vec::new(), moved })
+}
+
+/// The path of the first float of an id.
+#[cfg(feature = "train")]
+pub(crate) fn path_of<M: Module>(module: &M, id: ParamId) -> Option<String> {
+    let mut collect = Collect::default();
+    module.visit(&mut collect);
+    collect.found.into_iter().find(|parameter| parameter.id == id).map(|parameter| parameter.path)
+}
+
+/// The statistics of a module's batch norms, by path, after its last forward pass.
+#[cfg(feature = "train")]
+pub(crate) fn statistics<M: Module>(module: &M) -> BTreeMap<String, DispatchTensor> {
+    let mut collect = Collect::default();
+    // A walk over the module itself shows them one forward pass late.
+    module.valid().visit(&mut collect);
+    let statistics = collect.found.into_iter().filter(|p| p.kind == Kind::Statistic);
+    statistics.map(|parameter| (parameter.path, parameter.tensor)).collect()
+}
+
+/// Puts statistics back, for all clones of the module.
+#[cfg(feature = "train")]
+pub(crate) fn put_statistics<M: Module>(
+    module: M,
+    statistics: &BTreeMap<String, DispatchTensor>,
+) -> M {
+    // What a forward pass left to be taken over would come after them.
+    drop(module.valid());
+    steer(module, |path, now| Some(lerp::on_device_of(statistics.get(path)?.clone(), now)))
 }
 
 /// A tensor of a record.

@@ -85,6 +85,15 @@ pub enum Warning {
         /// The step of the last one.
         step: u64,
     },
+    /// Steps of the optimizer were refused, since their numbers were not finite.
+    RefusedSteps {
+        /// How many.
+        count: u64,
+        /// What was not finite in the last one, such as `the gradient of layers.0.weight`.
+        what: String,
+        /// The last one, where those that were refused count as steps.
+        step: u64,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -135,6 +144,11 @@ impl fmt::Display for Warning {
                 f,
                 "{name}: {count} updates were refused, the last at step {step}: {path} held a NaN \
                  or an infinity"
+            ),
+            Self::RefusedSteps { count, what, step } => write!(
+                f,
+                "{count} steps of the optimizer were refused, the last at step {step}: {what} held \
+                 a NaN or an infinity"
             ),
         }
     }

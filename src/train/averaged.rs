@@ -1,7 +1,10 @@
 //! The hook: a live module with its averages, as one module for Burn's Learner.
 
+mod guard; // which of its steps are refused
 mod learner; // what Burn's Learner does with it
 mod record; // what a record holds of it
+
+pub(super) use record::clock_in;
 
 use std::{
     fmt,
@@ -16,17 +19,18 @@ use burn::{
     tensor::Device,
     train::{
         InferenceStep, Interrupter, LearnerModel, TrainStep,
-        metric::{Adaptor, Metric, Numeric},
+        metric::{Adaptor, LossInput, Metric, Numeric},
     },
 };
 
+use self::guard::{Guard, is_finite};
 use super::{
     gauge::{DistanceMetric, Gap, Gauges},
     metric::{Beside, Feeds, Source},
 };
 use crate::{
     Average, AverageConfig, Error, Result,
-    average::{Snapshots, Warning},
+    average::{NonFinite, Refused, Snapshots, Warning},
 };
 
 /// A live module with its averages: itself a model for Burn's `Learner`.
@@ -73,6 +77,29 @@ use crate::{
 /// Live's batch-norm statistics are shared by clones, as Burn's are, and so is what a load puts
 /// there.
 ///
+/// # Refused steps
+///
+/// A step whose gradients or updated weights hold a NaN or an infinity changes nothing: not live,
+/// its batch norms' statistics included, not the optimizer's state, not the averages, not the
+/// numbers of steps and samples.
+/// The learning rate goes on, since Burn moves it before the step.
+/// The steps are [counted](Self::refused_steps), and an error once three in a row were, or what
+/// [`with_non_finite`](Self::with_non_finite) says; nothing changes any more then.
+///
+/// - Live's `optimize` runs on a copy of live and of the optimizer. What it changes beside them is
+///   not put back. Until the step is kept, the optimizer's state and the weights are in memory as
+///   they were and as they become.
+/// - Looked at are the parameters that have a gradient, all at once.
+///   The others may hold what they like, such as a mask of minus infinities; the averages have a
+///   guard of their own, see [`NonFinite`].
+/// - The optimizer's state is looked at where a gradient is so large (above 10^12; above 1 in f16)
+///   that its square could be an infinity.
+///   An infinity that came into it otherwise shows in the weights, but for a second moment, by
+///   which Adam divides: it holds its weight still, and no commit takes it.
+/// - A loss is looked at [if asked for](Self::with_loss_guard): mostly its gradients tell.
+/// - Statistics are put back to those before the first [`step`](TrainStep::step) since the last
+///   `optimize`.
+///
 /// # Errors in a step
 ///
 /// `optimize` can only return the module.
@@ -80,13 +107,15 @@ use crate::{
 /// stops the training if the hook has its [`Interrupter`](Self::with_interrupter), and
 /// [`fit`](super::fit) returns it.
 /// An error is a module whose parameters changed under its averages, a step back, a NaN or an
-/// infinity too often in a row, a function of a rule of yours that gives no decay, and a snapshot
+/// infinity too often in a row (in steps or in updates), a function of a rule of yours that gives no decay, and a snapshot
 /// that cannot be written (the averages are updated then).
 /// Averages that no longer fit live cannot answer, and say so in a panic.
 pub struct Averaged<M: LearnerModel> {
     live: M,
     /// The optimizer steps of this clone, so that replicas which share the handle count one once.
     step: u64,
+    /// The same, with those that were refused.
+    tried: u64,
     /// The samples that all clones have seen, if they are counted.
     samples: Arc<AtomicU64>,
     count: Option<Count<M>>,
@@ -98,9 +127,14 @@ pub struct Averaged<M: LearnerModel> {
     /// What answers in validation mode, without a lock.
     answering: Option<Box<Answering<M>>>,
     interrupter: Option<Interrupter>,
+    non_finite: NonFinite,
+    finite_loss: Option<FiniteLoss<M>>,
     allow_added: bool,
     allow_dropped: bool,
 }
+
+/// Whether the loss of an output is finite.
+type FiniteLoss<M> = Arc<dyn Fn(&<M as TrainStep>::Output) -> bool + Send + Sync>;
 
 /// What a model answers in validation.
 type Answer<M> = <M as InferenceStep>::Output;
@@ -133,6 +167,7 @@ struct Storing {
 struct Shared<M: Module> {
     averages: Vec<Average<M>>,
     error: Option<Error>,
+    guard: Guard,
 }
 
 /// The modules of a validation snapshot.
@@ -181,15 +216,18 @@ impl<M: LearnerModel> Averaged<M> {
         Ok(Self {
             live,
             step: 0,
+            tried: 0,
             samples: Arc::default(),
             count: None,
             switch: None,
             snapshots: None,
-            shared: Arc::new(Mutex::new(Shared { averages, error: None })),
+            shared: Arc::new(Mutex::new(Shared { averages, error: None, guard: Guard::default() })),
             feeds: Feeds::default(),
             gauges: Gauges::default(),
             answering: None,
             interrupter: None,
+            non_finite: NonFinite::Skip { limit: 3 },
+            finite_loss: None,
             allow_added: false,
             allow_dropped: false,
         })
@@ -198,6 +236,33 @@ impl<M: LearnerModel> Averaged<M> {
     /// The interrupter to fail with the first error of an update, so that the training stops.
     pub fn with_interrupter(mut self, interrupter: Interrupter) -> Self {
         self.interrupter = Some(interrupter);
+        self
+    }
+
+    /// What is done with an optimizer step whose gradients, or whose updated weights, hold a NaN or
+    /// an infinity; by default three in a row are an error. See [above](Self#refused-steps).
+    ///
+    /// # Errors
+    ///
+    /// A limit of 0.
+    pub fn with_non_finite(mut self, policy: NonFinite) -> Result<Self> {
+        if policy == (NonFinite::Skip { limit: 0 }) {
+            let what = "the limit of steps that are refused in a row";
+            return Err(Error::value(what, "1 or more", 0));
+        }
+        self.non_finite = policy;
+        Ok(self)
+    }
+
+    /// Refuses also the steps of which a loss is a NaN or an infinity though all gradients are
+    /// finite; of an accumulated step, any loss.
+    ///
+    /// Each loss is read back, for which a GPU is waited for at every batch.
+    pub fn with_loss_guard(mut self) -> Self
+    where
+        <M as TrainStep>::Output: Adaptor<LossInput>,
+    {
+        self.finite_loss = Some(Arc::new(|output| is_finite(&output.adapt())));
         self
     }
 
@@ -328,9 +393,17 @@ impl<M: LearnerModel> Averaged<M> {
         self.lock().averages.iter().map(|average| average.name().to_owned()).collect()
     }
 
-    /// The optimizer steps so far.
+    /// The optimizer steps so far, without those that were refused.
     pub fn steps(&self) -> u64 {
         self.step
+    }
+
+    /// The optimizer steps that were [refused](Self#refused-steps).
+    ///
+    /// The number of the last one counts those that were refused too, as the schedule of the
+    /// learning rate does.
+    pub fn refused_steps(&self) -> Refused {
+        self.lock().guard.refused.clone()
     }
 
     /// The samples so far, where they are [counted](Self::with_samples).
@@ -338,10 +411,11 @@ impl<M: LearnerModel> Averaged<M> {
         self.samples.load(Ordering::Relaxed)
     }
 
-    /// What the user should know of the averages, each once: see
+    /// What the user should know of the averages, and of refused steps, each once: see
     /// [`Average::warnings`](crate::Average::warnings).
     pub fn take_warnings(&self) -> Vec<Warning> {
-        self.lock().averages.iter_mut().flat_map(Average::take_warnings).collect()
+        let Shared { averages, guard, .. } = &mut *self.lock();
+        averages.iter_mut().flat_map(Average::take_warnings).chain(guard.take_warning()).collect()
     }
 
     /// The first error of an update, after which the averages stand still.
@@ -424,8 +498,8 @@ impl<M: LearnerModel> Averaged<M> {
 
     /// Replaces the averages by a new handle.
     fn with_averages(self, averages: Vec<Average<M>>) -> Self {
-        let error = self.error();
-        Self { shared: Arc::new(Mutex::new(Shared { averages, error })), ..self }
+        let shared = Shared { averages, ..self.lock().clone() };
+        Self { shared: Arc::new(Mutex::new(shared)), ..self }
     }
 }
 
@@ -439,6 +513,7 @@ impl<M: LearnerModel> Clone for Averaged<M> {
         Self {
             live: self.live.clone(),
             step: self.step,
+            tried: self.tried,
             samples: self.samples.clone(),
             count: self.count.clone(),
             switch: self.switch,
@@ -448,6 +523,8 @@ impl<M: LearnerModel> Clone for Averaged<M> {
             gauges: self.gauges.clone(),
             answering: self.answering.clone(),
             interrupter: self.interrupter.clone(),
+            non_finite: self.non_finite,
+            finite_loss: self.finite_loss.clone(),
             allow_added: self.allow_added,
             allow_dropped: self.allow_dropped,
         }

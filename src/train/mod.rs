@@ -1,17 +1,23 @@
 //! Burn's Learner around models and averages: the hook, metrics beside each other, `fit`.
 
 mod averaged;
+mod commit;
 mod fit;
 mod gauge;
 mod metric;
 mod progress;
 mod rank;
+mod signals;
 mod step;
+mod strategy;
+mod strict;
 
 pub use averaged::{Averaged, Switch};
-pub use fit::fit;
+pub use commit::CommitConfig;
+pub use fit::{Fit, Resumed, fit};
 pub use gauge::{DistanceMetric, Gap};
 pub use metric::Beside;
 pub use progress::ProgressLines;
 pub use rank::Ranking;
+pub use signals::{Signal, Signals};
 pub use step::Answers;

@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use burn_ema::{
     data::{self, Prepared, loader},
     report::{Report, Scores},
-    run::RunDirectory,
+    run::{Commits, RunDirectory},
 };
 
 /// `cargo test` builds the examples beside the directory of the tests.
@@ -113,13 +113,33 @@ fn an_older_run_is_never_lost_without_being_asked() {
     let message = fails(&mut resume(&["--lr", "0.5"]));
     assert!(message.contains("--lr differs from that of the run"), "{message}");
 
-    for (slip, expected) in [
-        (["--epochs", "2"], "which can only grow"),
-        (["--epochs", "3"], "the run has its 3 epochs"),
-    ] {
-        let message = fails(&mut resume(&slip));
-        assert!(message.contains(expected), "{message}");
-    }
+    let message = fails(&mut resume(&["--epochs", "2"]));
+    assert!(message.contains("which can only grow"), "{message}");
+    let (stdout, _) = succeeds(&mut resume(&["--epochs", "3"]));
+    assert!(stdout.contains("the run has its 3 epochs; --epochs gives it more"), "{stdout}");
+
+    // A model that is older than the last commit is made again.
+    let whole = fs::read(run.join("model.bpk")).unwrap();
+    fs::write(run.join("model.bpk"), &before).unwrap();
+    let (stdout, _) = succeeds(&mut resume(&["--epochs", "3"]));
+    assert!(stdout.contains("resuming after epoch 3") && stdout.contains("saved in"), "{stdout}");
+    assert_eq!(fs::read(run.join("model.bpk")).unwrap().len(), whole.len());
+    let step = |bytes: &[u8]| {
+        let path = directory.path().join("some.bpk");
+        fs::write(&path, bytes).unwrap();
+        burn_ema::average::Description::read(&path).unwrap().step
+    };
+    assert_eq!(step(&fs::read(run.join("model.bpk")).unwrap()), step(&whole));
+    assert!(step(&before) < step(&whole));
+
+    // A configuration that was altered is refused; one that is lost is that of the commits.
+    let config = fs::read_to_string(run.join("config.json")).unwrap();
+    fs::write(run.join("config.json"), config.replace("0.02", "0.5")).unwrap();
+    let message = fails(&mut resume(&["--epochs", "4"]));
+    assert!(message.contains("config.json") && message.contains("altered"), "{message}");
+    fs::remove_file(run.join("config.json")).unwrap();
+    let (stdout, _) = succeeds(&mut resume(&["--epochs", "3"]));
+    assert!(stdout.contains("the run has its 3 epochs"), "{stdout}");
 
     // Averages change when they are named, and not otherwise.
     let (stdout, _) = succeeds(&mut resume(&["--epochs", "4", "--average", "0.9"]));
@@ -127,18 +147,21 @@ fn an_older_run_is_never_lost_without_being_asked() {
     assert!(stdout.contains("average ema(0.963, debias): dropped"), "{stdout}");
     assert_eq!(stdout.matches("ema(0.963").count(), 1, "{stdout}");
 
-    // A damaged checkpoint is named, whichever of its files it is.
-    for kind in ["model", "optim", "scheduler"] {
-        let file = run.join("checkpoint").join(format!("{kind}-4.bpk"));
-        let whole = fs::read(&file).unwrap();
-        fs::write(&file, &whole[..5]).unwrap();
-        let message = fails(&mut resume(&["--epochs", "5"]));
-        assert!(message.contains(&format!("{kind}-4.bpk")), "{message}");
-        fs::write(&file, whole).unwrap();
+    // A damaged commit is named, whichever of its files it is, and the one before it serves.
+    for (epochs, kind) in [("5", "model"), ("6", "optimizer"), ("7", "scheduler")] {
+        let newest = Commits::of(&run).list().unwrap().pop().unwrap();
+        let file = format!("epoch-{:04}/{kind}.bpk", newest.epochs);
+        let path = run.join("commits").join(&file);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..5]).unwrap();
+        let (stdout, _) = succeeds(&mut resume(&["--epochs", epochs, "--average", "0.9"]));
+        assert!(stdout.contains(&format!("{file}: its length: expected")), "{stdout}");
+        let before = format!("resuming after epoch {}", newest.epochs - 1);
+        assert!(stdout.contains(&before), "{stdout}");
     }
-    fs::rename(run.join("checkpoint"), run.join("moved")).unwrap();
-    let message = fails(&mut resume(&["--epochs", "5"]));
-    assert!(message.contains("the checkpoints of the run are gone"), "{message}");
+    fs::rename(run.join("commits"), run.join("moved")).unwrap();
+    let message = fails(&mut resume(&["--epochs", "8"]));
+    assert!(message.contains("the commits of the run are gone"), "{message}");
 
     // Something of the user's survives an overwrite.
     fs::write(run.join("notes.txt"), "mine").unwrap();
@@ -322,7 +345,7 @@ fn a_damaged_or_foreign_run_is_an_error_with_the_file() {
     json["model"]["sizes"][1] = 65.into();
     fs::write(run.join("config.json"), json.to_string()).unwrap();
     let message = infer(&run);
-    assert!(message.contains("layers.0.bias: expected f32 [65], found f32 [64]"), "{message}");
+    assert!(message.contains("wider/config.json") && message.contains("altered"), "{message}");
 
     let run = copy("broken");
     fs::write(run.join("config.json"), &config[..100]).unwrap();

@@ -54,7 +54,7 @@ fn one_epoch_shows_every_average_the_gap_and_the_distances() {
             .metric_valid_numeric(model.gap_metric(LossMetric::new()))
             .metric_valid_numeric(model.distance_metric(0).unwrap())
             .metric_valid_numeric(model.distance_metric(2).unwrap());
-        let model = fit(training, model, adam(), ConstantLr::new(0.02)).unwrap().model;
+        let model = fit(training, model, adam(), ConstantLr::new(0.02)).launch().unwrap().model;
         let logged = |epoch, name| logged_at(directory.path(), "valid", epoch, name);
 
         let modules = [0, 1, 2].map(|index| loss(&model.average(index).unwrap()));
@@ -98,7 +98,7 @@ fn in_training_gap_and_distance_have_no_value() {
         gap,
         distance,
     ));
-    let model = fit(training, model, adam(), ConstantLr::new(0.02)).unwrap().model;
+    let model = fit(training, model, adam(), ConstantLr::new(0.02)).launch().unwrap().model;
     let exists = |split: &str, epoch: usize, name: &str| {
         let path = format!("{split}/epoch-{epoch}/{name}.log");
         Path::new(&directory.path().join(path)).exists()
@@ -162,7 +162,7 @@ fn dropped_metrics_cost_nothing() {
         } else {
             drop(average);
         }
-        fit(training, model, adam(), ConstantLr::new(0.02)).unwrap();
+        fit(training, model, adam(), ConstantLr::new(0.02)).launch().unwrap();
         answers.load(Ordering::Relaxed)
     };
     assert_eq!(answers([false; 3]), 3, "three batches, each answered once");

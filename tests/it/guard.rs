@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The network with a number in the place of the first one of the float at a path.
-fn poisoned<M: Module>(module: M, path: &str, number: f64) -> M {
+pub fn poisoned<M: Module>(module: M, path: &str, number: f64) -> M {
     struct Poison<'a>(Vec<String>, &'a str, f64, bool);
     impl ModuleMapper for Poison<'_> {
         fn enter_module(&mut self, name: &str, _: &str) {
@@ -123,6 +123,14 @@ impl InferenceStep for Unsteady {
     }
 }
 
+/// The network with averages, whose own guard is the one that is looked at.
+fn unsteady(
+    live: Unsteady,
+    configs: impl IntoIterator<Item = AverageConfig>,
+) -> Averaged<Unsteady> {
+    Averaged::new(live, configs).unwrap().with_non_finite(NonFinite::Take).unwrap()
+}
+
 /// The average of live after the steps that are taken, each update covering those since the last.
 fn by_hand(seed: u64, lives: &[Net], decay: f64, refused: &[u64]) -> Vec<f64> {
     let (mut average, mut covered) = (flat(&Net::new(seed, &device()), false), 0);
@@ -144,9 +152,9 @@ fn a_step_that_is_not_finite_is_refused_whole_and_its_time_is_covered() {
             let steps = [3, 7, 8];
             let take = AverageConfig::new(Rule::ema(0.5)).with_non_finite(NonFinite::Take);
             let configs = [AverageConfig::new(Rule::ema(0.9)), take];
-            let model = Averaged::new(Unsteady::new(seed, &steps, number), configs).unwrap();
+            let model = unsteady(Unsteady::new(seed, &steps, number), configs);
             let training = Plan::new(directory.path()).training();
-            let model = fit(training, model, adam(), ConstantLr::new(0.02)).unwrap().model;
+            let model = fit(training, model, adam(), ConstantLr::new(0.02)).launch().unwrap().model;
             let lives = model.live().healthy_ones();
             assert_eq!(lives.len(), 16);
 
@@ -189,10 +197,10 @@ fn a_step_that_is_not_finite_is_refused_whole_and_its_time_is_covered() {
 fn trained(non_finite: NonFinite, steps: &[u64]) -> (Result<(), Error>, Vec<Average<Unsteady>>) {
     let directory = tempfile::tempdir().unwrap();
     let config = AverageConfig::new(Rule::ema(0.9)).with_non_finite(non_finite);
-    let model = Averaged::new(Unsteady::new(0, steps, f64::NAN), [config]).unwrap();
+    let model = unsteady(Unsteady::new(0, steps, f64::NAN), [config]);
     let seen = model.clone();
     let training = Plan::new(directory.path()).training();
-    let result = fit(training, model, adam(), ConstantLr::new(0.02)).map(|_| ());
+    let result = fit(training, model, adam(), ConstantLr::new(0.02)).launch().map(|_| ());
     (result, seen.averages())
 }
 
@@ -306,9 +314,9 @@ fn each_average_refuses_for_itself() {
         })
     };
     let configs = configs.each_ref().map(under);
-    let model = Averaged::new(Unsteady::new(0, &[3, 6], f64::NAN), configs).unwrap();
+    let model = unsteady(Unsteady::new(0, &[3, 6], f64::NAN), configs);
     let training = Plan::new(directory.path()).training();
-    let model = fit(training, model, adam(), ConstantLr::new(0.02)).unwrap().model;
+    let model = fit(training, model, adam(), ConstantLr::new(0.02)).launch().unwrap().model;
     let counts: Vec<_> = model.averages().iter().map(|a| a.refused().count).collect();
     // The last one was not to be updated at step 3; refused at step 6 it tries again at 7.
     assert_eq!(counts, [0, 2, 0, 0, 1]);

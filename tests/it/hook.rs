@@ -259,8 +259,10 @@ fn a_clone_given_to_a_second_training_is_an_error_of_fit() {
     plan.launch(model);
     let averages = |model: &Averaged<Net>| flat(&model.averages()[0].module(), false);
     let before = averages(&second);
-    let error =
-        fit(plan.training(), second.clone(), adam(), ConstantLr::new(0.1)).map(|_| ()).unwrap_err();
+    let error = fit(plan.training(), second.clone(), adam(), ConstantLr::new(0.1))
+        .launch()
+        .map(|_| ())
+        .unwrap_err();
     assert!(matches!(error, Error::StepBack { step: 1, last: 16 }), "{error}");
     assert_eq!(averages(&second), before, "the averages stand still");
 }

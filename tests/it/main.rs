@@ -1,13 +1,19 @@
 //! Integration tests, linked into one binary.
 
+#[cfg(all(feature = "train", target_os = "linux"))]
+mod child; // a test of this binary as a process of its own
 mod common; // models, loaders and trainings that the others share
 
 #[cfg(feature = "train")]
 mod artifacts; // the committed run is what its command makes
 mod average; // `Average`: its pairing, its storage
 mod backprop; // gradients in closed form against PyTorch, autodiff, central differences
+#[cfg(all(feature = "train", not(feature = "wgpu")))]
+mod burn; // faults of Burn that are worked around, on the CPU
 #[cfg(feature = "train")]
 mod clocks; // samples, epochs, a late start, several steps an update
+#[cfg(feature = "train")]
+mod commits; // a training that commits, in this process: against Burn's loop, what is kept
 #[cfg(feature = "train")]
 mod dtypes; // in which dtype and where an average is kept; nothing of it is shared
 #[cfg(feature = "train")]
@@ -20,6 +26,8 @@ mod guard; // NaN and infinity, refused
 mod hand; // hands beside a training, such as a diary, and floats put into a module
 #[cfg(feature = "train")]
 mod hook; // `Averaged` under every strategy of Burn's Learner, against a loop by hand
+#[cfg(all(feature = "train", target_os = "linux"))]
+mod lock; // one process at a time writes to a run
 #[cfg(feature = "train")]
 mod memory; // one copy of the weights per average
 #[cfg(feature = "train")]
@@ -34,10 +42,16 @@ mod profiles; // the profiles of rules in use, as printed and as documented
 mod resume; // records of the hooked module: resume, refusals, added and dropped averages
 mod rules; // every rule on tensors, against other programs, closed forms and its own profile
 mod saved; // averages in records and files: resume, refusals, damage
+#[cfg(all(feature = "train", target_os = "linux"))]
+mod signals; // Ctrl-C and `kill` stop a training in order, the second time at once
 #[cfg(feature = "train")]
 mod snapshots; // averages stored during a training, and others made of them
 #[cfg(feature = "train")]
 mod statistics; // batch norms of an average against means by hand
+#[cfg(all(feature = "train", not(feature = "wgpu")))]
+mod steps; // optimizer steps of NaN and infinity, refused
+#[cfg(feature = "train")]
+mod survive; // faults of every kind, and runs that go on as if undisturbed
 #[cfg(feature = "train")]
 mod switch; // the average copied back into live
 #[cfg(feature = "train")]

@@ -141,7 +141,7 @@ fn validation_shows_average_live_and_others_with_any_metric() {
             .metric_valid_numeric(model.live_metric(LossMetric::new()))
             .metric_valid_numeric(model.live_metric(Smallest { least: f64::MAX }))
             .metric_valid_numeric(model.average_metric(1, LossMetric::new()).unwrap());
-        let result = fit(training, model, adam(), ConstantLr::new(0.02)).unwrap();
+        let result = fit(training, model, adam(), ConstantLr::new(0.02)).launch().unwrap();
         let model = &result.model;
         let [live, first, second] =
             [model.live().clone(), model.average(0).unwrap(), model.average(1).unwrap()]
@@ -212,7 +212,7 @@ fn only_what_a_metric_asks_for_answers() {
                 _ => training.metric_valid(model.live_metric(Smallest { least: f64::MAX })),
             };
         }
-        fit(training, model, adam(), ConstantLr::new(0.02)).unwrap();
+        fit(training, model, adam(), ConstantLr::new(0.02)).launch().unwrap();
         answers.load(Ordering::Relaxed)
     };
     assert_eq!(answers(0), 3, "the average answers three batches");
@@ -236,7 +236,7 @@ fn a_metric_beside_stays_with_its_batch() {
     InferenceStep::step(&model.valid(), stray.clone());
     InferenceStep::step(&model, stray);
     let training = Plan::new(directory.path()).training().metrics((live,));
-    let result = fit(training, model, adam(), ConstantLr::new(0.02)).unwrap();
+    let result = fit(training, model, adam(), ConstantLr::new(0.02)).launch().unwrap();
     let expected = mean(&losses(result.model.live()));
     assert_close(&[logged(directory.path(), "valid", "Loss_(live)")], &[expected], 1e-6);
     let train = directory.path().join("train/epoch-1/Loss_(live).log");
@@ -263,7 +263,7 @@ fn the_best_model_is_that_of_the_average() {
         .metrics((LossMetric::new(),))
         .metric_valid_numeric(live)
         .with_checkpointing_strategy(best);
-    fit(training, model, adam(), ConstantLr::new(0.02)).unwrap();
+    fit(training, model, adam(), ConstantLr::new(0.02)).launch().unwrap();
     let best = |name: &str| {
         let loss = |epoch: &usize| logged_at(directory.path(), "valid", *epoch, name);
         (1..=6).min_by(|a, b| loss(a).total_cmp(&loss(b))).unwrap()
@@ -295,7 +295,7 @@ fn early_stopping_follows_the_average() {
         .metrics((LossMetric::new(),))
         .metric_valid_numeric(live)
         .early_stopping(early);
-    fit(training, model, adam(), ConstantLr::new(0.02)).unwrap();
+    fit(training, model, adam(), ConstantLr::new(0.02)).launch().unwrap();
     let epochs = std::fs::read_dir(directory.path().join("valid")).unwrap().count();
     assert!(epochs < 10, "{epochs} epochs, although the average did not move");
 }

@@ -322,7 +322,8 @@ fn the_learner_stores_and_what_is_made_is_what_was_tracked() {
         let configs = [vec![other], widths().to_vec()].concat();
         let model = Averaged::new(Diary::new(seed), configs).unwrap();
         let model = model.with_snapshots(snapshots.clone(), 4).unwrap();
-        let model = fit(plan.training(), model, adam(), ConstantLr::new(0.02)).unwrap().model;
+        let model =
+            fit(plan.training(), model, adam(), ConstantLr::new(0.02)).launch().unwrap().model;
 
         let list = snapshots.list().unwrap();
         assert_eq!(list.len(), 2 * 16, "the average of constant decay is not stored");
@@ -592,7 +593,7 @@ fn an_average_that_did_not_move_since_is_stored_and_counts_once() {
         let model = Averaged::new(Net::new(0, &device()), configs).unwrap();
         let model = model.with_snapshots(snapshots.clone(), every).unwrap();
         let plan = Plan { epochs: 10, ..Plan::new(directory.path()) };
-        fit(plan.training(), model, adam(), ConstantLr::new(0.02)).unwrap();
+        fit(plan.training(), model, adam(), ConstantLr::new(0.02)).launch().unwrap();
         let list = snapshots.list().unwrap();
         let start = Net::new(9, &device());
         let made = snapshots.synthesize(&start, &target(0.07), None, Solve::Published).unwrap();
@@ -713,7 +714,7 @@ fn the_hook_refuses_snapshots_that_it_could_not_store() {
     let taken = directory.path().join("0000000004-power(sigma_rel=0.1).bpk");
     fs::create_dir_all(taken.join("in the way")).unwrap();
     let plan = Plan::new(training.path());
-    let result = fit(plan.training(), model, adam(), ConstantLr::new(0.02)).map(|_| ());
+    let result = fit(plan.training(), model, adam(), ConstantLr::new(0.02)).launch().map(|_| ());
     let Err(Error::File { action: "write", path, .. }) = result else { panic!("{result:?}") };
     assert_eq!(path, taken);
 }
@@ -726,7 +727,7 @@ fn an_average_that_has_not_begun_is_not_stored_yet() {
     let model = Averaged::new(Net::new(0, &device()), configs).unwrap();
     let model = model.with_snapshots(snapshots.clone(), 4).unwrap();
     let training = Plan::new(directory.path()).training();
-    fit(training, model, adam(), ConstantLr::new(0.02)).unwrap();
+    fit(training, model, adam(), ConstantLr::new(0.02)).launch().unwrap();
     let list = snapshots.list().unwrap();
     let stored: Vec<_> = list.iter().map(|s| (s.step, s.stored.step, s.start)).collect();
     // Profiles count from the start of the average.

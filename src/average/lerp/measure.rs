@@ -9,7 +9,7 @@ use super::portable;
 use crate::{Error, Result};
 
 /// Whether each of the float tensors holds numbers alone, of magnitudes up to its bound.
-pub(in super::super) fn within<'a>(
+pub(crate) fn within<'a>(
     tensors: impl Iterator<Item = (&'a DispatchTensor, f64)>,
 ) -> Result<Vec<bool>> {
     let tensors: Vec<_> = tensors.collect();

@@ -14,7 +14,8 @@ use burn::{
     tensor::DType,
 };
 
-pub(super) use measure::{squared_distance, within};
+pub(super) use measure::squared_distance;
+pub(crate) use measure::within;
 
 /// Moves an average by the share `alpha`, in `[0, 1]`, towards its live tensor.
 ///

@@ -18,7 +18,7 @@ use burn::{
     },
 };
 
-use super::{super::metric::Source, Answer, Answering, Averaged, Shared, Storing, Switch};
+use super::{super::metric::Source, Answer, Answering, Averaged, Storing, Switch};
 use crate::{
     Average, Error, Result,
     average::{Snapshots, update_all},
@@ -48,28 +48,28 @@ impl<M: LearnerModel> Module for Averaged<M> {
 
     /// An independent snapshot: later updates do not reach it, and it answers without a lock.
     fn valid(&self) -> Self {
-        let (averages, error) = {
-            let shared = self.lock();
-            (shared.averages.clone(), shared.error.clone())
-        };
+        let shared = self.lock().clone();
         let live = self.live.valid();
-        let answering = self.answering(&averages, &live).ok().map(Box::new);
+        let answering = self.answering(&shared.averages, &live).ok().map(Box::new);
         self.gauges.measure(|index| {
-            let distance = averages.get(index)?.distance(&live).ok()?;
+            let distance = shared.averages.get(index)?.distance(&live).ok()?;
             Some(distance.relative)
         });
         Self {
             live,
             step: self.step,
+            tried: self.tried,
             samples: Arc::new(AtomicU64::new(self.samples())),
             count: self.count.clone(),
             switch: self.switch,
             snapshots: self.snapshots.clone(),
-            shared: Arc::new(Mutex::new(Shared { averages, error })),
+            shared: Arc::new(Mutex::new(shared)),
             feeds: self.feeds.clone(),
             gauges: self.gauges.clone(),
             answering,
             interrupter: self.interrupter.clone(),
+            non_finite: self.non_finite,
+            finite_loss: self.finite_loss.clone(),
             allow_added: self.allow_added,
             allow_dropped: self.allow_dropped,
         }
@@ -101,7 +101,7 @@ impl<M: LearnerModel> Module for Averaged<M> {
 
     /// Loads live and averages, into a new handle: clones keep what they had.
     fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
-        self.try_load(record).map_err(|error| match error {
+        self.loaded(record).map_err(|error| match error {
             Error::Record(error) => error,
             error => RecordError::Validation(error.to_string()),
         })
@@ -113,30 +113,33 @@ impl<M: LearnerModel> TrainStep for Averaged<M> {
     type Output = <M as TrainStep>::Output;
 
     fn step(&self, item: Self::Input) -> TrainOutput<Self::Output> {
+        self.remember();
         if let Some(count) = &self.count {
             self.samples.fetch_add(count(&item), Ordering::Relaxed);
         }
-        TrainStep::step(&self.live, item)
+        let output = TrainStep::step(&self.live, item);
+        self.look_at_loss(&output.item);
+        output
     }
 
     fn optimize(
-        mut self,
+        self,
         optim: &mut ModuleOptimizer,
         lr_module: ModuleLearningRate,
         grads: GradientsParams,
     ) -> Self {
-        self.live = self.live.optimize(optim, lr_module, grads);
-        self.updated()
+        let gradients = self.looked_at([&grads]);
+        self.try_step(optim, gradients, |live, optim| live.optimize(optim, lr_module, grads))
     }
 
     fn optimize_multi(
-        mut self,
+        self,
         optim: &mut ModuleOptimizer,
         lr_module: ModuleLearningRate,
         grads: MultiGradientsParams,
     ) -> Self {
-        self.live = self.live.optimize_multi(optim, lr_module, grads);
-        self.updated()
+        let gradients = self.looked_at(grads.grads.iter().map(|(grads, _)| grads));
+        self.try_step(optim, gradients, |live, optim| live.optimize_multi(optim, lr_module, grads))
     }
 }
 
@@ -167,8 +170,9 @@ where
 impl<M: LearnerModel> Averaged<M> {
     /// One optimizer step is done: every average takes live's weights, and gives its own where
     /// that is due.
-    fn updated(mut self) -> Self {
+    pub(super) fn updated(mut self) -> Self {
         self.step += 1;
+        self.tried += 1;
         let samples = self.count.is_some().then(|| self.samples());
         let mut error = {
             let mut shared = self.lock();
@@ -195,16 +199,21 @@ impl<M: LearnerModel> Averaged<M> {
                 }
             }
         }
-        if let (Some(error), Some(interrupter)) = (error, &self.interrupter)
+        if let Some(error) = error {
+            self.stop(format!("averaging: {error}"));
+        }
+        self
+    }
+
+    /// Stops the training with an error.
+    pub(super) fn stop(&self, message: String) {
+        if let Some(interrupter) = &self.interrupter
             && !interrupter.should_stop()
         {
             // Of Burn's training errors this one carries a text unchanged.
-            interrupter.fail(TrainingError::Workers(vec![WorkerFailure {
-                device_id: 0,
-                message: format!("averaging: {error}"),
-            }]));
+            let failure = WorkerFailure { device_id: 0, message };
+            interrupter.fail(TrainingError::Workers(vec![failure]));
         }
-        self
     }
 
     /// Stores the averages that can be, where that is due.

@@ -2,19 +2,20 @@
 
 use std::sync::{Arc, Mutex, atomic::AtomicU64};
 
-use burn::{store::ModuleRecord, tensor::Device, train::LearnerModel};
+use burn::{
+    store::ModuleRecord,
+    tensor::{Bytes, Device},
+    train::LearnerModel,
+};
 
-use super::{Averaged, Shared};
+use super::{Averaged, Guard, Shared};
 use crate::{
     Average, Clock, Error, Result,
-    average::{Opened, Saved, Words},
+    average::{AVERAGES, LIVE, Opened, Refused, Saved, WEIGHTS, Words},
 };
 
 /// The names of a record's entries.
-const LIVE: &str = "live";
 const STEP: &str = "step";
-const AVERAGES: &str = "averages.";
-const WEIGHTS: &str = ".weights";
 const STATE: &str = ".state";
 
 /// The prefix of an average's entries.
@@ -32,12 +33,22 @@ fn average_name(path: &str) -> Option<String> {
     Some(name.to_owned())
 }
 
+/// How many steps and samples a record of a module with averages has seen.
+pub(in crate::train) fn clock_in(record: Bytes) -> Result<Clock> {
+    let mut words = Opened::of_bytes(record)?.words(STEP)?;
+    Ok(Clock { step: words.u64()?, samples: words.u64()? })
+}
+
 impl<M: LearnerModel> Averaged<M> {
-    /// Live, the averages with their numbers, and the number of steps and samples.
+    /// Live, the averages with their numbers, the number of steps and samples, and the refused
+    /// steps.
     pub(super) fn record_all(self) -> ModuleRecord {
+        // A walk shows a batch norm's statistics one forward pass late, unless they are made current.
+        drop(self.live.valid());
         let device = self.device();
         let words = Words::new().with_u64(self.step).with_u64(self.samples());
         let words = words.with_u64(u64::from(self.count.is_some()));
+        let words = self.refused_steps().add_to(words);
         let mut saved = Saved::new().with_words(STEP, words, &device);
         for average in self.averages() {
             let name = entry(average.name());
@@ -49,7 +60,7 @@ impl<M: LearnerModel> Averaged<M> {
     }
 
     /// The module that a record holds, with a new handle.
-    pub(super) fn try_load(self, record: ModuleRecord) -> Result<Self> {
+    pub(in crate::train) fn loaded(self, record: ModuleRecord) -> Result<Self> {
         let opened = Opened::read(record)?;
         if !opened.names().any(|name| name == STEP) {
             let found = "a record of a plain module; load it into the module before the averages";
@@ -58,6 +69,7 @@ impl<M: LearnerModel> Averaged<M> {
         let mut words = opened.words(STEP)?;
         let now = Clock { step: words.u64()?, samples: words.u64()? };
         let counted = words.u64()? != 0;
+        let refused = Refused::of(&mut words)?;
         words.end()?;
 
         let averages = self.averages();
@@ -97,6 +109,8 @@ impl<M: LearnerModel> Averaged<M> {
             }
         };
         let left_out = bundle.left_out().to_vec();
+        // What a forward pass left to be taken over would come after what is loaded.
+        drop(self.live.valid());
         let mut bundle = opened.apply(bundle, &left_out, known)?;
         let live = bundle.take(LIVE);
         let live = live.ok_or_else(|| Error::parameter(LIVE, "a module", "nothing"))?;
@@ -111,9 +125,11 @@ impl<M: LearnerModel> Averaged<M> {
             }
         });
         let averages = averages.collect::<Result<Vec<Average<M>>>>()?;
-        let shared = Arc::new(Mutex::new(Shared { averages, error: None }));
+        let tried = now.step.saturating_add(refused.count);
+        let guard = Guard::of(refused);
+        let shared = Arc::new(Mutex::new(Shared { averages, error: None, guard }));
         let samples = Arc::new(AtomicU64::new(now.samples));
-        Ok(Self { live, step: now.step, samples, shared, answering: None, ..self })
+        Ok(Self { live, step: now.step, tried, samples, shared, answering: None, ..self })
     }
 
     /// Where the words of a record are kept while it is made.

@@ -221,7 +221,7 @@ fn validation_before_the_start_is_that_of_live() {
             .training()
             .metrics((LossMetric::new(),))
             .metric_valid_numeric(model.live_metric(LossMetric::new()));
-        let result = fit(training, model, adam(), ConstantLr::new(0.02)).unwrap();
+        let result = fit(training, model, adam(), ConstantLr::new(0.02)).launch().unwrap();
         let loss = |epoch, name| logged_at(directory.path(), "valid", epoch, name).to_bits();
         for epoch in 1..=4 {
             let same = loss(epoch, "Loss") == loss(epoch, "Loss_(live)");
