@@ -15,6 +15,9 @@ use super::{
 };
 use crate::{Error, Result, average::Opened};
 
+/// The file of a commit that holds the model with its averages.
+pub(crate) const MODEL: &str = "model.bpk";
+
 /// The directory of the commits of a run.
 #[derive(Clone, Debug)]
 pub struct Commits {
@@ -126,15 +129,7 @@ impl Commit {
     /// A commit by its manifest alone, whose files are not checked.
     fn describe(path: PathBuf) -> Result<Self> {
         let manifest = path.join(MANIFEST);
-        let mut text = Vec::new();
-        visit(
-            &manifest,
-            |bytes| bytes <= MOST_BYTES,
-            "a manifest of at most 64 MiB",
-            |piece| {
-                text.extend_from_slice(piece);
-            },
-        )?;
+        let text = whole(&manifest, |bytes| bytes <= MOST_BYTES, "a manifest of at most 64 MiB")?;
         let manifest = Manifest::parse(&text, &manifest)?;
         Ok(Self { path, manifest })
     }
@@ -162,7 +157,6 @@ impl Commit {
     /// shape or dtype; a NaN or an infinity; an average that is more than its weights (a window,
     /// BEMA), which a resumed training alone can make.
     pub fn average<M: Module>(&self, module: M) -> Result<M> {
-        const MODEL: &str = "model.bpk";
         let bytes = Bytes::from_bytes_vec(self.read(MODEL)?);
         let name = self.manifest.averages.first().map_or("", |(name, _)| name);
         let average =
@@ -191,16 +185,7 @@ impl Commit {
             let names: Vec<_> = self.manifest.files.keys().map(String::as_str).collect();
             return Err(refuse(Error::parameter(MANIFEST, name, names.join(", "))));
         };
-        let mut bytes = Vec::new();
-        let expected_length = length(expected.bytes);
-        visit(
-            &path,
-            |bytes| bytes == expected.bytes,
-            &expected_length,
-            |piece| {
-                bytes.extend_from_slice(piece);
-            },
-        )?;
+        let bytes = whole(&path, |bytes| bytes == expected.bytes, &length(expected.bytes))?;
         self.check(name, File::of(&bytes))?;
         Ok(bytes)
     }
@@ -236,6 +221,13 @@ impl Commit {
 
 fn length(bytes: u64) -> String {
     format!("{bytes} bytes")
+}
+
+/// Reads a file of a length that will do into memory.
+fn whole(path: &Path, fits: impl Fn(u64) -> bool, expected: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    visit(path, fits, expected, |piece| bytes.extend_from_slice(piece))?;
+    Ok(bytes)
 }
 
 /// Reads a file of a length that will do, piece by piece.
@@ -339,7 +331,7 @@ mod write {
             // The same place, reached again: what is there is what would be written.
             if self.open(progress).is_err() {
                 if path.exists() {
-                    self.set_aside(progress)?;
+                    disk::set_aside(&path)?;
                 }
                 self.write_new(manifest, files, &path)?;
                 self.open(progress)?;
@@ -405,16 +397,7 @@ mod write {
         /// A directory that cannot be renamed.
         pub(crate) fn set_aside_after(&self, last: Option<Progress>) -> Result<()> {
             let mut later = self.list()?.into_iter().filter(|place| Some(*place) > last);
-            later.try_for_each(|place| self.set_aside(place))
-        }
-
-        fn set_aside(&self, progress: Progress) -> Result<()> {
-            let path = self.path.join(progress.name());
-            let mut others = (1..).map(|count| path.with_extension(format!("aside-{count}")));
-            match others.find(|other| !other.exists()) {
-                Some(other) => disk::rename(&path, &other),
-                None => Ok(()),
-            }
+            later.try_for_each(|place| disk::set_aside(&self.path.join(place.name())))
         }
     }
 }

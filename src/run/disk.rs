@@ -46,6 +46,17 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
     sync_directory(to.parent().unwrap_or(Path::new(".")))
 }
 
+/// Gives a file or directory another name beside its own, under which it stays.
+pub(crate) fn set_aside(path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default();
+    let mut others = (1..).map(|count| {
+        let mut other = name.to_owned();
+        other.push(format!(".aside-{count}"));
+        path.with_file_name(other)
+    });
+    others.find(|other| !other.exists()).map_or(Ok(()), |other| rename(path, &other))
+}
+
 /// Makes a directory, and those above it that are missing, and syncs their names.
 pub(crate) fn create_directory(path: &Path) -> Result<()> {
     let create = || match fs::create_dir(path) {

@@ -102,12 +102,6 @@ mod write {
     /// The first line.
     const HEADER: &str = "split,epoch,metric,value,count\n";
 
-    /// Gives the file another name, under which it stays.
-    fn set_aside(path: &Path) -> Result<()> {
-        let mut others = (1..).map(|n| path.with_file_name(format!("{METRICS}.aside-{n}")));
-        others.find(|other| !other.exists()).map_or(Ok(()), |other| disk::rename(path, &other))
-    }
-
     /// Whether a history may be begun there: where nothing is, or one that was begun.
     fn begins_a_history(path: &Path) -> bool {
         let Ok(file) = File::open(path) else { return true };
@@ -150,7 +144,7 @@ mod write {
             // Epochs that ended were committed: their commits are gone, and this may be all there is.
             if std::fs::read(&path).is_ok_and(|text| text.windows(7).any(|end| end == b",epoch\n"))
             {
-                set_aside(&path)?;
+                disk::set_aside(&path)?;
             }
             let file = File::create(&path).map_err(|error| Error::file("create", &path, error))?;
             disk::sync_directory(run)?;
@@ -191,7 +185,7 @@ mod write {
                 }
                 Err(_) => {
                     if path.exists() {
-                        set_aside(&path)?;
+                        disk::set_aside(&path)?;
                     }
                     Self::create(run)?
                 }

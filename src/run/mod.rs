@@ -42,7 +42,8 @@ pub use manifest::{File, Manifest, Progress};
 #[cfg(feature = "train")]
 pub(crate) use {
     changes::check as check_changes,
+    commits::MODEL,
     disk::create_directory,
     history::{History, Mark},
-    manifest::FORMAT,
+    manifest::{FORMAT, MANIFEST},
 };

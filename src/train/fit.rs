@@ -18,13 +18,13 @@ use burn::{
 
 use super::{
     Averaged,
-    commit::{CommitConfig, Committer, MODEL, OPTIMIZER, SCHEDULER, message},
+    commit::{CommitConfig, Committer, OPTIMIZER, SCHEDULER, message},
     strategy::Loop,
     strict,
 };
 use crate::{
     Error, Result,
-    run::{Commit, Newest, Progress},
+    run::{Commit, MANIFEST, MODEL, Newest, Progress},
 };
 
 /// A training of this model, to launch.
@@ -133,7 +133,8 @@ where
     /// the metrics and what decides the run: whole, durable and checked, or not there.
     /// It replaces the training's checkpointers and strategy: the training runs on one device, in a
     /// loop that can stop at any batch, unless the strategy is [kept](Self::keep_strategy).
-    /// The metrics go to `metrics.csv`; a metric logger of the training's own is an error.
+    /// The metrics go to `metrics.csv`; a metric logger of the training's own is an error, and
+    /// Burn's `summary()`, which reads its own logger's files, finds none.
     ///
     /// The training's setting `gradient_checkpointing` reaches Burn's own strategies alone; see
     /// [`on`](Self::on).
@@ -166,7 +167,7 @@ where
     ///
     /// No [commits](Self::with_commits); commits of which none is whole; a commit of another
     /// configuration, seed, model, average, optimizer or schedule, by the field or parameter that
-    /// differs; one within an epoch, where the strategy is kept.
+    /// differs.
     pub fn resume(self) -> Result<Self> {
         let Newest { commit, passed_over } = self.committer()?.store().newest()?;
         match (commit, passed_over) {
@@ -199,9 +200,9 @@ where
 
     fn go_on(mut self, commit: &Commit, mut passed_over: Vec<Error>) -> Result<Self> {
         let committer = self.committer()?;
-        committer.check(commit).map_err(|error| {
-            Error::file("resume from", commit.path().join("MANIFEST.json"), error)
-        })?;
+        committer
+            .check(commit)
+            .map_err(|error| Error::file("resume from", commit.path().join(MANIFEST), error))?;
         let files = self.checked(commit, committer)?;
         passed_over.extend(committer.go_on(commit, files));
         let from = Some(commit.progress());
@@ -231,7 +232,7 @@ where
         let steps = commit.manifest().steps;
         if loaded.steps() != steps {
             let error =
-                Error::parameter("step", format!("{steps}, as in MANIFEST.json"), loaded.steps());
+                Error::parameter("step", format!("{steps}, as in {MANIFEST}"), loaded.steps());
             return Err(within(MODEL)(error));
         }
         let live = loaded.live();
