@@ -64,6 +64,8 @@ pub struct Average<M: Module> {
     pub(super) paired: Vec<ParamId>,
     /// Whether it stays on its device when live moves to another.
     pub(super) stays: bool,
+    /// Whether live is looked at before it is taken, and not on the way.
+    pub(super) looks_before: bool,
     pub(super) schedule: Schedule,
     pub(super) numbers: Numbers,
     /// The share of the start that each group will have at the end, once it was asked for.
@@ -156,6 +158,7 @@ impl<M: Module> Average<M> {
             kept,
             paired,
             stays: false,
+            looks_before: false,
             schedule,
             numbers: Numbers { course, groups, refused: Refused::default() },
             foretold: OnceLock::new(),

@@ -11,7 +11,7 @@ use super::{
     clock::Clock,
     config::NonFinite,
     course::Due,
-    lerp,
+    lerp::{self, Borrowed, Passed, Towards},
     numbers::{Move, Moved},
     state::{Average, How, Kept},
     walk::{Kind, Live},
@@ -51,34 +51,25 @@ pub(crate) fn update_all<M: Module>(
     let live = if due.count() > 0 { Some(Live::walk(live)) } else { None };
 
     // Everything that can fail, before anything changes.
-    let mut finite = Finite::default();
     let mut plans = Vec::with_capacity(averages.len());
     for (average, due) in averages.iter_mut().zip(dues) {
-        let plan = match (&live, due) {
+        plans.push(match (&live, due) {
             (None, _) | (_, Due::Nothing) => Plan::Nothing,
             (Some(live), due) => {
-                let tensors = live
-                    .pair(average.kept.iter().map(|kept| &kept.parameter), &mut average.paired)?;
-                let in_order = matches!(tensors, Cow::Borrowed(_));
-                match finite.first_bad(average, &tensors, in_order)? {
-                    Some(path) => {
-                        average.refuse(path, step)?;
-                        Plan::Refuse
-                    }
-                    None => Plan::Take { tensors, due, moves: average.moves(due)? },
-                }
+                let parameters = average.kept.iter().map(|kept| &kept.parameter);
+                let tensors = live.pair(parameters, &mut average.paired)?;
+                Plan::Take { tensors, due, moves: average.moves(due)? }
             }
-        };
-        plans.push(plan);
+        });
     }
-
-    // Parameter by parameter, so that live is read while it is at hand.
-    let count = averages.iter().map(|average| average.kept.len()).max().unwrap_or(0);
-    for index in 0..count {
-        for (average, plan) in averages.iter_mut().zip(&plans) {
-            if let Plan::Take { tensors, moves, .. } = plan {
-                average.kept[index].take(&tensors[index], moves, average.stays);
-            }
+    if !mix_while_looking(averages, &mut plans, step)? {
+        look(averages, &mut plans, step, |_, _| true)?;
+        lerp::lerp_all(mixing(averages, &plans));
+    }
+    for (average, plan) in averages.iter_mut().zip(&plans) {
+        if let Plan::Take { tensors, moves, .. } = plan {
+            let each = average.kept.iter_mut().zip(tensors.iter());
+            each.for_each(|(kept, live)| kept.take(live, moves, average.stays));
         }
     }
     for (average, plan) in averages.iter_mut().zip(plans) {
@@ -98,6 +89,78 @@ pub(crate) fn update_all<M: Module>(
         }
     }
     Ok(())
+}
+
+/// Refuses the plans of which a parameter that counts holds a NaN or an infinity in live.
+fn look<M: Module>(
+    averages: &mut [Average<M>],
+    plans: &mut [Plan<'_>],
+    step: u64,
+    counts: impl Fn(&Kept, &[Move]) -> bool,
+) -> Result<()> {
+    let mut finite = Finite::default();
+    for (average, plan) in averages.iter_mut().zip(plans) {
+        let Plan::Take { tensors, moves, .. } = plan else { continue };
+        if let Some(path) = finite.first_bad(average, tensors, |kept| counts(kept, moves))? {
+            average.refuse(path, step)?;
+            *plan = Plan::Refuse;
+        }
+    }
+    Ok(())
+}
+
+/// Moves the averages that mix and looks at live on the way, so that it is read once.
+///
+/// False where that does not pay, or where something was found, and no average has moved.
+fn mix_while_looking<M: Module>(
+    averages: &mut [Average<M>],
+    plans: &mut [Plan<'_>],
+    step: u64,
+) -> Result<bool> {
+    let (mut numbers, mut largest) = (0, 0.0f64);
+    for (average, plan) in averages.iter().zip(&*plans) {
+        let Plan::Take { moves, .. } = plan else { continue };
+        if average.looks_before {
+            return Ok(false);
+        }
+        for kept in &average.kept {
+            if let Some(alpha) = kept.mixes(moves) {
+                largest = largest.max(alpha);
+                numbers += kept.parameter.tensor.shape().num_elements();
+            }
+        }
+    }
+    if !lerp::pays_to_look_on_the_way(numbers, largest) {
+        return Ok(false);
+    }
+    look(averages, plans, step, |kept, moves| kept.mixes(moves).is_none())?;
+    let passed = lerp::lerp_all_within(mixing(averages, plans));
+    if passed == Passed::Unfit {
+        averages.iter_mut().for_each(|average| average.looks_before = true);
+    }
+    Ok(passed == Passed::Whole)
+}
+
+/// The parameters that mix, those of all averages with the same live tensor next to each other.
+fn mixing<'a, M: Module>(
+    averages: &'a mut [Average<M>],
+    plans: &'a [Plan<'_>],
+) -> Vec<Towards<'a>> {
+    let each = averages.iter_mut().zip(plans).filter_map(|(average, plan)| {
+        let Plan::Take { tensors, moves, .. } = plan else { return None };
+        let bounded = average.config.non_finite != NonFinite::Take;
+        Some((average.kept.iter_mut().zip(tensors.iter()), moves, average.stays, bounded))
+    });
+    let mut each: Vec<_> = each.collect();
+    let longest = each.iter().map(|(kept, ..)| kept.len()).max().unwrap_or(0);
+    let mut mixing = Vec::with_capacity(longest * each.len());
+    for _ in 0..longest {
+        mixing.extend(each.iter_mut().filter_map(|(kept, moves, stays, bounded)| {
+            let (kept, live) = kept.next()?;
+            kept.towards(live, moves, *stays, *bounded)
+        }));
+    }
+    mixing
 }
 
 /// What one average does in an update.
@@ -151,12 +214,46 @@ impl<M: Module> Average<M> {
 }
 
 impl Kept {
-    /// Takes live's tensor as the group says.
+    /// The share of the way to live that its tensor goes, where that is all that happens to it.
+    fn mixes(&self, moves: &[Move]) -> Option<f64> {
+        let How::Averaged(group) = self.how else { return None };
+        match moves[group].how {
+            Moved::Mixed { alpha, beside: false } => Some(alpha),
+            _ => None,
+        }
+    }
+
+    /// Its tensor on its way to live, if it mixes.
+    fn towards<'a>(
+        &'a mut self,
+        live: &'a DispatchTensor,
+        moves: &[Move],
+        stays: bool,
+        bounded: bool,
+    ) -> Option<Towards<'a>> {
+        let alpha = self.mixes(moves)?;
+        let most = self.how.most(&self.parameter, self.parameter.tensor.dtype(), true);
+        let average = &mut self.parameter.tensor;
+        if !stays {
+            lerp::follow(average, live);
+        }
+        let live = match live.device() == average.device() {
+            true => Borrowed::Tensor(live),
+            false => Borrowed::Own(Box::new(lerp::on_device_of(live.clone(), average))),
+        };
+        let most = most.filter(|_| bounded).unwrap_or(f64::INFINITY);
+        Some(Towards { average, live, alpha, most })
+    }
+
+    /// Takes live's tensor as the group says, unless it [mixes](Self::mixes).
     fn take(&mut self, live: &DispatchTensor, moves: &[Move], stays: bool) {
         if self.how == How::LeftOut {
             return;
         }
         self.device = live.device();
+        if self.mixes(moves).is_some() {
+            return;
+        }
         if !stays {
             lerp::follow(&mut self.parameter.tensor, live);
             self.beside.iter_mut().for_each(|tensor| lerp::follow(tensor, live));
@@ -217,15 +314,16 @@ impl Finite {
     fn first_bad<M: Module>(
         &mut self,
         average: &Average<M>,
-        tensors: &[DispatchTensor],
-        in_order: bool,
+        tensors: &Cow<'_, [DispatchTensor]>,
+        counts: impl Fn(&Kept) -> bool,
     ) -> Result<Option<String>> {
         if average.config.non_finite == NonFinite::Take {
             return Ok(None);
         }
-        let begun = average.has_begun();
-        let taken = average.kept.iter().map(|Kept { parameter, how, .. }| {
-            how.most(parameter, parameter.tensor.dtype(), begun)
+        let (begun, in_order) = (average.has_begun(), matches!(tensors, Cow::Borrowed(_)));
+        let taken = average.kept.iter().map(|kept| {
+            let Kept { parameter, how, .. } = kept;
+            how.most(parameter, parameter.tensor.dtype(), begun).filter(|_| counts(kept))
         });
         let taken: Vec<Option<f64>> = taken.collect();
         let finite = match &self.known {

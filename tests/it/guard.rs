@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use burn::{
     lr_scheduler::constant::ConstantLr,
     module::{Module, ModuleMapper, Param, ParamGroup},
+    nn::{Linear, LinearConfig},
     optim::{
         GradientsParams, ModuleOptimizer, lr_scheduler::module_lr_scheduler::ModuleLearningRate,
     },
@@ -17,7 +18,9 @@ use burn_ema::{
 };
 
 use crate::{
-    common::{Net, Plan, Points, Weights, adam, assert_same, device, flat, floats, lerp},
+    common::{
+        Net, Plan, Points, Weights, adam, assert_same, device, flat, floats, lerp, randomized,
+    },
     hand::cast,
 };
 
@@ -443,4 +446,45 @@ fn numbers_whose_difference_is_none_are_refused() {
     let mut average = AverageConfig::new(Rule::ema(0.5)).init(&weights(-6e4, DType::F16)).unwrap();
     average.update(&weights(6e4, DType::F16), 1).unwrap();
     assert_eq!(average.refused().count, 0);
+}
+
+/// A model that fits no cache, whose numbers are looked at while they are taken, is refused whole
+/// like any other: not a bit of what was taken before stays.
+#[test]
+fn a_large_model_is_refused_whole() {
+    let linear = |seed| {
+        randomized(LinearConfig::new(1024, 2100).init(&Device::flex()), seed) // 2.2 M weights
+    };
+    let live: Linear = linear(1);
+    for number in [f64::NAN, f64::INFINITY, 3e38] {
+        let mut average = AverageConfig::new(Rule::ema(0.999)).init(&linear(0)).unwrap();
+        average.update(&live, 1).unwrap();
+        let mut expected = flat(&average.module(), true);
+        // The last parameter holds it, when all others were taken.
+        average.update(&poisoned(live.clone(), "bias", number), 2).unwrap();
+        assert_eq!(average.refused().last, Some(("bias".to_owned(), 2)));
+        assert_same(&flat(&average.module(), true), &expected);
+        average.update(&live, 3).unwrap();
+        lerp(&mut expected, &flat(&live, true), 1.0 - 0.999f64.powi(2));
+        assert_same(&flat(&average.module(), true), &expected);
+    }
+}
+
+/// Where too little of a large average could be computed back, its numbers are looked at before.
+#[test]
+fn a_large_model_that_starts_at_zero_is_averaged_like_any_other() {
+    let zeros: Linear = LinearConfig::new(1024, 2100)
+        .with_initializer(burn::nn::Initializer::Zeros)
+        .init(&Device::flex());
+    let live = randomized(zeros.clone(), 1);
+    let mut average = AverageConfig::new(Rule::ema(0.999)).init(&zeros).unwrap();
+    let mut expected = flat(&zeros, true);
+    for step in 1..=3 {
+        average.update(&live, step).unwrap();
+        lerp(&mut expected, &flat(&live, true), 1.0 - 0.999);
+        assert_same(&flat(&average.module(), true), &expected);
+    }
+    average.update(&poisoned(live, "weight", f64::NAN), 4).unwrap();
+    assert_eq!(average.refused().last, Some(("weight".to_owned(), 4)));
+    assert_same(&flat(&average.module(), true), &expected);
 }

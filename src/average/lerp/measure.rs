@@ -6,6 +6,8 @@ use burn::{
 };
 
 use super::portable;
+#[cfg(any(feature = "flex", feature = "train"))]
+use super::{host, mix};
 use crate::{Error, Result};
 
 /// Whether each of the float tensors holds numbers alone, of magnitudes up to its bound.
@@ -14,7 +16,8 @@ pub(crate) fn within<'a>(
 ) -> Result<Vec<bool>> {
     let tensors: Vec<_> = tensors.collect();
     #[cfg(any(feature = "flex", feature = "train"))]
-    if let Some(within) = tensors.iter().map(|(t, most)| super::flex::is_within(t, *most)).collect()
+    if !cfg!(feature = "portable")
+        && let Some(within) = within_on_host(&tensors)
     {
         return Ok(within);
     }
@@ -36,6 +39,16 @@ pub(crate) fn within<'a>(
         })
     })
     .collect()
+}
+
+/// The same, if all tensors are of the host.
+#[cfg(any(feature = "flex", feature = "train"))]
+fn within_on_host(tensors: &[(&DispatchTensor, f64)]) -> Option<Vec<bool>> {
+    let ordered: Vec<_> = tensors.iter().map(|(tensor, _)| host::laid_out(tensor)).collect();
+    let numbers = tensors.iter().zip(&ordered).map(|((tensor, most), ordered)| {
+        Some((host::numbers(ordered.as_ref().unwrap_or(tensor))?, *most))
+    });
+    Some(mix::within(&numbers.collect::<Option<Vec<_>>>()?))
 }
 
 /// The largest number of a tensor of magnitudes, which may be empty.

@@ -1,12 +1,16 @@
 //! The kernels: `a <- a + alpha (w - a)` for pairs of tensors.
 //!
-//! Each pair takes the fastest path there is for its backend; all of them compute the same
-//! expression with the same roundings, without a fused multiply-add, so that an average has the
-//! same bits on every x86.
+//! All pairs of an update come at once, and each takes the fastest path there is for its backend:
+//! numbers in the memory of the host by [`mix`], others by Burn's own operations.
+//! All paths of the host compute the same expression with the same roundings, without a fused
+//! multiply-add, so that an average has the same bits on every x86.
 
 #[cfg(any(feature = "flex", feature = "train"))] // burn-train brings Flex along
-mod flex;
+#[cfg_attr(feature = "ndarray", expect(deprecated, reason = "Burn still ships ndarray"))]
+pub(crate) mod host;
 mod measure;
+#[cfg(any(feature = "flex", feature = "train"))]
+mod mix;
 mod portable;
 
 use burn::{
@@ -17,24 +21,134 @@ use burn::{
 pub(super) use measure::squared_distance;
 pub(crate) use measure::within;
 
-/// Moves an average by the share `alpha`, in `[0, 1]`, towards its live tensor.
+/// An average and the live tensor that it goes towards.
 ///
-/// Shapes, dtypes and devices agree.
-/// `alpha = 1` copies: `a + 1 (w - a)` differs from `w` in one of ten pairs of numbers.
-pub(super) fn lerp(average: &mut DispatchTensor, live: &DispatchTensor, alpha: f64) {
-    // One rounding for all paths, before what they decide by it.
-    let alpha = match average.dtype() {
-        DType::F64 => alpha,
-        _ => f64::from(alpha as f32),
-    };
-    if alpha == 0.0 {
-        return;
+/// Shapes and devices agree; live may have another dtype.
+pub(super) struct Towards<'a> {
+    pub average: &'a mut DispatchTensor,
+    pub live: Borrowed<'a>,
+    /// The share of the way, in `[0, 1]`.
+    ///
+    /// 1 copies: `a + 1 (w - a)` differs from `w` in one of ten pairs of numbers.
+    pub alpha: f64,
+    /// The largest magnitude that live may have, where that is looked at on the way.
+    pub most: f64,
+}
+
+/// A tensor of someone else's, or one that was made for this once.
+pub(super) enum Borrowed<'a> {
+    Tensor(&'a DispatchTensor),
+    Own(Box<DispatchTensor>),
+}
+
+impl Borrowed<'_> {
+    fn tensor(&self) -> &DispatchTensor {
+        match self {
+            Self::Tensor(tensor) => tensor,
+            Self::Own(tensor) => tensor,
+        }
     }
+}
+
+/// How a pass that looks at live on its way ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// All averages moved.
+    Whole,
+    /// A number of live is beyond its bound; all averages are as they were.
+    Refused,
+    /// This is no way here; all averages are as they were, and nothing is known of live.
+    Unfit,
+}
+
+/// Moves each average towards its live tensor; those of the same one stand next to each other.
+pub(super) fn lerp_all(mut work: Vec<Towards<'_>>) {
+    work.iter_mut().for_each(Towards::round);
+    work.retain(|towards| towards.alpha > 0.0);
     #[cfg(any(feature = "flex", feature = "train"))]
-    if flex::lerp(average, live, alpha) {
-        return;
+    let work = on_host(work, |pairs| mix::mix(pairs));
+    for Towards { average, live, alpha, .. } in work {
+        let live = portable::cast(live.tensor().clone(), average.dtype());
+        portable::lerp(average, &live, alpha);
     }
-    portable::lerp(average, live, alpha);
+}
+
+/// Whether so many numbers are better looked at while they are taken, by up to such a share, than
+/// before: where live does not stay in the caches, it is read once and not twice.
+pub(super) fn pays_to_look_on_the_way(numbers: usize, largest: f64) -> bool {
+    #[cfg(any(feature = "flex", feature = "train"))]
+    return numbers >= mix::BEYOND_CACHES && largest <= mix::MOST_UNDONE;
+    #[cfg(not(any(feature = "flex", feature = "train")))]
+    return false;
+}
+
+/// Moves each average towards its live tensor, unless a number of live is beyond its bound.
+///
+/// For what [`pays_to_look_on_the_way`].
+pub(super) fn lerp_all_within(work: Vec<Towards<'_>>) -> Passed {
+    #[cfg(any(feature = "flex", feature = "train"))]
+    {
+        let mut work = work;
+        work.iter_mut().for_each(Towards::round);
+        work.retain(|towards| towards.alpha > 0.0);
+        if work.iter().all(Towards::is_on_host) {
+            let mut passed = Passed::Unfit;
+            on_host(work, |pairs| passed = mix::mix_within(pairs));
+            return passed;
+        }
+    }
+    #[cfg(not(any(feature = "flex", feature = "train")))]
+    drop(work);
+    Passed::Unfit
+}
+
+/// Gives those pairs whose numbers are in the memory of the host to a kernel, and returns the rest.
+#[cfg(any(feature = "flex", feature = "train"))]
+fn on_host<'a>(
+    work: Vec<Towards<'a>>,
+    kernel: impl FnOnce(Vec<mix::Pair<'_>>),
+) -> Vec<Towards<'a>> {
+    let (work, rest): (Vec<_>, Vec<_>) = work.into_iter().partition(Towards::is_on_host);
+    let opened = work.into_iter().filter_map(|Towards { average, live, alpha, most }| {
+        let live = match host::laid_out(live.tensor()) {
+            Some(ordered) => Borrowed::Own(Box::new(ordered)),
+            None => live,
+        };
+        Some((host::Opened::open(average)?, live, alpha, most))
+    });
+    let mut opened: Vec<_> = opened.collect();
+    let pairs = opened.iter_mut().filter_map(|(average, live, alpha, most)| {
+        mix::Pair::new(average.numbers(), host::numbers(live.tensor())?, *alpha, *most)
+    });
+    kernel(pairs.collect());
+    rest
+}
+
+impl Towards<'_> {
+    /// One rounding of the share for all paths, before what they decide by it.
+    fn round(&mut self) {
+        if self.average.dtype() != DType::F64 {
+            self.alpha = f64::from(self.alpha as f32);
+        }
+    }
+
+    /// Whether both tensors are of the host, in dtypes that its kernel pairs.
+    #[cfg(any(feature = "flex", feature = "train"))]
+    fn is_on_host(&self) -> bool {
+        let (average, live) = (&*self.average, self.live.tensor());
+        let pairs = match (average.dtype(), live.dtype()) {
+            (DType::F32 | DType::F64, DType::F16 | DType::BF16) => true,
+            (average @ (DType::F32 | DType::F64), live) => average == live,
+            _ => false,
+        };
+        !cfg!(feature = "portable") && pairs && host::is_here(average) && host::is_here(live)
+    }
+}
+
+/// Moves one average towards its live tensor.
+pub(super) fn lerp(average: &mut DispatchTensor, live: &DispatchTensor, alpha: f64) {
+    let live = Borrowed::Tensor(live);
+    lerp_all(vec![Towards { average, live, alpha, most: f64::INFINITY }]);
 }
 
 /// `a + c (b - s)`: an average with a share of how far live is from where it started.
@@ -60,7 +174,7 @@ pub(super) fn to_device(tensor: DispatchTensor, device: &DispatchDevice) -> Disp
 /// Gives the tensor storage of its own, in memory, where an update could write in place.
 pub(super) fn own(tensor: &mut DispatchTensor) {
     #[cfg(any(feature = "flex", feature = "train"))]
-    flex::own(tensor);
+    drop(host::Opened::open(tensor));
     #[cfg(not(any(feature = "flex", feature = "train")))]
     let _ = tensor;
 }

@@ -1,0 +1,612 @@
+//! The update of numbers in memory: vectorised, in pieces, over threads.
+//!
+//! One pass reads each number of live once, for all averages of it, and reads and writes each
+//! average once.
+//! Live's numbers have a bound, and where one is beyond it, no average may change.
+//! Looking before would read live twice, a third more bytes where it does not stay in the caches;
+//! so [`mix_within`] looks as it goes, and takes the pass back, bit for bit, where it has to.
+
+use std::{
+    ops::{Add, Mul, Sub},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use half::slice::HalfFloatSliceExt;
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+use super::{
+    Passed,
+    host::{Numbers, NumbersMut},
+};
+
+/// Numbers that are worked on at once: those of live stay in a core's cache for its next average.
+const PIECE: usize = 1 << 14;
+
+/// From so many numbers on threads pay, which take some microseconds to wake.
+pub(crate) const THREADED: usize = 1 << 19;
+
+/// Up to this share a pass can be taken back cheaply: the larger the share, the more of the
+/// average's last bits are lost in it, and have to be noted.
+pub(super) const MOST_UNDONE: f64 = 1.0 / 256.0;
+
+/// Where live does not stay in the caches from one pass to the next.
+pub(super) const BEYOND_CACHES: usize = 1 << 21;
+
+/// One of so many numbers may be noted in a pass.
+const NOTED: usize = 8;
+
+/// An average and what it goes towards, both of one length.
+pub(super) enum Pair<'a> {
+    F32(Piece<'a, f32>),
+    F64(Piece<'a, f64>),
+}
+
+impl<'a> Pair<'a> {
+    /// A pair, if its dtypes are for this path; `alpha` is in `(0, 1]`, and 1 copies.
+    pub fn new(average: NumbersMut<'a>, live: Numbers<'a>, alpha: f64, most: f64) -> Option<Self> {
+        match average {
+            NumbersMut::F32(average) => {
+                let most = most.min(f64::from(f32::MAX)) as f32;
+                Some(Self::F32(Piece::new(average, f32::live(live)?, alpha as f32, most)))
+            }
+            NumbersMut::F64(average) => {
+                Some(Self::F64(Piece::new(average, f64::live(live)?, alpha, most.min(f64::MAX))))
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(piece) => piece.average.len(),
+            Self::F64(piece) => piece.average.len(),
+        }
+    }
+
+    /// Where live begins.
+    fn address(&self) -> usize {
+        match self {
+            Self::F32(piece) => piece.live.address(),
+            Self::F64(piece) => piece.live.address(),
+        }
+    }
+
+    fn mix(&mut self) {
+        match self {
+            Self::F32(piece) => piece.mix(),
+            Self::F64(piece) => piece.mix(),
+        }
+    }
+
+    fn mix_within(&mut self) -> (bool, usize) {
+        match self {
+            Self::F32(piece) => piece.mix_within(),
+            Self::F64(piece) => piece.mix_within(),
+        }
+    }
+
+    fn undo(&mut self) {
+        match self {
+            Self::F32(piece) => piece.undo(),
+            Self::F64(piece) => piece.undo(),
+        }
+    }
+}
+
+/// Moves all averages, whatever live's numbers are.
+///
+/// Pairs of the same live stand next to each other.
+pub(super) fn mix(pairs: Vec<Pair<'_>>) {
+    each(&mut cut(pairs), Pair::mix);
+}
+
+/// Moves all averages, if no number of live is beyond its bound.
+///
+/// Shares are at most [`MOST_UNDONE`].
+pub(super) fn mix_within(pairs: Vec<Pair<'_>>) -> Passed {
+    let most = numbers(&pairs) / NOTED;
+    let (noted, beyond) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let mut pieces = cut(pairs);
+    each(&mut pieces, |piece| {
+        let is_over = beyond.load(Ordering::Relaxed) || noted.load(Ordering::Relaxed) > most;
+        if !is_over {
+            let (within, notes) = piece.mix_within();
+            noted.fetch_add(notes, Ordering::Relaxed);
+            beyond.fetch_or(!within, Ordering::Relaxed);
+        }
+    });
+    let passed = match (beyond.into_inner(), noted.into_inner() > most) {
+        (false, false) => return Passed::Whole,
+        (true, _) => Passed::Refused,
+        (false, true) => Passed::Unfit,
+    };
+    each(&mut pieces, Pair::undo);
+    passed
+}
+
+/// How many numbers the averages have.
+pub(super) fn numbers(pairs: &[Pair<'_>]) -> usize {
+    pairs.iter().map(Pair::len).sum()
+}
+
+/// The pairs in pieces, of which those of the same numbers of live stand next to each other.
+fn cut(pairs: Vec<Pair<'_>>) -> Vec<Pair<'_>> {
+    let mut pieces: Vec<Pair<'_>> = Vec::with_capacity(pairs.len());
+    let (mut last, mut start) = (None, 0);
+    for pair in pairs {
+        let address = pair.address();
+        let again = last.replace(address) == Some(address);
+        if !again {
+            start = pieces.len();
+        }
+        match pair {
+            Pair::F32(pair) => pieces.extend(pair.cut().map(Pair::F32)),
+            Pair::F64(pair) => pieces.extend(pair.cut().map(Pair::F64)),
+        }
+        if again {
+            pieces[start..].sort_by_key(Pair::address);
+        }
+    }
+    pieces
+}
+
+/// Works on all pieces, on threads where there is enough to do.
+fn each<'a>(pieces: &mut [Pair<'a>], work: impl Fn(&mut Pair<'a>) + Send + Sync) {
+    match numbers(pieces) < THREADED {
+        true => pieces.iter_mut().for_each(work),
+        false => pieces.par_iter_mut().for_each(work),
+    }
+}
+
+/// The average as it was, from an index on.
+type Note<T> = (usize, [T; LANES]);
+
+/// A part of a pair.
+pub(super) struct Piece<'a, T> {
+    average: &'a mut [T],
+    live: Live<'a, T>,
+    alpha: T,
+    /// The largest magnitude that live may have.
+    most: T,
+    /// What cannot be computed back from what became of it.
+    notes: Vec<Note<T>>,
+    moved: bool,
+}
+
+impl<'a, T: Real> Piece<'a, T> {
+    fn new(average: &'a mut [T], live: Live<'a, T>, alpha: T, most: T) -> Self {
+        Self { average, live, alpha, most, notes: Vec::new(), moved: false }
+    }
+
+    fn cut(self) -> impl Iterator<Item = Self> {
+        let Self { average, live, alpha, most, .. } = self;
+        let averages = average.chunks_mut(PIECE).enumerate();
+        averages.map(move |(index, average)| {
+            let live = live.part(index * PIECE, average.len());
+            Self::new(average, live, alpha, most)
+        })
+    }
+
+    fn mix(&mut self) {
+        let alpha = self.alpha;
+        self.live.beside(self.average, |average, live, _| match alpha == T::ONE {
+            true => average.copy_from_slice(live),
+            false => mix_block(average, live, alpha),
+        });
+    }
+
+    /// Whether live is within its bound, and how many numbers were noted.
+    fn mix_within(&mut self) -> (bool, usize) {
+        let (alpha, most, notes) = (self.alpha, self.most, &mut self.notes);
+        let mut within = true;
+        self.live.beside(self.average, |average, live, start| {
+            within &= mix_block_within(average, live, alpha, most, start, notes);
+        });
+        self.moved = true;
+        (within, notes.len() * LANES)
+    }
+
+    fn undo(&mut self) {
+        if self.moved {
+            let back = T::way_back(self.alpha);
+            self.live.beside(self.average, |average, live, _| undo_block(average, live, back));
+            for (start, before) in &self.notes {
+                let average = self.average[*start..].iter_mut();
+                average.zip(before).for_each(|(average, before)| *average = *before);
+            }
+        }
+    }
+}
+
+/// What an average goes towards: in its own dtype, or in one of 16 bits.
+#[derive(Clone, Copy)]
+pub(super) enum Live<'a, T> {
+    Same(&'a [T]),
+    Half(Numbers<'a>),
+}
+
+impl<'a, T: Real> Live<'a, T> {
+    fn part(self, start: usize, len: usize) -> Self {
+        match self {
+            Self::Same(live) => Self::Same(&live[start..start + len]),
+            Self::Half(live) => Self::Half(live.part(start, len)),
+        }
+    }
+
+    fn address(self) -> usize {
+        match self {
+            Self::Same(live) => live.as_ptr().addr(),
+            Self::Half(live) => live.address(),
+        }
+    }
+
+    /// Hands out the average and live in the same dtype, block by block with its first index.
+    fn beside(self, average: &mut [T], mut work: impl FnMut(&mut [T], &[T], usize)) {
+        match self {
+            Self::Same(live) => work(average, live, 0),
+            Self::Half(live) => {
+                let mut wide = [T::ONE; WIDENED];
+                for (index, average) in average.chunks_mut(WIDENED).enumerate() {
+                    let (start, wide) = (index * WIDENED, &mut wide[..average.len()]);
+                    T::widen(live.part(start, average.len()), wide);
+                    work(average, wide, start);
+                }
+            }
+        }
+    }
+}
+
+/// Numbers of 16 bits that are widened at once.
+const WIDENED: usize = 256;
+
+/// `f32` and `f64`.
+pub(super) trait Real:
+    Copy
+    + PartialOrd
+    + Send
+    + Sync
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + 'static
+{
+    const ONE: Self;
+    fn magnitude(self) -> Self;
+    /// The same in all bits, of which zero has two sets.
+    fn is(self, other: Self) -> bool;
+    /// `alpha / (1 - alpha)`, the share of the way from live that leads back.
+    fn way_back(alpha: Self) -> Self;
+    /// Live's numbers, if they are of this dtype or of 16 bits.
+    fn live(numbers: Numbers<'_>) -> Option<Live<'_, Self>>;
+    /// Numbers of 16 bits in this dtype.
+    fn widen(half: Numbers<'_>, wide: &mut [Self]);
+}
+
+macro_rules! real {
+    ($real:ty, $same:ident, $widen:ident) => {
+        impl Real for $real {
+            const ONE: Self = 1.0;
+
+            #[inline(always)]
+            fn magnitude(self) -> Self {
+                self.abs()
+            }
+
+            #[inline(always)]
+            fn is(self, other: Self) -> bool {
+                self.to_bits() == other.to_bits()
+            }
+
+            fn way_back(alpha: Self) -> Self {
+                alpha / (1.0 - alpha)
+            }
+
+            fn live(numbers: Numbers<'_>) -> Option<Live<'_, Self>> {
+                match numbers {
+                    Numbers::$same(live) => Some(Live::Same(live)),
+                    Numbers::F16(_) | Numbers::Bf16(_) => Some(Live::Half(numbers)),
+                    _ => None,
+                }
+            }
+
+            fn widen(half: Numbers<'_>, wide: &mut [Self]) {
+                match half {
+                    Numbers::F16(half) => half.$widen(wide),
+                    Numbers::Bf16(half) => half.$widen(wide),
+                    _ => {}
+                }
+            }
+        }
+    };
+}
+
+real!(f32, F32, convert_to_f32_slice);
+real!(f64, F64, convert_to_f64_slice);
+
+/// `a + alpha (w - a)`, with a rounding after each operation: without a fused one, the bits are the
+/// same on every machine.
+#[inline(always)]
+fn towards<T: Real>(average: T, live: T, alpha: T) -> T {
+    average + alpha * (live - average)
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+fn mix_block<T: Real>(average: &mut [T], live: &[T], alpha: T) {
+    for (average, &live) in average.iter_mut().zip(live) {
+        *average = towards(*average, live, alpha);
+    }
+}
+
+/// What the average was, to a rounding: from `a' = a + alpha (w - a)` follows
+/// `a = a' - alpha / (1 - alpha) (w - a')`.
+#[inline(always)]
+fn away<T: Real>(average: T, live: T, back: T) -> T {
+    average - back * (live - average)
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+fn undo_block<T: Real>(average: &mut [T], live: &[T], back: T) {
+    for (average, &live) in average.iter_mut().zip(live) {
+        *average = away(*average, live, back);
+    }
+}
+
+/// Numbers that are moved at once, in some registers.
+const LANES: usize = 16;
+
+/// Moves the average, notes what [`undo_block`] would not give back, and says whether live is
+/// within its bound.
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+fn mix_block_within<T: Real>(
+    average: &mut [T],
+    live: &[T],
+    alpha: T,
+    most: T,
+    start: usize,
+    notes: &mut Vec<Note<T>>,
+) -> bool {
+    let back = T::way_back(alpha);
+    let (averages, last) = average.as_chunks_mut::<LANES>();
+    let (lives, last_live) = live.as_chunks::<LANES>();
+    let mut within = true;
+    // By index, by which the compiler keeps the lanes in registers.
+    for index in 0..averages.len().min(lives.len()) {
+        let before = averages[index];
+        let (moved, comes_back, is_within) = mix_lanes(before, lives[index], alpha, back, most);
+        averages[index] = moved;
+        within &= is_within;
+        if !comes_back {
+            notes.push((start + index * LANES, before));
+        }
+    }
+    if !last.is_empty() {
+        let (mut before, mut live) = ([T::ONE; LANES], [T::ONE; LANES]);
+        before[..last.len()].copy_from_slice(last);
+        live[..last.len()].copy_from_slice(last_live);
+        let (moved, _, is_within) = mix_lanes(before, live, alpha, back, most);
+        last.copy_from_slice(&moved[..last.len()]);
+        within &= is_within;
+        notes.push((start + averages.len() * LANES, before));
+    }
+    within
+}
+
+/// Moved averages, whether [`away`] gives them back as they were, and whether live is within its
+/// bound.
+///
+/// By value and without a branch, so that the compiler takes all lanes at once.
+#[inline(always)]
+fn mix_lanes<T: Real>(
+    before: [T; LANES],
+    live: [T; LANES],
+    alpha: T,
+    back: T,
+    most: T,
+) -> ([T; LANES], bool, bool) {
+    let (mut moved, mut comes_back, mut within) = (before, true, true);
+    for lane in 0..LANES {
+        moved[lane] = towards(before[lane], live[lane], alpha);
+        comes_back &= away(moved[lane], live[lane], back).is(before[lane]);
+        within &= live[lane].magnitude() <= most;
+    }
+    (moved, comes_back, within)
+}
+
+/// Whether no magnitude is above its bound, for each of the tensors' numbers.
+pub(super) fn within(tensors: &[(Numbers<'_>, f64)]) -> Vec<bool> {
+    let total: usize = tensors.iter().map(|(numbers, _)| numbers.len()).sum();
+    let all = |&(numbers, most): &(Numbers<'_>, f64)| match total < THREADED {
+        true => numbers.are_within(most),
+        false => {
+            let starts = (0..numbers.len().div_ceil(PIECE)).into_par_iter().map(|i| i * PIECE);
+            starts
+                .all(|start| numbers.part(start, PIECE.min(numbers.len() - start)).are_within(most))
+        }
+    };
+    tensors.iter().map(all).collect()
+}
+
+impl Numbers<'_> {
+    fn are_within(self, most: f64) -> bool {
+        match self {
+            Self::F64(numbers) => are_within(numbers, most.min(f64::MAX)),
+            Self::F32(numbers) => are_within(numbers, most.min(f64::from(f32::MAX)) as f32),
+            Self::F16(_) | Self::Bf16(_) => {
+                let mut wide = [0f32; WIDENED];
+                let mut starts = (0..self.len()).step_by(WIDENED);
+                starts.all(|start| {
+                    let wide = &mut wide[..WIDENED.min(self.len() - start)];
+                    f32::widen(self.part(start, wide.len()), wide);
+                    are_within(wide, most.min(f64::from(f32::MAX)) as f32)
+                })
+            }
+        }
+    }
+}
+
+/// A NaN is not within anything.
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+fn are_within<T: Real>(numbers: &[T], most: T) -> bool {
+    // Without a branch in a block, so that the compiler takes many numbers at once.
+    let all = |block: &[T]| block.iter().fold(true, |all, x| all & (x.magnitude() <= most));
+    numbers.chunks(4096).all(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A pair with the numbers of live in a dtype, and a bound on them.
+    fn pair<'a>(average: &'a mut [f32], live: Numbers<'a>, alpha: f32, most: f64) -> Pair<'a> {
+        Pair::new(NumbersMut::F32(average), live, f64::from(alpha), most).unwrap()
+    }
+
+    fn bits(numbers: &[f32]) -> Vec<u32> {
+        numbers.iter().map(|number| number.to_bits()).collect()
+    }
+
+    /// Numbers of many magnitudes, some of them alike.
+    fn number() -> impl Strategy<Value = f32> {
+        prop_oneof![
+            4 => -1f32..1.0,
+            1 => (-40i32..30, -2f32..2.0).prop_map(|(e, m)| m * (e as f32).exp2()),
+            1 => prop::sample::select(vec![0.0f32, -0.0, 1.0, f32::MIN_POSITIVE, 1e-45, -1e-45]),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        /// A pass that is taken back leaves every bit as it was, and one that is not moves every
+        /// number as the plain one does.
+        #[test]
+        fn a_pass_is_whole_or_not_made(
+            rows in prop::collection::vec((number(), number()), 1..200),
+            alpha in prop_oneof![Just(MOST_UNDONE as f32), 1e-7f32..MOST_UNDONE as f32],
+            bad in prop::option::of((
+                prop::sample::select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30]),
+                any::<prop::sample::Index>(),
+            )),
+        ) {
+            let (before, mut live): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+            if let Some((bad, place)) = &bad {
+                let place = place.index(live.len());
+                live[place] = *bad;
+            }
+            let mut found = before.clone();
+            let passed =
+                mix_within(vec![pair(&mut found, Numbers::F32(&live), alpha, 1e29)]);
+            let mut expected = before.clone();
+            match bad {
+                None => mix(vec![pair(&mut expected, Numbers::F32(&live), alpha, 0.0)]),
+                Some(_) => prop_assert_eq!(passed, Passed::Refused),
+            }
+            // Too much to note is no error; it is as if nothing was tried.
+            if passed == Passed::Unfit {
+                expected = before;
+            }
+            prop_assert_eq!(bits(&found), bits(&expected), "{:?}", passed);
+        }
+    }
+
+    /// Numbers around zero that differ from each other.
+    fn around(count: usize, step: f32) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7919 % 1009) as f32 - 504.0) * step).collect()
+    }
+
+    #[test]
+    fn large_tensors_are_moved_and_taken_back_over_threads() {
+        for count in [THREADED, THREADED + PIECE / 2 + 7, 3 * THREADED - 1] {
+            let live = around(count, 1e-3);
+            let before: Vec<_> = live.iter().map(|x| x * 1.01 + 1e-5).collect();
+            let mut plain = before.clone();
+            mix(vec![pair(&mut plain, Numbers::F32(&live), 1e-3, 0.0)]);
+            let row = plain.iter().zip(&before).zip(&live).step_by(97);
+            row.for_each(|((found, a), w)| assert_eq!(*found, a + 1e-3 * (w - a)));
+
+            let mut found = before.clone();
+            let passed = mix_within(vec![pair(&mut found, Numbers::F32(&live), 1e-3, 1.0)]);
+            assert_eq!(passed, Passed::Whole);
+            assert_eq!(bits(&found), bits(&plain));
+
+            let mut broken = live.clone();
+            broken[count - 1] = f32::NAN;
+            let mut found = before.clone();
+            let passed = mix_within(vec![pair(&mut found, Numbers::F32(&broken), 1e-3, 1.0)]);
+            assert_eq!(passed, Passed::Refused);
+            assert_eq!(bits(&found), bits(&before));
+        }
+    }
+
+    #[test]
+    fn what_would_have_to_be_noted_whole_is_left_alone() {
+        // From zero nothing comes back: all bits of live are new.
+        let live = around(40 * LANES, 1e-3);
+        let mut average = vec![0.0; live.len()];
+        let passed = mix_within(vec![pair(&mut average, Numbers::F32(&live), 1e-3, 1.0)]);
+        assert_eq!(passed, Passed::Unfit);
+        assert_eq!(bits(&average), vec![0; live.len()]);
+    }
+
+    #[test]
+    fn several_averages_of_one_live_tensor_are_each_moved() {
+        let live = around(3 * PIECE + 5, 1e-3);
+        let start: Vec<_> = live.iter().map(|x| x + 0.25).collect();
+        let mut averages = [start.clone(), start.clone(), start];
+        let shares = [0.5, 1.0, 0.125];
+        let pairs = averages.iter_mut().zip(shares);
+        mix(pairs.map(|(a, alpha)| pair(a, Numbers::F32(&live), alpha, 0.0)).collect());
+        for (average, alpha) in averages.iter().zip(shares) {
+            for (found, w) in average.iter().zip(&live) {
+                let a = w + 0.25;
+                let expected = if alpha == 1.0 { *w } else { a + alpha * (w - a) };
+                assert_eq!(*found, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_of_16_bits_are_widened() {
+        let wide = around(2 * WIDENED + 3, 1e-3);
+        let (half, brain): (Vec<_>, Vec<_>) =
+            wide.iter().map(|&x| (f16::from_f32(x), bf16::from_f32(x))).unzip();
+        for (live, exact) in [
+            (Numbers::F16(&half), half.iter().map(|x| x.to_f32()).collect::<Vec<_>>()),
+            (Numbers::Bf16(&brain), brain.iter().map(|x| x.to_f32()).collect()),
+        ] {
+            let mut average = vec![0.5; wide.len()];
+            mix(vec![pair(&mut average, live, 0.25, 0.0)]);
+            for (found, w) in average.iter().zip(&exact) {
+                assert_eq!(*found, 0.5 + 0.25 * (w - 0.5));
+            }
+            let largest = f64::from(exact.iter().fold(0f32, |most, x| most.max(x.abs())));
+            assert_eq!(within(&[(live, largest), (live, largest * 0.999)]), [true, false]);
+        }
+    }
+
+    #[test]
+    fn pairs_of_other_dtypes_are_not_for_this_path() {
+        let mut average = [1.0f32];
+        let pair = Pair::new(NumbersMut::F32(&mut average), Numbers::F64(&[1.0]), 0.5, 1.0);
+        assert!(pair.is_none());
+    }
+
+    #[test]
+    fn a_bound_is_looked_at_in_every_piece() {
+        for count in [1, LANES + 1, PIECE + 1, 2 * THREADED + 3] {
+            let mut numbers = vec![1f32; count];
+            for place in [0, count / 2, count - 1] {
+                assert_eq!(within(&[(Numbers::F32(&numbers), 1.0)]), [true]);
+                numbers[place] = 1.5;
+                let bounded = [(Numbers::F32(&numbers), 1.0), (Numbers::F32(&numbers), 1.5)];
+                assert_eq!(within(&bounded), [false, true]);
+                numbers[place] = f32::NAN;
+                let bounded = [(Numbers::F32(&numbers), f64::INFINITY)];
+                assert_eq!(within(&bounded), [false]);
+                numbers[place] = 1.0;
+            }
+        }
+    }
+}
