@@ -24,6 +24,10 @@ use burn_ema::{
 };
 use clap::Parser;
 
+/// Tensors come and go at every step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(about = "What a commit costs beside a training")]
 struct Args {

@@ -22,6 +22,10 @@ use burn_ema::{
 };
 use clap::Parser;
 
+/// Tensors come and go with every answer.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// From paper to ink.
 const SHADES: &str = ".:-=+*#%@";
 const INK: f64 = 16.0;

@@ -13,6 +13,10 @@ use burn_ema::{
     model::{Activation, Mlp, MlpConfig},
 };
 
+/// Tensors come and go at every step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const BATCH: usize = 64;
 const STEPS: u64 = 4000;
 

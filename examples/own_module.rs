@@ -15,6 +15,10 @@ use burn_ema::data::{Batch, Prepared, digits, loader};
 use burn_ema::train::{Averaged, ProgressLines, fit};
 use burn_ema::{AverageConfig, Rule, device};
 
+/// Tensors come and go at every step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Module, Debug)]
 struct ConvNet {
     conv: Conv2d,

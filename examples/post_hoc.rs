@@ -24,6 +24,10 @@ use burn_ema::train::{Averaged, CommitConfig, ProgressLines, fit};
 use burn_ema::{AverageConfig, Rule, device};
 use clap::Parser;
 
+/// Tensors come and go at every step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The widths that are averaged during the training; two are enough for all others.
 const TRACKED: [f64; 2] = [0.05, 0.1];
 /// At least so many times they are stored, evenly, and the last time after the last step.

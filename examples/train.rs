@@ -38,6 +38,10 @@ use burn_ema::{
 };
 use clap::{Parser, ValueEnum};
 
+/// Tensors come and go at every step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(about = "Train a sigmoid perceptron; validate, test and save its average")]
 struct Args {

@@ -48,8 +48,7 @@ pub use snapshots::{Grid, Snapshot, Snapshots, Synthesis, Tried};
 pub use state::{Average, Distance};
 #[cfg(feature = "train")]
 pub use statistics::reestimate_statistics;
-#[cfg(feature = "train")]
-pub(crate) use update::update_all;
+pub use update::update_all;
 #[cfg(feature = "train")]
 pub(crate) use walk::{path_of, put_statistics, statistics};
 pub use warning::Warning;

@@ -18,15 +18,16 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// Updates several averages of one module, which is walked once.
+/// Updates several averages of one module, which is walked and read once for all of them.
 ///
-/// Without a number of samples, steps are of `samples_per_step`.
+/// `step` is as in [`Average::update`], and `samples` as in [`Average::update_at`]; without a
+/// number of them, steps are of `samples_per_step`.
 ///
 /// # Errors
 ///
 /// Those of [`Average::update`]; after one, all averages are as they were, but for the count of
 /// refused updates.
-pub(crate) fn update_all<M: Module>(
+pub fn update_all<M: Module>(
     averages: &mut [Average<M>],
     live: &M,
     step: u64,

@@ -14,6 +14,8 @@ mod burn; // faults of Burn that are worked around, on the CPU
 mod clocks; // samples, epochs, a late start, several steps an update
 #[cfg(feature = "train")]
 mod commits; // a training that commits, in this process: against Burn's loop, what is kept
+#[cfg(all(feature = "train", unix))]
+mod compare; // the comparison with PyTorch, without PyTorch
 #[cfg(feature = "train")]
 mod dtypes; // in which dtype and where an average is kept; nothing of it is shared
 #[cfg(feature = "train")]

@@ -1,0 +1,196 @@
+//! Several ways to do the same, timed in turn, and what is claimed of their times.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::figures::{Bar, Unit, median, over_rounds, show, table};
+
+/// How long one runs before it is another's turn, in nanoseconds, where once does not take longer.
+const TURN: f64 = 2e8;
+
+/// Threads of the one before may still look out for work.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// One way to do it.
+pub struct Contestant {
+    name: String,
+    /// What so many repetitions come to, in the unit of the contest.
+    run: Box<dyn FnMut(usize) -> Result<f64>>,
+    repeat: usize,
+    warms_up: bool,
+}
+
+impl Contestant {
+    /// One that tells the nanoseconds of so many repetitions.
+    pub fn new(name: &str, run: impl FnMut(usize) -> Result<f64> + 'static) -> Self {
+        Self { name: name.to_owned(), run: Box::new(run), repeat: 1, warms_up: true }
+    }
+
+    /// One whose repetitions are timed here.
+    pub fn timed(name: &str, mut once: impl FnMut() -> Result<()> + 'static) -> Self {
+        Self::new(name, move |repeat| {
+            let start = Instant::now();
+            (0..repeat).try_for_each(|_| once())?;
+            Ok(start.elapsed().as_secs_f64() * 1e9)
+        })
+    }
+
+    /// One that is run once a turn, and measures something.
+    pub fn once(name: &str, mut once: impl FnMut() -> Result<f64> + 'static) -> Self {
+        Self { warms_up: false, ..Self::new(name, move |_| once()) }
+    }
+
+    /// Runs until it is warm, to see how often it fits into a turn.
+    fn warm_up(&mut self) -> Result<()> {
+        let mut taken = 0.0;
+        while self.warms_up && taken < TURN {
+            let last = (self.run)(self.repeat)?;
+            taken += last;
+            if last < TURN / 8.0 {
+                self.repeat *= 2;
+            } else {
+                let once = last / self.repeat as f64;
+                self.repeat = (TURN / once).max(1.0) as usize;
+            }
+        }
+        Ok(())
+    }
+
+    /// What one repetition comes to, the mean over a turn.
+    fn turn(&mut self) -> Result<f64> {
+        std::thread::sleep(PAUSE);
+        Ok((self.run)(self.repeat)? / self.repeat as f64)
+    }
+}
+
+/// What is claimed: a number made of the times of a round, and the bar for it.
+pub struct Claim {
+    pub what: String,
+    pub bar: Bar,
+    number: Box<dyn Fn(&[f64]) -> f64>,
+}
+
+impl Claim {
+    pub fn new(what: &str, bar: Bar, number: impl Fn(&[f64]) -> f64 + 'static) -> Self {
+        Self { what: what.to_owned(), bar, number: Box::new(number) }
+    }
+
+    /// The time of one over that of another, by their places.
+    pub fn ratio(what: &str, bar: Bar, [of, to]: [usize; 2]) -> Self {
+        Self::new(what, bar, move |times| times[of] / times[to])
+    }
+}
+
+/// Ways to do the same.
+pub struct Contest {
+    pub name: String,
+    pub unit: Unit,
+    pub contestants: Vec<Contestant>,
+    pub claims: Vec<Claim>,
+}
+
+/// What came of a contest.
+pub struct Outcome {
+    name: String,
+    unit: Unit,
+    names: Vec<String>,
+    rounds: Vec<Vec<f64>>,
+    /// What was claimed, the bar, what was measured.
+    claims: Vec<(String, Bar, Option<f64>)>,
+}
+
+impl Contest {
+    /// Rounds of one turn each, the order reversed from round to round.
+    ///
+    /// One that cannot run is left out, and said so; its times are no numbers.
+    pub fn hold(mut self, rounds: usize) -> Result<Outcome> {
+        let mut runs = Vec::new();
+        for contestant in &mut self.contestants {
+            let warm = contestant.warm_up();
+            if let Err(error) = &warm {
+                eprintln!("{}: {} is left out: {error:#}", self.name, contestant.name);
+            }
+            runs.push(warm.is_ok());
+        }
+        let mut times = Vec::with_capacity(rounds);
+        for round in 0..rounds {
+            let mut places: Vec<_> = (0..self.contestants.len()).filter(|&i| runs[i]).collect();
+            if round % 2 == 1 {
+                places.reverse();
+            }
+            let mut turns = vec![f64::NAN; self.contestants.len()];
+            for place in places {
+                turns[place] = self.contestants[place].turn()?;
+            }
+            times.push(turns);
+        }
+        let claims = self.claims.into_iter();
+        let claims = claims.map(|Claim { what, bar, number }| {
+            let number = over_rounds(&times, number);
+            (what, bar, number)
+        });
+        Ok(Outcome {
+            name: self.name,
+            unit: self.unit,
+            claims: claims.collect(),
+            names: self.contestants.into_iter().map(|contestant| contestant.name).collect(),
+            rounds: times,
+        })
+    }
+}
+
+impl Outcome {
+    /// What each took.
+    pub fn times(&self) -> String {
+        let rows = self.names.iter().enumerate().map(|(place, name)| {
+            let times = || self.rounds.iter().map(|round| round[place]);
+            let [least, most] =
+                [times().fold(f64::NAN, f64::min), times().fold(f64::NAN, f64::max)];
+            let median = median(times());
+            let shown = [median, Some(least), Some(most)].map(|number| match number {
+                Some(number) if !number.is_nan() => show(number, self.unit),
+                _ => "left out".to_owned(),
+            });
+            let [median, least, most] = shown;
+            [name.clone(), median, least, most]
+        });
+        format!("### {}\n\n{}", self.name, table(["", "median", "least", "most"], rows))
+    }
+
+    /// What was claimed, as rows of a table.
+    pub fn rows(&self) -> impl Iterator<Item = [String; 5]> {
+        self.claims.iter().map(|(what, bar, number)| {
+            let reached = number.and_then(|number| bar.is_reached(number));
+            let reached = match reached {
+                Some(true) => "yes",
+                Some(false) => "no",
+                None => "",
+            };
+            let number = number.map_or_else(|| "left out".to_owned(), |n| format!("{n:.3}"));
+            [self.name.clone(), what.clone(), number, bar.to_string(), reached.to_owned()]
+        })
+    }
+
+    pub fn json(&self) -> Value {
+        let contestants = self.names.iter().enumerate().map(|(place, name)| {
+            let rounds: Vec<_> = self.rounds.iter().map(|round| round[place]).collect();
+            json!({"name": name, "median": median(rounds.iter().copied()), "rounds": rounds})
+        });
+        let claims = self.claims.iter().map(|(what, bar, number)| {
+            let reached = number.and_then(|number| bar.is_reached(number));
+            json!({"what": what, "bar": bar.to_string(), "number": number, "reached": reached})
+        });
+        let unit = match self.unit {
+            Unit::Nanoseconds => "nanoseconds",
+            Unit::Bytes => "bytes",
+        };
+        json!({
+            "name": self.name,
+            "unit": unit,
+            "contestants": contestants.collect::<Vec<_>>(),
+            "claims": claims.collect::<Vec<_>>(),
+        })
+    }
+}

@@ -1,0 +1,112 @@
+"""The workloads of PyTorch, for the program beside this file.
+
+It reads a request a line, such as {"work": {"kind": "lerp", "tensors": [[10, 400]]}, "repeat": 5},
+makes what it asks for where that is not there yet, runs it so often, and answers with the time of
+all of them: {"nanoseconds": 12345}.
+{"forget": true} gives back what was made.
+An answer with "error" says what cannot be run, and the next request is welcome.
+"""
+
+import json
+import sys
+import time
+import warnings
+
+
+def answer(**fields):
+    print(json.dumps(fields), flush=True)
+
+
+try:
+    import torch
+    from torch import nn
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+except ImportError as error:
+    answer(error=f"{error}; `pip install torch` for {sys.executable} brings it")
+    sys.exit(1)
+
+DECAY = 0.999
+
+
+def tensors(counts):
+    """Tensors of random numbers: so many of so many numbers, for each pair."""
+    return [torch.randn(size) for count, size in counts for _ in range(count)]
+
+
+def lerp(work):
+    """One average of plain tensors, in one call."""
+    live, average = tensors(work["tensors"]), tensors(work["tensors"])
+    return lambda: torch._foreach_lerp_(average, live, 1 - DECAY)
+
+
+def averaged_model(work):
+    """One average as torch.optim.swa_utils keeps it."""
+    live = nn.ParameterList(tensors(work["tensors"]))
+    average = averaged(live)
+    return lambda: average.update_parameters(live)
+
+
+def averaged(model):
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
+    average.update_parameters(model)  # the first copies
+    return average
+
+
+def step(work):
+    """A training step: forward, backward, optimizer, average."""
+    sizes, batch = work["sizes"], work["batch"]
+    layers = [[nn.Linear(*pair), nn.Sigmoid()] for pair in zip(sizes, sizes[1:])]
+    model = nn.Sequential(*(part for layer in layers for part in layer))
+    inputs, targets = torch.randn(batch, sizes[0]), torch.rand(batch, sizes[-1])
+    if work["optimizer"] == "sgd":
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, fused=True)
+    else:
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.001, eps=1e-5, fused=True)
+    average = averaged(model) if work["average"] else None
+
+    def loss():
+        return nn.functional.mse_loss(model(inputs), targets, reduction="sum") * (0.5 / batch)
+
+    if work["compiled"]:
+        # A fused optimizer is one kernel already.
+        loss = torch.compile(loss)
+
+    def run():
+        optimizer.zero_grad(set_to_none=True)
+        loss().backward()
+        optimizer.step()
+        if average is not None:
+            average.update_parameters(model)
+
+    return run
+
+
+KINDS = {"lerp": lerp, "averaged_model": averaged_model, "step": step}
+
+
+def main():
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(int(sys.argv[1]))
+    torch.manual_seed(1)
+    answer(version=torch.__version__, threads=torch.get_num_threads())
+    made = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request.get("forget"):
+            made.clear()
+            continue
+        try:
+            key = json.dumps(request["work"])
+            if key not in made:
+                made[key] = KINDS[request["work"]["kind"]](request["work"])
+                made[key]()
+            run = made[key]
+            start = time.perf_counter_ns()
+            for _ in range(request["repeat"]):
+                run()
+            answer(nanoseconds=time.perf_counter_ns() - start)
+        except Exception as error:  # whatever it is, it is told in one line
+            answer(error=" ".join(str(error).split())[:300])
+
+
+main()

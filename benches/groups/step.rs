@@ -1,0 +1,26 @@
+//! Training steps, in a loop of one's own with and without an average, and by Burn's Learner.
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+
+use crate::workload::{Learned, NETWORKS, Optimizer, OwnLoop};
+
+pub fn steps(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("step");
+    for network in &NETWORKS {
+        let rows = network.rows();
+        group.throughput(Throughput::Elements(network.weights() as u64));
+        for optimizer in Optimizer::ALL {
+            let id = |what| BenchmarkId::new(format!("{} {what}", optimizer.name()), network.name);
+            for (what, averages) in [("without average", false), ("with average", true)] {
+                let mut training = OwnLoop::new(network, optimizer, averages).unwrap();
+                group.bench_function(id(what), |bench| {
+                    bench.iter(|| training.step(rows.clone()).unwrap());
+                });
+            }
+            let mut training = Learned::new(network, optimizer).unwrap();
+            group.bench_function(id("in Learner"), |bench| {
+                bench.iter(|| training.step(rows.clone()));
+            });
+        }
+    }
+}
