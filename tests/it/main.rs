@@ -36,6 +36,8 @@ mod memory; // one copy of the weights per average
 mod metrics; // live and average beside each other in Burn's metrics
 mod mlp; // the perceptron's configuration and errors
 #[cfg(feature = "train")]
+mod optim; // optimizers of one pass against Burn's: weights, records, memory
+#[cfg(feature = "train")]
 mod peers; // what other systems get wrong, shown wrong there and right here
 mod policies; // globs, policies, statistics, constants
 #[cfg(feature = "train")]
