@@ -20,6 +20,8 @@ mod compare; // the comparison with PyTorch, without PyTorch
 #[cfg(all(feature = "tui", target_os = "linux"))]
 mod dashboard; // Burn's full-screen dashboard, and what ends a training there
 #[cfg(feature = "train")]
+mod dense; // a layer and its loss as one operation each, against Burn's operations
+#[cfg(feature = "train")]
 mod dtypes; // in which dtype and where an average is kept; nothing of it is shared
 #[cfg(feature = "train")]
 mod examples; // the example programs, as a user runs them
