@@ -405,10 +405,14 @@ fn address<const D: usize>(tensor: &Tensor<D>) -> usize {
     }
 }
 
+/// Where both moments of a parameter are, if there are any.
+#[cfg(not(any(feature = "portable", feature = "wgpu")))]
+type Places = Option<[usize; 2]>;
+
 /// Adam, and where its moments were before and after each step.
 #[cfg(not(any(feature = "portable", feature = "wgpu")))]
 #[derive(Clone)]
-struct Watched(Adam, Arc<Mutex<Vec<[Option<[usize; 2]>; 2]>>>);
+struct Watched(Adam, Arc<Mutex<Vec<[Places; 2]>>>);
 
 #[cfg(not(any(feature = "portable", feature = "wgpu")))]
 impl Optimizer for Watched {
