@@ -11,7 +11,7 @@ use multiversion::multiversion;
 use super::{
     decayed,
     host::Real,
-    moments::{self, Shares},
+    moments::{self, Shares, Start},
     pass::Formula,
 };
 
@@ -81,16 +81,13 @@ impl Optimizer for Adam {
         gradient: Tensor<D>,
         state: Option<AdamState<D>>,
     ) -> (Tensor<D>, Option<AdamState<D>>) {
-        if self.config.amsgrad {
-            return self.burn.step(lr, weights, gradient, state);
+        let start = Start::new(weights, gradient, state.map(|state| state.momentum));
+        if self.config.amsgrad || !start.fits() {
+            let (weights, gradient, state) = start.back();
+            return self.burn.step(lr, weights, gradient, state.map(AdamState::new));
         }
-        let state = state.map(|state| state.momentum);
-        match moments::step(weights, gradient, state, |time| Step::new(&self.config, lr, time)) {
-            Ok((weights, state)) => (weights, Some(AdamState::new(state))),
-            Err((weights, gradient, state)) => {
-                self.burn.step(lr, weights, gradient, state.map(AdamState::new))
-            }
-        }
+        let (weights, state) = start.step(|time| Step::new(&self.config, lr, time));
+        (weights, Some(AdamState::new(state)))
     }
 
     fn to_device<const D: usize>(state: AdamState<D>, device: &Device) -> AdamState<D> {

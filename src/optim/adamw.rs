@@ -10,7 +10,7 @@ use multiversion::multiversion;
 
 use super::{
     host::Real,
-    moments::{self, Shares},
+    moments::{self, Shares, Start},
     pass::Formula,
 };
 
@@ -85,16 +85,14 @@ impl Optimizer for AdamW {
         gradient: Tensor<D>,
         state: Option<AdamWState<D>>,
     ) -> (Tensor<D>, Option<AdamWState<D>>) {
-        if self.config.amsgrad || self.config.cautious_weight_decay {
-            return self.burn.step(lr, weights, gradient, state);
+        let is_burns = self.config.amsgrad || self.config.cautious_weight_decay;
+        let start = Start::new(weights, gradient, state.map(|state| state.momentum));
+        if is_burns || !start.fits() {
+            let (weights, gradient, state) = start.back();
+            return self.burn.step(lr, weights, gradient, state.map(AdamWState::new));
         }
-        let state = state.map(|state| state.momentum);
-        match moments::step(weights, gradient, state, |time| Step::new(&self.config, lr, time)) {
-            Ok((weights, state)) => (weights, Some(AdamWState::new(state))),
-            Err((weights, gradient, state)) => {
-                self.burn.step(lr, weights, gradient, state.map(AdamWState::new))
-            }
-        }
+        let (weights, state) = start.step(|time| Step::new(&self.config, lr, time));
+        (weights, Some(AdamWState::new(state)))
     }
 
     fn to_device<const D: usize>(state: AdamWState<D>, device: &Device) -> AdamWState<D> {

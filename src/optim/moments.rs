@@ -42,31 +42,44 @@ pub(super) fn corrections(betas: [f32; 2], time: usize) -> [f32; 2] {
 
 type State<const D: usize> = AdaptiveMomentumState<D>;
 
-/// One step by the formula for this count of steps; the tensors as they were where none is fused.
-pub(super) fn step<const D: usize, F: Formula<2>>(
-    weights: Tensor<D>,
-    gradient: Tensor<D>,
-    state: Option<State<D>>,
-    formula: impl FnOnce(usize) -> F,
-) -> Result<(Tensor<D>, State<D>), (Tensor<D>, Tensor<D>, Option<State<D>>)> {
-    let (time, moments, max_moment_2) = match state {
-        Some(State { time, moment_1, moment_2, max_moment_2 }) => {
-            (time, Some([moment_1, moment_2]), max_moment_2)
-        }
-        None => (0, None, None),
-    };
-    let state = |time, [moment_1, moment_2]: [_; 2], max_moment_2| State {
-        time,
-        moment_1,
-        moment_2,
-        max_moment_2,
-    };
-    match Tensors::new(weights, gradient, moments).step(&formula(time + 1)) {
-        Ok((weights, moments)) => Ok((weights, state(time + 1, moments, max_moment_2))),
-        Err(tensors) => {
-            let (weights, gradient, moments) = tensors.back();
-            let state = moments.map(|moments| state(time, moments, max_moment_2));
-            Err((weights, gradient, state))
-        }
+/// What a step of a parameter starts from.
+pub(super) struct Start<const D: usize> {
+    tensors: Tensors<D, 2>,
+    /// The steps before.
+    time: usize,
+    /// What AMSGrad keeps beside, and this does not touch.
+    max_moment_2: Option<Tensor<D>>,
+}
+
+impl<const D: usize> Start<D> {
+    pub fn new(weights: Tensor<D>, gradient: Tensor<D>, state: Option<State<D>>) -> Self {
+        let (time, moments, max_moment_2) = match state {
+            Some(State { time, moment_1, moment_2, max_moment_2 }) => {
+                (time, Some([moment_1, moment_2]), max_moment_2)
+            }
+            None => (0, None, None),
+        };
+        Self { tensors: Tensors::new(weights, gradient, moments), time, max_moment_2 }
+    }
+
+    /// Whether one pass is a way.
+    pub fn fits(&self) -> bool {
+        self.tensors.fit()
+    }
+
+    /// The tensors that it was made of.
+    pub fn back(self) -> (Tensor<D>, Tensor<D>, Option<State<D>>) {
+        let Self { tensors, time, max_moment_2 } = self;
+        let (weights, gradient, moments) = tensors.back();
+        let state = |[moment_1, moment_2]: [_; 2]| State { time, moment_1, moment_2, max_moment_2 };
+        (weights, gradient, moments.map(state))
+    }
+
+    /// The weights and the state after a step by the formula for so many of them.
+    pub fn step<F: Formula<2>>(self, formula: impl FnOnce(usize) -> F) -> (Tensor<D>, State<D>) {
+        let Self { tensors, time, max_moment_2 } = self;
+        let time = time + 1;
+        let (weights, [moment_1, moment_2]) = tensors.step(&formula(time));
+        (weights, State { time, moment_1, moment_2, max_moment_2 })
     }
 }

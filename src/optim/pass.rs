@@ -57,27 +57,25 @@ impl<const D: usize, const N: usize> Tensors<D, N> {
         (Tensor::from_dispatch(self.weights), Tensor::from_dispatch(self.gradient), moments)
     }
 
-    /// Weights and moments after the step; the tensors as they were where this is no way: on
-    /// devices other than the host, and where not all are of f32 or all of f64.
-    pub fn step(self, formula: &impl Formula<N>) -> Result<(Tensor<D>, [Tensor<D>; N]), Self> {
-        let (weights, moments) = match self.dtype() {
-            Some(DType::F32) => self.step_in::<f32>(formula),
-            Some(DType::F64) => self.step_in::<f64>(formula),
-            _ => return Err(self),
-        };
-        Ok((Tensor::from_dispatch(weights), moments.map(Tensor::from_dispatch)))
-    }
-
-    /// That of all tensors, if they are of the host and of one shape.
-    fn dtype(&self) -> Option<DType> {
+    /// Whether this is a way: for tensors of the host, of one shape, all of f32 or all of f64.
+    pub fn fit(&self) -> bool {
         let (dtype, shape) = (self.weights.dtype(), self.weights.shape());
         let is_like = |tensor: &DispatchTensor| {
             host::is_here(tensor) && tensor.dtype() == dtype && tensor.shape() == shape
         };
-        let mut tensors = [&self.weights, &self.gradient].into_iter();
-        let mut moments = self.moments.iter().flatten();
-        let fits = tensors.all(is_like) && moments.all(is_like);
-        (fits && !cfg!(feature = "portable")).then_some(dtype)
+        !cfg!(feature = "portable")
+            && matches!(dtype, DType::F32 | DType::F64)
+            && [&self.weights, &self.gradient].into_iter().all(is_like)
+            && self.moments.iter().flatten().all(is_like)
+    }
+
+    /// Weights and moments after the step, of tensors that [`fit`](Self::fit).
+    pub fn step(self, formula: &impl Formula<N>) -> (Tensor<D>, [Tensor<D>; N]) {
+        let (weights, moments) = match self.weights.dtype() {
+            DType::F64 => self.step_in::<f64>(formula),
+            _ => self.step_in::<f32>(formula),
+        };
+        (Tensor::from_dispatch(weights), moments.map(Tensor::from_dispatch))
     }
 
     fn step_in<T: Real>(self, formula: &impl Formula<N>) -> (DispatchTensor, [DispatchTensor; N]) {

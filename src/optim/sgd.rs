@@ -78,24 +78,25 @@ impl Optimizer for Sgd {
         let velocity = state.and_then(|state| state.velocity);
         let (weights, velocity) = match &self.momentum {
             None => {
-                let formula = Plain { lr, penalty: self.penalty.map(f64::from) };
-                match Tensors::new(weights, gradient, Some([])).step(&formula) {
-                    Ok((weights, [])) => (weights, velocity),
-                    Err(tensors) => {
-                        let (weights, gradient, _) = tensors.back();
-                        self.step_by_operations(lr, weights, gradient, velocity)
-                    }
+                let tensors = Tensors::new(weights, gradient, Some([]));
+                if tensors.fit() {
+                    let (weights, []) = tensors.step(&Plain::new(lr, self.penalty));
+                    (weights, velocity)
+                } else {
+                    let (weights, gradient, _) = tensors.back();
+                    self.step_by_operations(lr, weights, gradient, velocity)
                 }
             }
             Some(momentum) => {
                 let formula = Heavy::new(lr, self.penalty, momentum, velocity.is_none());
-                match Tensors::new(weights, gradient, velocity.map(|v| [v])).step(&formula) {
-                    Ok((weights, [velocity])) => (weights, Some(velocity)),
-                    Err(tensors) => {
-                        let (weights, gradient, velocity) = tensors.back();
-                        let velocity = velocity.map(|[velocity]| velocity);
-                        self.step_by_operations(lr, weights, gradient, velocity)
-                    }
+                let tensors = Tensors::new(weights, gradient, velocity.map(|velocity| [velocity]));
+                if tensors.fit() {
+                    let (weights, [velocity]) = tensors.step(&formula);
+                    (weights, Some(velocity))
+                } else {
+                    let (weights, gradient, velocity) = tensors.back();
+                    let velocity = velocity.map(|[velocity]| velocity);
+                    self.step_by_operations(lr, weights, gradient, velocity)
                 }
             }
         };
@@ -157,6 +158,12 @@ const VELOCITY: &str = "momentum.velocity";
 struct Plain {
     lr: f64,
     penalty: Option<f64>,
+}
+
+impl Plain {
+    fn new(lr: f64, penalty: Option<f32>) -> Self {
+        Self { lr, penalty: penalty.map(f64::from) }
+    }
 }
 
 impl Formula<0> for Plain {
