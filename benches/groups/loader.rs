@@ -57,7 +57,8 @@ pub fn epochs(criterion: &mut Criterion) {
             bench.iter(|| {
                 thread::scope(|scope| {
                     let (made, taken) = mpsc::sync_channel(2);
-                    scope.spawn(|| loader.iter().for_each(|b| made.send(b).unwrap()));
+                    let loader = &loader;
+                    scope.spawn(move || loader.iter().for_each(|b| made.send(b).unwrap()));
                     (0..BATCHES).for_each(|_| {
                         training.step(taken.recv().unwrap().unwrap()).unwrap();
                     });
