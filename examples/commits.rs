@@ -4,6 +4,9 @@
 //! cargo run --example commits
 //! ```
 
+#[macro_use]
+mod shared; // `println!` to a reader that may leave
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};

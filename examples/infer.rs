@@ -8,6 +8,8 @@
 //!
 //! It needs no training stack: `--no-default-features --features flex` builds it.
 
+mod shared; // the standard output of a reader that may leave
+
 use std::{
     io::{Read, Write},
     path::PathBuf,
@@ -89,7 +91,7 @@ fn main() -> Result<()> {
             (chosen.map(|row| table.features()[row].clone()).collect(), Some(labels))
         }
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = shared::Out;
     for (index, (picture, answer)) in pictures.iter().zip(answer(&pictures)?).enumerate() {
         show(&mut out, picture)?;
         if let Some(written) = &written {
@@ -158,7 +160,7 @@ fn show(out: &mut impl Write, picture: &[f64]) -> Result<()> {
 }
 
 fn write_csv(target: &str, task: &Task, answers: Vec<Answer>) -> Result<()> {
-    let mut out = csv::Writer::from_writer(std::io::stdout().lock());
+    let mut out = csv::Writer::from_writer(shared::Out);
     let mut header = vec![target.to_owned()];
     if let Task::Classification { labels } = task {
         header.extend(labels.iter().map(|label| format!("p({label})")));

@@ -3,6 +3,9 @@
 //!
 //! A generator never settles, since its critic moves on; its average does.
 
+#[macro_use]
+mod shared; // `println!` to a reader that may leave
+
 use burn::{
     module::Module,
     optim::{AdamConfig, GradientsParams, ModuleOptimizer},

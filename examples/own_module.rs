@@ -1,6 +1,9 @@
 //! A module of your own, here a small convolutional network, trained with its average:
 //! `cargo run --example own_module`
 
+#[macro_use]
+mod shared; // `println!` to a reader that may leave
+
 use burn::{
     lr_scheduler::constant::ConstantLr,
     module::Module,

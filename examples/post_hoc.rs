@@ -8,6 +8,9 @@
 //!
 //! The second line trains nothing: the snapshots that the first has left are enough.
 
+#[macro_use]
+mod shared; // `println!` to a reader that may leave
+
 use std::{fs, path::PathBuf};
 
 use anyhow::{Result, bail};

@@ -9,6 +9,8 @@
 //!
 //! It trains nothing and needs no training stack: `--no-default-features --features flex` builds it.
 
+mod shared; // the standard output of a reader that may leave
+
 use std::io::Write;
 
 use anyhow::{Result, ensure};
@@ -94,7 +96,7 @@ fn main() -> Result<()> {
     };
     let profiles = rules.into_iter().map(profile).collect::<Result<Vec<_>>>()?;
 
-    let mut out = std::io::stdout().lock();
+    let mut out = shared::Out;
     let began = args.start.min(args.steps) as f64;
     if args.csv {
         ensure!(profiles.len() == 1, "--csv takes one --rule, found {}", profiles.len());

@@ -9,20 +9,20 @@
 //! ```
 //!
 //! It ends with code 0, also where a resumed run had nothing left to do; 1 on an error, 2 on a
-//! misused option; 130, 143 or 129 when SIGINT, SIGTERM or SIGHUP stopped it, after a commit.
+//! misused option; 130, 143 or 129 when SIGINT, SIGTERM or SIGHUP stopped it, after a commit, and 1
+//! when Burn's dashboard (`--features tui`, keys q and s) did.
 
-use std::{
-    io::{IsTerminal, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+#[macro_use]
+mod shared; // `println!` to a reader that may leave
+
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail, ensure};
 use burn::{
     lr_scheduler::constant::ConstantLr,
     module::Module,
     train::{
-        SupervisedTraining,
+        LearningResult, SupervisedTraining,
         metric::{AccuracyMetric, LossMetric},
     },
 };
@@ -219,7 +219,10 @@ fn main() -> Result<ExitCode> {
     }
     // Everything is committed, so that the run can go on from wherever it ends.
     let signals = Signals::install(training.interrupter())?;
+    let mut committed_as = serde_json::to_value(&config)?;
+    committed_as["device"] = device.to_string().into();
     let mut commits = CommitConfig::of(&run, &config)?
+        .with_config(&committed_as)?
         .with_every_steps(args.commit_every)
         .with_change("data", Change::Free);
     if changes_averages {
@@ -248,7 +251,12 @@ fn main() -> Result<ExitCode> {
                 println!("the run has its {} epochs; --epochs gives it more", config.epochs);
                 return Ok(ExitCode::SUCCESS);
             }
-            if resumed.from.is_some() {
+            if let Some(from) = resumed.from {
+                let commit = run.commits().open(from)?;
+                let before = commit.manifest().config["device"].as_str();
+                if let Some(before) = before.filter(|before| *before != device.to_string()) {
+                    println!("note: until here the run was on {before}, whose numbers differ");
+                }
                 print_changes(&config, committed.as_ref());
             }
             run.write_config(&config)?;
@@ -261,19 +269,20 @@ fn main() -> Result<ExitCode> {
         }
         result => result?,
     };
-    if result.interrupted.is_some() {
+    // The dashboard leaves the terminal with its renderer; what is printed before is lost.
+    let LearningResult { model, renderer, interrupted, .. } = result;
+    drop(renderer);
+    if interrupted.is_some() {
         let by = signals.received().map_or("a request".to_owned(), |signal| signal.to_string());
-        let at = run.commits().newest()?.commit.map(|commit| commit.progress().to_string());
-        let at = at.unwrap_or_else(|| "the beginning".to_owned());
-        // Where the terminal is gone, a `println!` would panic.
-        let command =
-            format!("cargo run --example train -- --resume --run {}", run.path().display());
-        let stopped = format!("stopped by {by}, committed after {at}; to go on:\n  {command}");
-        let _ = writeln!(std::io::stdout(), "{stopped}");
+        let at = match run.commits().newest()?.commit {
+            Some(commit) => format!("committed after {}", commit.progress()),
+            None => "before the first step".to_owned(),
+        };
+        println!("stopped by {by}, {at}; to go on:");
+        println!("  cargo run --example train -- --resume --run {}", run.path().display());
         let code = signals.received().map_or(1, |signal| signal.exit_code());
         return Ok(ExitCode::from(code as u8));
     }
-    let model = result.model;
     model.take_warnings().iter().for_each(|warning| println!("warning: {warning}"));
 
     // The best average by validation, and what each gained on rows that nothing was chosen by.

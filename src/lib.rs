@@ -41,18 +41,19 @@
 //!
 //! # Layout
 //!
-//! Imports run one way: `error <- {average, model, data} <- run <- train <- report`.
+//! Imports run one way: `error <- {average, model, data, optim} <- run <- train <- report`.
 //!
 //! - [`average`]: rules, averages of any module, their profiles, the kernels that update them,
 //!   averages made afterwards of stored ones;
 //! - [`model`]: the perceptron, its loss, its gradients in closed form;
 //! - [`data`]: the digits that ship, tables from CSV, split, scaling, batches;
+//! - [`optim`]: optimizers whose step is one pass over weights, gradient and moments;
 //! - [`device`]: the one place that decides which device a program runs on;
 //! - [`run`]: a run on disk: its commits, what they say of themselves, who may write;
 //! - [`train`]: Burn's Learner around models and averages, and a loop that commits and goes on;
 //! - [`report`]: what the averages gained.
 //!
-//! `train`, `report` and the writing side of `run` are behind the default feature `train`.
+//! `optim`, `train`, `report` and the writing side of `run` are behind the default feature `train`.
 //!
 //! # Invariants
 //!
@@ -79,6 +80,8 @@ pub mod data;
 pub mod device;
 mod error;
 pub mod model;
+#[cfg(feature = "train")]
+pub mod optim;
 #[cfg(feature = "train")]
 pub mod report;
 pub mod run;

@@ -11,6 +11,7 @@
 //! `loop of one's own` is `optimizer.step` and `average.update`; `Burn's Learner` is its steps on a
 //! model in `Averaged`. Both have all guards against numbers that are not finite.
 
+mod answer; // answers of a network
 mod contest; // contestants, their turns, what is claimed of their times
 mod epoch; // an epoch of the digits against its steps
 mod figures; // medians, bars, tables
@@ -31,10 +32,11 @@ use serde_json::json;
 
 use self::{
     contest::Contest,
+    figures::Bar,
     memory::Through,
     weights::{M_25, M_108, TINY, Tensors},
     worker::Torch,
-    workload::Optimizer,
+    workload::{Network, Optimizer},
 };
 
 #[global_allocator]
@@ -93,6 +95,12 @@ fn rows() -> Vec<(String, Make)> {
             let name = format!("step-{}-{}", by.name(), network.name);
             rows.push((name, Make::BesideTorch(Box::new(make))));
         }
+    }
+    let one = &Network { name: "64-32-10-b1", sizes: &[64, 32, 10], batch: 1 };
+    let many = &Network { name: "784-512-256-10-b1024", sizes: &[784, 512, 256, 10], batch: 1024 };
+    for (network, most) in [(one, Bar::AtMost(5.0)), (many, Bar::None)] {
+        let make = move |name: &str, torch: &_| answer::beside(name, network, most, torch);
+        rows.push((format!("answer-{}", network.name), Make::BesideTorch(Box::new(make))));
     }
     rows.push(("epoch-digits".into(), Make::Alone(Box::new(epoch::digits_epoch))));
     rows.push(("memory-adam-25M".into(), Make::Alone(Box::new(memory::peak))));

@@ -52,11 +52,26 @@ def averaged(model):
     return average
 
 
+def network(sizes):
+    layers = [[nn.Linear(*pair), nn.Sigmoid()] for pair in zip(sizes, sizes[1:])]
+    return nn.Sequential(*(part for layer in layers for part in layer))
+
+
+def answers(work):
+    """The answers to a batch."""
+    model, inputs = network(work["sizes"]), torch.randn(work["batch"], work["sizes"][0])
+
+    @torch.inference_mode()
+    def run():
+        model(inputs)
+
+    return run
+
+
 def step(work):
     """A training step: forward, backward, optimizer, average."""
     sizes, batch = work["sizes"], work["batch"]
-    layers = [[nn.Linear(*pair), nn.Sigmoid()] for pair in zip(sizes, sizes[1:])]
-    model = nn.Sequential(*(part for layer in layers for part in layer))
+    model = network(sizes)
     inputs, targets = torch.randn(batch, sizes[0]), torch.rand(batch, sizes[-1])
     if work["optimizer"] == "sgd":
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, fused=True)
@@ -81,7 +96,7 @@ def step(work):
     return run
 
 
-KINDS = {"lerp": lerp, "averaged_model": averaged_model, "step": step}
+KINDS = {"lerp": lerp, "averaged_model": averaged_model, "step": step, "answer": answers}
 
 
 def main():

@@ -71,11 +71,10 @@ impl<M: Module> Average<M> {
         if !self.is_plain() {
             saved = self.add_parts(saved, KEPT, &self.numbers);
         }
-        let broken = |error: burn_pack::Error| Error::Record(error.into());
-        let mut pack = Pack::of_bytes(self.module().into_record().into_bytes()?).map_err(broken)?;
+        let mut pack = Pack::of_bytes(self.module().into_record().into_bytes()?)?;
         let left_out = self.kept.iter().filter(|kept| kept.how == How::LeftOut);
         left_out.for_each(|kept| _ = pack.entries.remove(&kept.parameter.path));
-        let kept = Pack::of_bytes(saved.record().into_bytes()?).map_err(broken)?;
+        let kept = Pack::of_bytes(saved.record().into_bytes()?)?;
         pack.entries.extend(kept.entries);
         let clock = self.clock();
         pack.with_metadata(NAME, self.name())
@@ -135,8 +134,7 @@ impl<M: Module> Average<M> {
 ///
 /// A file that cannot be written; tensors that cannot be read back.
 pub fn save_file<M: Module>(module: &M, path: impl AsRef<Path>, source: &str) -> Result<()> {
-    let pack = Pack::of_bytes(module.clone().into_record().into_bytes()?);
-    pack.map_err(|error| Error::Record(error.into()))?
+    Pack::of_bytes(module.clone().into_record().into_bytes()?)?
         .with_metadata(SOURCE, source)
         .with_metadata(VERSION, env!("CARGO_PKG_VERSION"))
         .write(path.as_ref())

@@ -15,6 +15,7 @@ mod clock;
 mod config;
 mod course;
 mod file;
+mod header;
 mod lerp;
 mod numbers;
 mod pack;
@@ -35,6 +36,8 @@ mod warning;
 pub use clock::Clock;
 pub use config::{AverageConfig, NonFinite};
 pub use file::{Description, load_file, save_file};
+#[cfg(feature = "train")]
+pub(crate) use header::check as check_header;
 #[cfg(feature = "train")]
 pub(crate) use lerp::within;
 pub use numbers::Refused;

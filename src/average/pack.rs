@@ -2,12 +2,7 @@
 //!
 //! Burn's format, which plain Burn loads, has no checksum; one stands in its metadata.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Read as _},
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use burn::{
     module::ParamId,
@@ -16,7 +11,7 @@ use burn::{
 use burn_pack::{Reader, Tensor, Writer};
 use sha2::{Digest, Sha256};
 
-use super::walk::Entry;
+use super::{header, walk::Entry};
 use crate::{Error, Result};
 
 /// The keys of metadata that every file of an average has.
@@ -36,8 +31,10 @@ pub(crate) struct Pack {
 
 impl Pack {
     /// The tensors of Burn's bytes, without metadata.
-    pub fn of_bytes(bytes: Bytes) -> Result<Self, burn_pack::Error> {
-        let entries = entries(Reader::from_bytes(bytes)?)?;
+    pub fn of_bytes(bytes: Bytes) -> Result<Self> {
+        header::check(&bytes)?;
+        let entries = Reader::from_bytes(bytes).and_then(entries);
+        let entries = entries.map_err(|error| Error::Record(error.into()))?;
         Ok(Self { entries, ..Self::default() })
     }
 
@@ -66,10 +63,11 @@ impl Pack {
     /// A file that cannot be read, that this crate did not write, or that was changed since.
     pub fn read(path: &Path) -> Result<Self> {
         let broken = |error: burn_pack::Error| Error::file("read", path, error);
+        let within = |error| Error::file("read", path, error);
         let bytes = fs::read(path).map_err(|error| Error::file("read", path, error))?;
+        header::check(&bytes).map_err(within)?;
         let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(broken)?;
         let mut metadata = reader.metadata().clone();
-        let within = |error| Error::file("read", path, error);
         let Some(written) = metadata.remove(DIGEST) else {
             let found = "a file without it, which no average wrote";
             return Err(within(Error::parameter(DIGEST, "an entry of this name", found)));
@@ -88,7 +86,7 @@ impl Pack {
 
     /// The metadata of a file, by itself; the tensors are neither read nor checked.
     pub fn describe(path: &Path) -> Result<BTreeMap<String, String>> {
-        check_claim(path)?;
+        header::check_file(path)?;
         let reader = Reader::from_file_exact(path);
         let reader = reader.map_err(|error| Error::file("read", path, error))?;
         Ok(reader.metadata().clone())
@@ -114,24 +112,6 @@ impl Pack {
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
-}
-
-/// Refuses a file that claims more metadata than it has bytes: Burn makes room for the claim.
-fn check_claim(path: &Path) -> Result<()> {
-    let read = || {
-        let mut file = File::open(path)?;
-        let mut header = [0; 10];
-        file.read_exact(&mut header)?;
-        let [.., a, b, c, d] = header;
-        Ok((u32::from_le_bytes([a, b, c, d]), file.metadata()?.len()))
-    };
-    let (claimed, found) = read().map_err(|error: io::Error| Error::file("read", path, error))?;
-    if u64::from(claimed) > found {
-        let expected = format!("{claimed} bytes of metadata, as the file claims");
-        let error = Error::parameter("the header", expected, format!("a file of {found} bytes"));
-        return Err(Error::file("read", path, error));
-    }
-    Ok(())
 }
 
 fn entries(reader: Reader) -> Result<BTreeMap<String, Entry>, burn_pack::Error> {

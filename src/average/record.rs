@@ -166,8 +166,7 @@ impl Opened {
 
     /// The record in Burn's bytes, which are not copied.
     pub fn of_bytes(bytes: Bytes) -> Result<Self> {
-        let pack = Pack::of_bytes(bytes);
-        let Pack { entries, .. } = pack.map_err(|error| Error::Record(error.into()))?;
+        let Pack { entries, .. } = Pack::of_bytes(bytes)?;
         Ok(Self { entries })
     }
 

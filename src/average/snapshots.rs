@@ -221,7 +221,7 @@ impl Snapshots {
         let not_mixed = named(|how| !matches!(how, How::Averaged(_)));
         let left_out = named(|how| how == How::LeftOut);
         let record = average.module_as_kept().into_record().into_bytes()?;
-        let mut pack = Pack::of_bytes(record).map_err(|error| Error::Record(error.into()))?;
+        let mut pack = Pack::of_bytes(record)?;
         pack.entries.retain(|path, _| !left_out.contains(&path[..]));
         let mixed = pack.entries.iter_mut().filter(|(path, _)| !not_mixed.contains(&path[..]));
         for (path, Entry { data, .. }) in mixed {

@@ -64,6 +64,8 @@ pub struct Average<M: Module> {
     pub(super) paired: Vec<ParamId>,
     /// Whether it stays on its device when live moves to another.
     pub(super) stays: bool,
+    /// How many numbers it averages.
+    pub(super) numbers_averaged: usize,
     /// Whether live is looked at before it is taken, and not on the way.
     pub(super) looks_before: bool,
     pub(super) schedule: Schedule,
@@ -151,6 +153,9 @@ impl<M: Module> Average<M> {
             lerp::own(tensor);
         }
         let course = Course::new(&schedule, now);
+        let averaged = kept.iter().filter(|kept| matches!(kept.how, How::Averaged(_)));
+        let numbers_averaged =
+            averaged.map(|kept| kept.parameter.tensor.shape().num_elements()).sum();
         Ok(Self {
             name: config.label(),
             config: config.clone(),
@@ -158,6 +163,7 @@ impl<M: Module> Average<M> {
             kept,
             paired,
             stays: false,
+            numbers_averaged,
             looks_before: false,
             schedule,
             numbers: Numbers { course, groups, refused: Refused::default() },

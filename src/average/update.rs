@@ -124,12 +124,11 @@ fn mix_while_looking<M: Module>(
         if average.looks_before {
             return Ok(false);
         }
-        for kept in &average.kept {
-            if let Some(alpha) = kept.mixes(moves) {
-                largest = largest.max(alpha);
-                numbers += kept.parameter.tensor.shape().num_elements();
-            }
-        }
+        numbers += average.numbers_averaged;
+        largest = moves.iter().fold(largest, |largest, moved| match moved.how {
+            Moved::Mixed { alpha, .. } => largest.max(alpha),
+            _ => largest,
+        });
     }
     if !lerp::pays_to_look_on_the_way(numbers, largest) {
         return Ok(false);

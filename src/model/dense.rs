@@ -7,6 +7,8 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::fused;
+
 /// What a dense layer applies to its weighted sums `z`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Activation {
@@ -103,12 +105,7 @@ impl Dense {
         let [inputs, _] = weight.dims();
         let [_, width] = input.dims();
         assert!(width == inputs, "a dense layer of {inputs} inputs got an input of width {width}");
-        let z = input.matmul(weight);
-        let z = match &self.bias {
-            Some(bias) => z + bias.val().unsqueeze(),
-            None => z,
-        };
-        self.activation.apply(z)
+        fused::dense(input, weight, self.bias.as_ref().map(Param::val), self.activation)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use burn::tensor::Tensor;
 
+use super::fused;
+
 /// `L = 1/2 sum_k (y_k - o_k)^2` of each row of outputs `o` and targets `y`.
 ///
 /// # Shapes
@@ -15,8 +17,7 @@ use burn::tensor::Tensor;
 pub fn half_squared_errors(outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
     let [found, expected] = [targets.dims(), outputs.dims()];
     assert!(found == expected, "outputs of shape {expected:?} got targets of shape {found:?}");
-    let difference = targets - outputs;
-    (difference.clone() * difference).sum_dim(1).squeeze_dim::<1>(1) * 0.5
+    fused::half_squared_errors(outputs, targets)
 }
 
 /// The mean over the batch of [`half_squared_errors`].

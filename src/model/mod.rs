@@ -4,6 +4,7 @@
 
 mod backprop;
 mod dense;
+mod fused;
 mod loss;
 mod mlp;
 

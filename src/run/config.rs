@@ -51,7 +51,7 @@ impl RunConfig {
     }
 }
 
-/// An optimizer of Burn, with its defaults.
+/// An optimizer of [`optim`](crate::optim), with its defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Optimizer {
@@ -66,8 +66,8 @@ impl Optimizer {
     /// The optimizer, at its start.
     pub fn init(self) -> burn::optim::ModuleOptimizer {
         match self {
-            Self::Sgd => burn::optim::SgdConfig::new().init(),
-            Self::Adam => burn::optim::AdamConfig::new().init(),
+            Self::Sgd => crate::optim::SgdConfig::new().init(),
+            Self::Adam => crate::optim::AdamConfig::new().init(),
         }
     }
 }

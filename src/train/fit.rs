@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    average::check_header,
     run::{Commit, MANIFEST, MODEL, Newest, Progress},
 };
 
@@ -218,6 +219,7 @@ where
         };
         let read = |name| {
             let bytes = Bytes::from_bytes_vec(commit.read(name)?).shared();
+            check_header(&bytes).map_err(within(name))?;
             if !committer.config().allows_non_finite() {
                 strict::check_finite(bytes.clone()).map_err(within(name))?;
             }
@@ -252,6 +254,10 @@ where
     /// A training that was stopped by [`Interrupter::stop`](burn::train::Interrupter::stop) is no
     /// error, see [`LearningResult::interrupted`]; with commits, it can go on where it stopped.
     /// One that goes on from its end, or from where it stopped early, is done at once.
+    ///
+    /// Burn's dashboard stays on the screen until the result's `renderer` is dropped; what is
+    /// printed before is lost. At the end it makes Burn forget that a training was stopped or
+    /// failed on its data or a metric, which is known here with commits in their own loop alone.
     ///
     /// An error keeps the model; a clone that was made before shares the averages, which are then
     /// as they were before the step that failed: `clone.average(0)`. With commits, the last one
@@ -303,7 +309,12 @@ where
         if let Some(error) = committer.as_ref().and_then(Committer::error) {
             return Err(error);
         }
-        let result = launched.map_err(|panic| Error::Panic(message(&*panic)))?;
+        let mut result = launched.map_err(|panic| Error::Panic(message(&*panic)))?;
+        // What Burn's dashboard has forgotten by now.
+        if let Some((interrupted, error)) = committer.as_ref().map(Committer::end) {
+            result.interrupted = result.interrupted.or(interrupted);
+            result.error = result.error.or(error);
+        }
         if let Some(error) = result.model.error() {
             return Err(error);
         }

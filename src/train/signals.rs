@@ -98,6 +98,8 @@ impl fmt::Display for Signal {
 /// The guard makes it a signal again, on the terminal of stdout where the process is in its
 /// foreground, and with it the terminal's other such keys (Ctrl-Z, Ctrl-\\).
 /// A process that is ended at once leaves the dashboard's screen as it is: `reset` clears it.
+/// A terminal that is closed under the dashboard ends the process at once too, since Burn then
+/// panics while it panics: the run goes on from the commit before.
 #[derive(Debug)]
 #[must_use = "signals are caught for as long as the guard lives"]
 pub struct Signals {

@@ -134,6 +134,7 @@ where
         }
         // Waits for the last commit, and its error.
         drop(checkpointer);
+        self.committer.ended();
         (learner.model(), events)
     }
 }

@@ -7,11 +7,12 @@ use std::{
 };
 
 use burn::{
+    data::dataset::DatasetError,
     lr_scheduler::constant::ConstantLr,
     tensor::TensorReadError,
     train::{
-        EarlyStoppingStrategy, LearningResult, MultiDeviceOptim,
-        logger::InMemoryMetricLogger,
+        EarlyStoppingStrategy, Interrupter, LearningResult, MultiDeviceOptim,
+        logger::{InMemoryMetricLogger, TrainingProgressLogger},
         metric::{
             LossInput, LossMetric, Metric, MetricMetadata, MetricName, Numeric, NumericEntry,
             SerializedEntry,
@@ -20,7 +21,7 @@ use burn::{
     },
 };
 use burn_ema::{
-    AverageConfig, Rule,
+    AverageConfig, Error, Rule,
     run::{Commits, Progress},
     train::{Averaged, CommitConfig, Fit, fit},
 };
@@ -275,6 +276,42 @@ fn metrics_after_the_commit_are_cut_off() {
     assert_eq!(interrupted.unwrap().reason.as_deref(), Some("before it began"));
     assert_eq!(epochs(&metrics()), ["1"].map(str::to_owned).into());
     assert_eq!(places(&plan), [Progress::after(1)], "the later one is aside");
+}
+
+/// Forgets at the end what ended the training, as Burn's dashboard does.
+struct Forgetful(Interrupter);
+
+impl TrainingProgressLogger for Forgetful {
+    fn start(&mut self, _: usize, _: usize, _: Option<usize>, _: Option<&str>) {}
+    fn update_epoch(&mut self, _epoch: usize) {}
+    fn start_split(&mut self, _split: &str, _total_items: usize) {}
+    fn update_split(&mut self, _items_processed: usize) {}
+    fn end_split(&mut self) {}
+    fn log_event_training(&mut self, _event: String) {}
+
+    fn end(&mut self) {
+        self.0.reset();
+    }
+}
+
+#[test]
+fn what_ended_a_training_is_known_when_burn_has_forgotten_it() {
+    let directory = directory();
+    let plan = Plan::new(&directory.path().join("a"));
+    let launch = |end: fn(&Interrupter)| {
+        let training = plan.training().metrics((LossMetric::new(),));
+        let interrupter = training.interrupter();
+        end(&interrupter);
+        let training = training.with_progress_logger(Forgetful(interrupter));
+        let fit = fit(training, averaged(1), adam(), ConstantLr::new(0.02));
+        let fit = fit.with_commits(CommitConfig::new(&plan.directory)).unwrap();
+        fit.launch().map(|result| result.interrupted.and_then(|stop| stop.reason))
+    };
+    let stopped = launch(|interrupter| interrupter.stop(Some("by hand")));
+    assert_eq!(stopped.unwrap().as_deref(), Some("by hand"));
+    let failed = launch(|interrupter| interrupter.fail(DatasetError::new(std::fmt::Error)));
+    assert!(matches!(failed, Err(Error::Training(_))), "{failed:?}");
+    assert_eq!(launch(|_| {}).unwrap(), None);
 }
 
 /// A metric that ends an epoch with a value as any other, as Burn's AUROC and CPU use do.

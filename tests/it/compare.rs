@@ -108,7 +108,7 @@ fn rows_without_pytorch_need_none() {
     let (stdout, _) = succeeds(&mut compare(nothing, &["--only", "epoch", "--rounds", "1"]));
     assert!(stdout.contains("| epoch-digits | time, of the bare steps | "), "{stdout}");
     let (stdout, _) = succeeds(&mut compare(nothing, &["--list"]));
-    assert_eq!(stdout.lines().count(), 18);
+    assert_eq!(stdout.lines().count(), 20);
 }
 
 #[test]

@@ -221,6 +221,40 @@ fn a_device_that_is_not_there_is_an_error_with_the_feature() {
     assert!(message.contains("abacus"), "{message}");
 }
 
+#[test]
+#[cfg(feature = "ndarray")]
+fn a_run_that_goes_on_elsewhere_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let train = |device: &str, epochs: &str| {
+        let mut train = example("train");
+        train.args(["--resume", "--device", device, "--epochs", epochs, "--run"]);
+        succeeds(train.arg(directory.path().join("run"))).0
+    };
+    let told = |stdout: &str| stdout.contains("until here the run was on flex (CPU), whose");
+    assert!(!told(&train("flex", "1")));
+    assert!(!told(&train("flex", "2")));
+    assert!(told(&train("ndarray", "3")));
+    assert!(!told(&train("ndarray", "4")));
+}
+
+/// As after `| head -n 1`.
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("run");
+    let mut train = train(&run, &["--epochs", "1"]);
+    let mut profiles = example("profiles");
+    let mut infer = example("infer");
+    for command in [&mut train, &mut profiles, infer.args(["--device", "flex"])] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let Output { status, stderr, .. } = command.stdout(writer).output().unwrap();
+        let stderr = String::from_utf8(stderr).unwrap();
+        assert!(status.success() && !stderr.contains("panicked"), "{command:?}: {stderr}");
+    }
+    assert!(run.join("model.bpk").exists());
+}
+
 /// The same training on wgpu: other first weights, since each backend draws its own, but scores
 /// that differ by no more than those of two seeds.
 #[test]

@@ -8,7 +8,8 @@ mod common; // models, loaders and trainings that the others share
 mod artifacts; // the committed run is what its command makes
 mod average; // `Average`: its pairing, its storage
 mod backprop; // gradients in closed form against PyTorch, autodiff, central differences
-#[cfg(all(feature = "train", not(feature = "wgpu")))]
+// Clippy looks at all features at once.
+#[cfg(all(feature = "train", any(not(feature = "wgpu"), clippy)))]
 mod burn; // faults of Burn that are worked around, on the CPU
 #[cfg(feature = "train")]
 mod clocks; // samples, epochs, a late start, several steps an update
@@ -16,6 +17,10 @@ mod clocks; // samples, epochs, a late start, several steps an update
 mod commits; // a training that commits, in this process: against Burn's loop, what is kept
 #[cfg(all(feature = "train", unix))]
 mod compare; // the comparison with PyTorch, without PyTorch
+#[cfg(all(feature = "tui", target_os = "linux"))]
+mod dashboard; // Burn's full-screen dashboard, and what ends a training there
+#[cfg(feature = "train")]
+mod dense; // a layer and its loss as one operation each, against Burn's operations
 #[cfg(feature = "train")]
 mod dtypes; // in which dtype and where an average is kept; nothing of it is shared
 #[cfg(feature = "train")]
@@ -36,6 +41,8 @@ mod memory; // one copy of the weights per average
 mod metrics; // live and average beside each other in Burn's metrics
 mod mlp; // the perceptron's configuration and errors
 #[cfg(feature = "train")]
+mod optim; // optimizers of one pass against Burn's: weights, records, memory
+#[cfg(feature = "train")]
 mod peers; // what other systems get wrong, shown wrong there and right here
 mod policies; // globs, policies, statistics, constants
 #[cfg(feature = "train")]
@@ -50,11 +57,13 @@ mod signals; // Ctrl-C and `kill` stop a training in order, the second time at o
 mod snapshots; // averages stored during a training, and others made of them
 #[cfg(feature = "train")]
 mod statistics; // batch norms of an average against means by hand
-#[cfg(all(feature = "train", not(feature = "wgpu")))]
+#[cfg(all(feature = "train", any(not(feature = "wgpu"), clippy)))]
 mod steps; // optimizer steps of NaN and infinity, refused
 #[cfg(feature = "train")]
 mod survive; // faults of every kind, and runs that go on as if undisturbed
 #[cfg(feature = "train")]
 mod switch; // the average copied back into live
+#[cfg(all(feature = "train", target_os = "linux"))]
+mod terminal; // a terminal for a program that wants one
 #[cfg(feature = "train")]
 mod warnings; // what a user is told of an average, and when

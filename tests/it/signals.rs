@@ -1,11 +1,8 @@
 //! Signals to a program that trains: the first stops it in order, the second at once.
 
 use std::{
-    ffi::OsString,
     fs::File,
     io::{Read as _, Write as _},
-    os::unix::{ffi::OsStringExt as _, fs::OpenOptionsExt as _},
-    path::PathBuf,
     process::exit,
     thread::sleep,
     time::Duration,
@@ -14,13 +11,14 @@ use std::{
 use burn::train::{Interrupter, Interruption};
 use burn_ema::train::{Signal, Signals};
 use rustix::{
-    fs::OFlags,
     process::{Pid, Signal as Sent, kill_process},
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr},
+    termios::{OptionalActions, tcgetattr, tcsetattr},
 };
 
-use crate::child::{self, Child, say, wait_until};
+use crate::{
+    child::{self, Child, say, wait_until},
+    terminal::{CTRL_C, modes, terminal},
+};
 
 /// Each with the name that stops a training and the code of the program after it.
 const SIGNALS: [(Sent, &str, i32); 3] =
@@ -249,21 +247,6 @@ fn a_signal_that_the_process_was_started_to_ignore_stays_ignored() {
     assert_eq!(child.end(), Ok(143));
 }
 
-/// A new terminal: the side that a person has, and the one for programs.
-fn terminal() -> (File, impl Fn() -> File) {
-    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&person).unwrap();
-    unlockpt(&person).unwrap();
-    let name = ptsname(&person, Vec::new()).unwrap();
-    let path = PathBuf::from(OsString::from_vec(name.into_bytes()));
-    let programs = move || {
-        // Or it would become the terminal of a test that has none.
-        let flags = OFlags::NOCTTY.bits() as i32;
-        File::options().read(true).write(true).custom_flags(flags).open(&path).unwrap()
-    };
-    (person.into(), programs)
-}
-
 /// A child in the foreground of a terminal of its own, through other programs if any.
 fn on_terminal(through: &[&str], task: &str) -> (Child, File) {
     let (person, programs) = terminal();
@@ -272,14 +255,6 @@ fn on_terminal(through: &[&str], task: &str) -> (Child, File) {
     command.stdin(programs()).stdout(programs()).stderr(programs());
     let child = Child::on_terminal(command, person.try_clone().unwrap());
     (child, person)
-}
-
-const CTRL_C: [u8; 1] = [3];
-
-/// Whether the terminal makes signals of keys, and whether it hands keys on one by one.
-fn modes(terminal: &File) -> (bool, bool) {
-    let modes = tcgetattr(terminal).unwrap().local_modes;
-    (modes.contains(LocalModes::ISIG), !modes.intersects(LocalModes::ICANON | LocalModes::ECHO))
 }
 
 #[test]

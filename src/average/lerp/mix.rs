@@ -531,12 +531,14 @@ mod tests {
             assert_eq!(passed, Passed::Whole);
             assert_eq!(bits(&found), bits(&plain));
 
-            let mut broken = live.clone();
-            broken[count - 1] = f32::NAN;
-            let mut found = before.clone();
-            let passed = mix_within(vec![pair(&mut found, Numbers::F32(&broken), 1e-3, 1.0)]);
-            assert_eq!(passed, Passed::Refused);
-            assert_eq!(bits(&found), bits(&before));
+            // What was moved goes back, and what was not stays.
+            for place in [0, count / 2, count - 1] {
+                let (mut broken, mut found) = (live.clone(), before.clone());
+                broken[place] = f32::NAN;
+                let passed = mix_within(vec![pair(&mut found, Numbers::F32(&broken), 1e-3, 1.0)]);
+                assert_eq!(passed, Passed::Refused);
+                assert_eq!(bits(&found), bits(&before));
+            }
         }
     }
 
@@ -555,6 +557,12 @@ mod tests {
         let live = around(3 * PIECE + 5, 1e-3);
         let start: Vec<_> = live.iter().map(|x| x + 0.25).collect();
         let mut averages = [start.clone(), start.clone(), start];
+        let pairs = averages.iter_mut().map(|a| pair(a, Numbers::F32(&live), 0.5, 0.0));
+        let pieces = cut(pairs.collect());
+        let together = |pieces: &[Pair]| pieces.iter().all(|p| p.address() == pieces[0].address());
+        assert_eq!(pieces.len(), 12);
+        assert!(pieces.chunks(3).all(together));
+        drop(pieces);
         let shares = [0.5, 1.0, 0.125];
         let pairs = averages.iter_mut().zip(shares);
         mix(pairs.map(|(a, alpha)| pair(a, Numbers::F32(&live), alpha, 0.0)).collect());
@@ -581,6 +589,11 @@ mod tests {
             for (found, w) in average.iter().zip(&exact) {
                 assert_eq!(*found, 0.5 + 0.25 * (w - 0.5));
             }
+            // A pass over them is taken back too.
+            let (before, most) = (around(wide.len(), 2e-3), f64::from(exact[0].abs()) * 0.999);
+            let mut average = before.clone();
+            assert_eq!(mix_within(vec![pair(&mut average, live, 1e-3, most)]), Passed::Refused);
+            assert_eq!(bits(&average), bits(&before));
             let largest = f64::from(exact.iter().fold(0f32, |most, x| most.max(x.abs())));
             assert_eq!(within(&[(live, largest), (live, largest * 0.999)]), [true, false]);
         }

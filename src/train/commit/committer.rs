@@ -21,7 +21,7 @@ use burn::{
     store::ModuleRecord,
     tensor::{Bytes, Device, Distribution, Tensor},
     train::{
-        Interrupter, LearnerModel, SupervisedTraining,
+        Interrupter, Interruption, LearnerModel, SupervisedTraining, TrainingError,
         checkpoint::{
             Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
         },
@@ -80,7 +80,11 @@ struct State {
     /// The bytes from which Burn restores.
     restored: BTreeMap<&'static str, Bytes>,
     error: Option<Error>,
+    end: End,
 }
+
+/// What ended a training before its last epoch, if anything.
+pub(in crate::train) type End = (Option<Interruption>, Option<Arc<TrainingError>>);
 
 impl Committer {
     /// Takes the lock of the run.
@@ -121,6 +125,17 @@ impl Committer {
 
     fn run(&self) -> &Path {
         &self.0.config.run
+    }
+
+    /// Keeps what ended the training: Burn's dashboard forgets it as soon as it is told of the end.
+    pub fn ended(&self) {
+        let interrupter = &self.0.interrupter;
+        self.lock().end = (interrupter.interruption(), interrupter.error());
+    }
+
+    /// What ended the training when its loop did.
+    pub fn end(&self) -> End {
+        self.lock().end.clone()
     }
 
     /// The first error of a commit or of the history.

@@ -325,6 +325,8 @@ pub fn hostile(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("a list of 8 EB", huge(4)),
         ("a map of 8 EB", huge(5)),
         ("90,000 tensors", entries("tensors", 90_000, empty)),
+        ("90,000 scalars", entries("scalars", 90_000, json!({ "Bool": true }))),
+        ("90,000 texts", entries("metadata", 90_000, json!(""))),
         ("9,000 scalars", entries("scalars", 9000, json!({ "Bool": true }))),
         ("9,000 texts", entries("metadata", 9000, json!(""))),
     ];
@@ -345,6 +347,7 @@ pub fn hostile(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
             ("a shape of 2^64 numbers", tensor("shape", json!([1_u64 << 32, 1_u64 << 32]))),
             ("nothing in many rows", of_shape(json!([0, most]), 0)),
             ("a rank of 10,000", of_shape(json!(vec![1; 10_000]), 4)),
+            ("a rank of 2,000,000", of_shape(json!(vec![1; 2_000_000]), 4)),
             ("9 GB of numbers", of_shape(json!([9_u64 << 28]), 9 << 30)),
             ("99 GB of numbers", of_shape(json!([99_u64 << 28]), 99 << 30)),
             ("a place after the end", tensor("data_offsets", json!([1_u64 << 40, 1_u64 << 40]))),

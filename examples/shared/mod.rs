@@ -1,0 +1,41 @@
+//! A standard output that may be closed, as after `| head`: the rest is dropped, and the program
+//! goes on to its end.
+
+#![allow(unused_macros)] // each example uses some
+
+use std::io::{ErrorKind, Result, Write, stdout};
+
+/// The standard output, for as long as someone reads it.
+pub struct Out;
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        match stdout().write(bytes) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(bytes.len()),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        match stdout().flush() {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            flushed => flushed,
+        }
+    }
+}
+
+/// The standard library's panics where nobody reads.
+macro_rules! print {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!($crate::shared::Out, $($text)*);
+    }};
+}
+
+/// The standard library's panics where nobody reads.
+macro_rules! println {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!($crate::shared::Out, $($text)*);
+    }};
+}

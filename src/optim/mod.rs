@@ -1,0 +1,74 @@
+//! Optimizers whose step is one pass: SGD, with momentum or without, Adam and AdamW.
+//!
+//! They are used as Burn's of the same names are, and compute the same, to the last bit on Flex and
+//! ndarray; their records are the same too, so that a training can change from one to the other.
+//! Burn makes a step of several operations, of which each reads and writes tensors of the size of
+//! the weights.
+//! Here one pass reads weights, gradient and moments once, and writes weights and moments once.
+//!
+//! ```
+//! use burn::{nn::LinearConfig, optim::GradientsParams, tensor::{Device, Tensor}};
+//! use burn_ema::optim::AdamConfig;
+//!
+//! let device = Device::default().autodiff();
+//! let mut model = LinearConfig::new(2, 3).init(&device);
+//! let mut optimizer = AdamConfig::new().init();
+//! let loss = model.forward(Tensor::<2>::ones([1, 2], &device)).mean();
+//! let gradients = GradientsParams::from_grads(loss.backward(), &model);
+//! model = optimizer.step(1e-3, model, gradients);
+//! # let _ = model;
+//! ```
+//!
+//! # In place
+//!
+//! A tensor with one owner is changed where it is: the moments, and the weights of a model that was
+//! not cloned, as in the loop above.
+//! Burn's Learner clones its model at every step, and there the new weights go over their gradient.
+//! Where the optimizer itself was cloned as well, as [`Averaged`](crate::train::Averaged) does to
+//! take a step back that is not finite, the new moments go to new memory.
+//!
+//! # Where
+//!
+//! On Flex and ndarray, for f32 and f64, vectorised, and on all threads from half a million
+//! weights on; the bits do not depend on the number of threads.
+//! A gradient that is a view, such as a transposed one, is first copied.
+//! On other devices and for other dtypes, and in a build with the feature `portable`, a step is
+//! made of Burn's operations.
+
+mod adam;
+mod adamw;
+mod host;
+mod moments;
+mod pass;
+mod sgd;
+
+use burn::{
+    grad_clipping::GradientClippingConfig,
+    optim::{ModuleOptimizer, Optimizer},
+};
+
+pub use adam::{Adam, AdamConfig};
+pub use adamw::{AdamW, AdamWConfig};
+use host::Real;
+pub use sgd::{Sgd, SgdConfig, SgdState};
+
+/// The optimizer of a module, which clips gradients if told to.
+fn clipping<O: Optimizer>(
+    optimizer: O,
+    config: Option<&GradientClippingConfig>,
+) -> ModuleOptimizer {
+    let optimizer = ModuleOptimizer::from(optimizer);
+    match config {
+        Some(config) => optimizer.with_grad_clipping(config.init()),
+        None => optimizer,
+    }
+}
+
+/// The gradient with a share of the weight.
+#[inline(always)]
+fn decayed<T: Real>(gradient: T, weight: T, penalty: Option<T>) -> T {
+    match penalty {
+        Some(penalty) => weight * penalty + gradient,
+        None => gradient,
+    }
+}
