@@ -5,12 +5,15 @@
 use std::ops::{Add, Div, Mul, Sub};
 
 #[cfg(feature = "ndarray")]
-use burn::backend::ndarray::{NdArrayTensor, SharedArray};
+use burn::{
+    backend::ndarray::{NdArrayTensor, SharedArray},
+    tensor::Shape,
+};
 use burn::{
     backend::{
         BackendTensor, DispatchTensor, DispatchTensorKind, TensorMetadata, flex::FlexTensor,
     },
-    tensor::{Element, Shape, TensorData},
+    tensor::{Element, TensorData},
 };
 
 /// `f32` and `f64`, and where tensors of them keep their numbers.

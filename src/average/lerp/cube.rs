@@ -323,7 +323,8 @@ mod tests {
         /// A shape, the numbers and layouts of live and of some averages, whether each of these is
         /// shared, and its share of the way.
         fn work()(
-            shape in [0usize..10, prop_oneof![1usize..10, Just(4), Just(300)]],
+            shape in (0usize..10, prop_oneof![1usize..10, Just(4), Just(300)])
+                .prop_map(|(rows, columns)| [rows, columns]),
             averages in prop::collection::vec(
                 (layout(), any::<bool>(), prop_oneof![Just(1.0), 1e-4f64..1.0]), 1..4,
             ),
