@@ -5,6 +5,8 @@ use burn::{
     tensor::{DType, Shape, Tensor},
 };
 
+#[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu"))]
+use super::cube;
 use super::portable;
 #[cfg(any(feature = "flex", feature = "train"))]
 use super::{host, mix};
@@ -20,6 +22,10 @@ pub(crate) fn within<'a>(
         && let Some(within) = within_on_host(&tensors)
     {
         return Ok(within);
+    }
+    #[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu"))]
+    if let Some(within) = cube::within(&tensors) {
+        return within;
     }
     // The largest magnitude, and the sum of all, in which a NaN or an infinity shows.
     let (sums, largest) = tensors

@@ -1,10 +1,13 @@
 //! The kernels: `a <- a + alpha (w - a)` for pairs of tensors.
 //!
 //! All pairs of an update come at once, and each takes the fastest path there is for its backend:
-//! numbers in the memory of the host by [`mix`], others by Burn's own operations.
+//! numbers in the memory of the host by [`mix`], tensors of CubeCL by one launch for many of them,
+//! others by Burn's own operations.
 //! All paths of the host compute the same expression with the same roundings, without a fused
 //! multiply-add, so that an average has the same bits on every x86.
 
+#[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu"))]
+mod cube;
 #[cfg(any(feature = "flex", feature = "train"))] // burn-train brings Flex along
 #[cfg_attr(feature = "ndarray", expect(deprecated, reason = "Burn still ships ndarray"))]
 pub(crate) mod host;
@@ -67,6 +70,8 @@ pub(super) fn lerp_all(mut work: Vec<Towards<'_>>) {
     work.retain(|towards| towards.alpha > 0.0);
     #[cfg(any(feature = "flex", feature = "train"))]
     let work = on_host(work, |pairs| mix::mix(pairs));
+    #[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu"))]
+    let work = cube::lerp_all(work);
     for Towards { average, live, alpha, .. } in work {
         let live = portable::cast(live.tensor().clone(), average.dtype());
         portable::lerp(average, &live, alpha);
@@ -222,7 +227,7 @@ mod tests {
     }
 
     /// What the kernels compute, written out.
-    fn expected(a: f32, w: f32, alpha: f64) -> f32 {
+    pub(super) fn expected(a: f32, w: f32, alpha: f64) -> f32 {
         if alpha == 1.0 { w } else { a + alpha as f32 * (w - a) }
     }
 

@@ -1,0 +1,242 @@
+//! One kernel for many tensors of a device.
+//!
+//! It reads each number of live once, and does there whatever is asked for: it moves averages
+//! towards it, and looks whether it is beyond a bound.
+//! How many tensors a launch takes, and what is done with each, is fixed when the kernel is
+//! compiled; sizes, shares and bounds are arguments.
+
+#![allow(unsafe_code)] // a launch without checks: the kernel checks its bounds itself
+
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::{calculate_cube_count_elemwise, client::Client, ir::ElemType, prelude::*};
+
+/// How many numbers are read at once, where sizes and offsets allow.
+const WIDE: usize = 4;
+/// How many reads each unit makes.
+const READS: u32 = 4;
+/// The bits of an f32 without its sign: magnitudes in their order, then infinity, then each NaN.
+const MAGNITUDE: u32 = 0x7fff_ffff;
+
+/// A live tensor, and what is done with its numbers.
+pub(super) struct Reading {
+    pub live: CubeTensor,
+    /// How many numbers there are, one after the other.
+    pub numbers: usize,
+    /// Averages laid out as live is, in storage of their own, and their shares of the way to it.
+    pub averages: Vec<(CubeTensor, f32)>,
+    /// The largest magnitude, and the flag to set where one is beyond it.
+    pub bound: Option<(f32, u32)>,
+}
+
+impl Reading {
+    /// How many buffers it binds.
+    pub fn bindings(&self) -> usize {
+        1 + self.averages.len()
+    }
+
+    /// The same with at most so many averages each.
+    pub fn split(mut self, most: usize) -> Vec<Self> {
+        let mut all = Vec::new();
+        while self.averages.len() > most {
+            let averages = self.averages.split_off(self.averages.len() - most);
+            all.push(Self { live: self.live.clone(), averages, ..self });
+        }
+        all.push(self);
+        all
+    }
+
+    /// Whether [`WIDE`] numbers can be read at once.
+    pub fn is_wide(&self) -> bool {
+        let bytes = |tensor: &CubeTensor| (WIDE * tensor.elem_size()) as u64;
+        let aligned = |tensor: &CubeTensor| {
+            tensor.handle.offset_start.unwrap_or(0).is_multiple_of(bytes(tensor))
+        };
+        self.numbers.is_multiple_of(WIDE)
+            && aligned(&self.live)
+            && self.averages.iter().all(|(average, _)| aligned(average))
+    }
+}
+
+/// Does all that is asked for by one launch; the flags are there where a reading has a bound.
+pub(super) fn launch(
+    client: &Client,
+    live: ElemType,
+    flags: Option<CubeTensor>,
+    readings: Vec<Reading>,
+) {
+    let longest = readings.iter().map(Reading::lines).max().unwrap_or(0);
+    let units = CubeDim::new(client, longest.div_ceil(READS as usize));
+    let lines_a_cube = (units.num_elems() * READS) as usize;
+    let (wide, narrow): (Vec<_>, Vec<_>) = readings.into_iter().partition(Reading::is_wide);
+    let mut cubes = 0;
+    let wide =
+        wide.into_iter().map(|reading| reading.arguments(&mut cubes, lines_a_cube)).collect();
+    let narrow_from = cubes;
+    let narrow =
+        narrow.into_iter().map(|reading| reading.arguments(&mut cubes, lines_a_cube)).collect();
+    let count =
+        calculate_cube_count_elemwise(client, cubes as usize * units.num_elems() as usize, units);
+    let flags = flags.into_iter().map(CubeTensor::into_buffer_arg).collect();
+    #[cfg(test)]
+    LAUNCHES.set(LAUNCHES.get() + 1);
+    // SAFETY: the kernel takes part in no cube from `cubes` on, and reads and writes those lines
+    // alone that are below the number of lines of their tensor, which every buffer of a reading
+    // has. It has no loop without an end. Nothing else reads or writes what it writes: an average
+    // has storage of its own.
+    unsafe {
+        pass::launch_unchecked(client, count, units, wide, narrow, flags, narrow_from, cubes, live);
+    }
+}
+
+impl Reading {
+    /// How many reads its numbers take.
+    fn lines(&self) -> usize {
+        match self.is_wide() {
+            true => self.numbers / WIDE,
+            false => self.numbers,
+        }
+    }
+
+    /// What the kernel is given, from the next cube on.
+    fn arguments<N: Size>(
+        self,
+        cubes: &mut u32,
+        lines_a_cube: usize,
+    ) -> ReadingArgsLaunch<pass::W, N> {
+        let (first, lines) = (*cubes, self.lines());
+        *cubes += lines.div_ceil(lines_a_cube) as u32;
+        let averages = self.averages.into_iter();
+        let averages =
+            averages.map(|(tensor, alpha)| AverageArgsLaunch::new(tensor.into_buffer_arg(), alpha));
+        let bound = self.bound.map(|(most, flag)| BoundArgsLaunch::new(most.to_bits(), flag));
+        ReadingArgsLaunch::new(
+            self.live.into_buffer_arg(),
+            averages.collect(),
+            bound.into_iter().collect(),
+            first,
+            lines as u32,
+        )
+    }
+}
+
+#[derive(CubeType, CubeLaunch)]
+struct AverageArgs<N: Size> {
+    numbers: Box<[Vector<f32, N>]>,
+    alpha: f32,
+}
+
+#[derive(CubeType, CubeLaunch)]
+struct BoundArgs {
+    /// As bits, which are compared: a shader may take it that there are no NaN and infinities.
+    most: u32,
+    flag: u32,
+}
+
+#[derive(CubeType, CubeLaunch)]
+struct ReadingArgs<W: Float, N: Size> {
+    live: Box<[Vector<W, N>]>,
+    averages: Sequence<AverageArgs<N>>,
+    /// None or one.
+    bounds: Sequence<BoundArgs>,
+    /// The first cube that works on it.
+    first: u32,
+    lines: u32,
+}
+
+type Flags = Sequence<Box<[Atomic<u32>]>>;
+
+#[cube(launch_unchecked)]
+fn pass<W: Float>(
+    wide: &mut Sequence<ReadingArgs<W, Const<4>>>,
+    narrow: &mut Sequence<ReadingArgs<W, Const<1>>>,
+    flags: &mut Flags,
+    narrow_from: u32,
+    cubes: u32,
+    #[define(W)] _live: ElemType,
+) {
+    let cube = CUBE_POS as u32;
+    if cube < narrow_from {
+        if comptime!(wide.len() > 0) {
+            let to = comptime!(wide.len());
+            find::<W, Const<4>>(wide, flags, cube, 0usize, to);
+        }
+    } else if cube < cubes {
+        if comptime!(narrow.len() > 0) {
+            let to = comptime!(narrow.len());
+            find::<W, Const<1>>(narrow, flags, cube, 0usize, to);
+        }
+    }
+}
+
+/// Finds the tensor of a cube by halves.
+#[cube]
+fn find<W: Float, N: Size>(
+    readings: &mut Sequence<ReadingArgs<W, N>>,
+    flags: &mut Flags,
+    cube: u32,
+    #[comptime] from: usize,
+    #[comptime] to: usize,
+) {
+    if comptime!(to - from == 1) {
+        read::<W, N>(readings.index_mut(from), flags, cube);
+    } else {
+        let middle = comptime!((from + to) / 2);
+        if cube < readings.index(middle).first {
+            find::<W, N>(readings, flags, cube, from, middle);
+        } else {
+            find::<W, N>(readings, flags, cube, middle, to);
+        }
+    }
+}
+
+/// Does what is asked for with the lines of a cube; neighbouring units read neighbouring lines.
+#[cube]
+fn read<W: Float, N: Size>(reading: &mut ReadingArgs<W, N>, flags: &mut Flags, cube: u32) {
+    let start = (cube - reading.first) * CUBE_DIM * READS + UNIT_POS;
+    for i in 0..READS {
+        let line = start + i * CUBE_DIM;
+        if line < reading.lines {
+            let w = Vector::<f32, N>::cast_from(reading.live[line as usize]);
+            #[unroll]
+            for k in 0..reading.averages.len() {
+                lerp::<N>(reading.averages.index_mut(k), w, line as usize);
+            }
+            #[unroll]
+            for k in 0..reading.bounds.len() {
+                look::<N>(reading.bounds.index(k), w, flags);
+            }
+        }
+    }
+}
+
+#[cube]
+fn lerp<N: Size>(average: &mut AverageArgs<N>, w: Vector<f32, N>, line: usize) {
+    if average.alpha == 1.0 {
+        average.numbers[line] = w;
+    } else {
+        let a = average.numbers[line];
+        average.numbers[line] = a + Vector::new(average.alpha) * (w - a);
+    }
+}
+
+#[cube]
+fn look<N: Size>(bound: &BoundArgs, w: Vector<f32, N>, flags: &mut Flags) {
+    let bits = Vector::<u32, N>::reinterpret(w) & Vector::new(MAGNITUDE);
+    #[unroll]
+    for i in 0..N::value() {
+        if bits.extract(i) > bound.most {
+            flags.index_mut(0)[bound.flag as usize].store(1);
+        }
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    static LAUNCHES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How many launches this thread has made.
+#[cfg(test)]
+pub(super) fn launches() -> usize {
+    LAUNCHES.get()
+}
