@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use burn::{
     lr_scheduler::constant::ConstantLr,
     module::Module,
+    tensor::Device,
     train::{
         EarlyStoppingStrategy, InferenceStep, Learner, SupervisedTraining,
         metric::{AccuracyMetric, LossMetric, store::EventStoreClient},
@@ -97,7 +98,7 @@ impl EarlyStoppingStrategy for Ends {
 /// The same steps on batches that are there already, then the same answers: of the average and of
 /// live.
 fn bare(name: &str, data: &Prepared) -> Result<Contestant> {
-    let batches = |rows: &[Sample], device| -> Result<Vec<Batch>> {
+    let batches = |rows: &[Sample], device: &Device| -> Result<Vec<Batch>> {
         let loader = loader(rows.to_vec(), BATCH, None, device)?;
         Ok(loader.iter().collect::<Result<_, _>>()?)
     };
