@@ -41,7 +41,7 @@ pub fn passes(criterion: &mut Criterion) {
 pub fn epochs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("epoch");
     for network in &NETWORKS[..4] {
-        let loader = rows(network);
+        let loader = &rows(network);
         let mut training = OwnLoop::new(network, Optimizer::Sgd, true).unwrap();
         let batches: Vec<_> = loader.iter().collect::<Result<_, _>>().unwrap();
         group.bench_function(
@@ -57,7 +57,6 @@ pub fn epochs(criterion: &mut Criterion) {
             bench.iter(|| {
                 thread::scope(|scope| {
                     let (made, taken) = mpsc::sync_channel(2);
-                    let loader = &loader;
                     scope.spawn(move || loader.iter().for_each(|b| made.send(b).unwrap()));
                     (0..BATCHES).for_each(|_| {
                         training.step(taken.recv().unwrap().unwrap()).unwrap();

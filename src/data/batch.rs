@@ -33,7 +33,7 @@ pub struct Batch {
 /// The batches are on `device`; Burn's training moves its loaders to the devices that it trains on.
 /// The numbers are kept once, in one block, whatever is sliced or moved off the loader, and a batch
 /// is copied from there into the memory of its tensors, when it is asked for.
-/// There is no worker that prepares batches ahead: handing one over takes longer than the copy.
+/// There is no worker that prepares batches ahead: a batch is one copy of rows that are in memory.
 ///
 /// A `slice` panics on a range that is not within the samples.
 ///
