@@ -10,6 +10,7 @@ pub type Tensors = &'static [[usize; 2]];
 
 /// Shaped like a residual network and like a language model: matrices, and as many vectors.
 pub const M_25: Tensors = &[[161, 160_000], [161, 400]];
+#[allow(dead_code)] // too large for the benches, which share this file with the comparison
 pub const M_108: Tensors = &[[98, 1_100_000], [98, 768]];
 /// Many tiny ones.
 pub const TINY: Tensors = &[[1000, 400]];

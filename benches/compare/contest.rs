@@ -65,11 +65,14 @@ impl Contestant {
     }
 }
 
+/// A number made of the times of one round.
+type Figure = Box<dyn Fn(&[f64]) -> f64>;
+
 /// What is claimed: a number made of the times of a round, and the bar for it.
 pub struct Claim {
     pub what: String,
     pub bar: Bar,
-    number: Box<dyn Fn(&[f64]) -> f64>,
+    number: Figure,
 }
 
 impl Claim {

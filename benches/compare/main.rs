@@ -68,10 +68,16 @@ struct Args {
     peak: Option<Through>,
 }
 
+/// Makes the contest of a name, among ours.
+type Ours = Box<dyn Fn(&str) -> Result<Contest>>;
+
+/// Makes the contest of a name, beside PyTorch.
+type Both = Box<dyn Fn(&str, &Torch) -> Result<Contest>>;
+
 /// Makes a contest of the name that it is given.
 enum Make {
-    Alone(Box<dyn Fn(&str) -> Result<Contest>>),
-    BesideTorch(Box<dyn Fn(&str, &Torch) -> Result<Contest>>),
+    Alone(Ours),
+    BesideTorch(Both),
 }
 
 /// All rows, by name.

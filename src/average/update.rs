@@ -102,7 +102,10 @@ fn look<M: Module>(
     let mut finite = Finite::default();
     for (average, plan) in averages.iter_mut().zip(plans) {
         let Plan::Take { tensors, moves, .. } = plan else { continue };
-        if let Some(path) = finite.first_bad(average, tensors, |kept| counts(kept, moves))? {
+        let in_order = matches!(tensors, Cow::Borrowed(_));
+        if let Some(path) =
+            finite.first_bad(average, tensors, in_order, |kept| counts(kept, moves))?
+        {
             average.refuse(path, step)?;
             *plan = Plan::Refuse;
         }
@@ -314,13 +317,14 @@ impl Finite {
     fn first_bad<M: Module>(
         &mut self,
         average: &Average<M>,
-        tensors: &Cow<'_, [DispatchTensor]>,
+        tensors: &[DispatchTensor],
+        in_order: bool,
         counts: impl Fn(&Kept) -> bool,
     ) -> Result<Option<String>> {
         if average.config.non_finite == NonFinite::Take {
             return Ok(None);
         }
-        let (begun, in_order) = (average.has_begun(), matches!(tensors, Cow::Borrowed(_)));
+        let begun = average.has_begun();
         let taken = average.kept.iter().map(|kept| {
             let Kept { parameter, how, .. } = kept;
             how.most(parameter, parameter.tensor.dtype(), begun).filter(|_| counts(kept))

@@ -302,6 +302,8 @@ fn records_are_burns_both_ways() {
 #[test]
 #[cfg(feature = "ndarray")]
 fn a_state_follows_to_another_device() {
+    use burn::module::Module as _;
+
     let [first, .., second] =
         &kinds().into_iter().map(|(d, ..)| (d, DType::F32)).collect::<Vec<_>>()[..]
     else {

@@ -69,7 +69,7 @@ pub(super) fn lerp_all(mut work: Vec<Towards<'_>>) {
     work.iter_mut().for_each(Towards::round);
     work.retain(|towards| towards.alpha > 0.0);
     #[cfg(any(feature = "flex", feature = "train"))]
-    let work = on_host(work, |pairs| mix::mix(pairs));
+    let work = on_host(work, mix::mix);
     #[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu"))]
     let work = cube::lerp_all(work);
     for Towards { average, live, alpha, .. } in work {

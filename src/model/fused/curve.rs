@@ -106,7 +106,7 @@ macro_rules! curves {
 curves!(
     f32, u32, parts_f32, sigmoid_f32, tanh_f32, exp_f32,
     nought: -104.0,
-    ln2: [0.693_359_375, -2.121_944_4e-4],
+    ln2: [355.0 / 512.0, -2.121_944_4e-4],
     series: [[720.0, 24.0, 2.0], [5_040.0, 120.0, 6.0]]
 );
 curves!(
