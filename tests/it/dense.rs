@@ -209,7 +209,7 @@ fn views_are_read_as_they_are_seen() {
         ];
         for input in &inputs {
             for weight in &weights {
-                let bias = drawn([12], 3, &at).slice([2..8]);
+                let bias = drawn([12], 3, &at).narrow(0, 2, 6);
                 let parts =
                     Parts { input: input.clone(), weight: weight.clone(), bias: Some(bias) };
                 check(&parts.tracked([true; 3]), Activation::Tanh, tolerance);
