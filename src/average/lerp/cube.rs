@@ -420,6 +420,23 @@ mod tests {
         }
     }
 
+    /// What is shared is copied first, by as many launches again, unless nothing of it is left.
+    #[test]
+    fn a_shared_average_gets_storage_of_its_own_once() {
+        let count = most_bindings() + 1;
+        let launch = count.div_ceil(most_bindings() / 2);
+        let work = |alpha| (0..count).map(move |_| (row(&[3.0; 6]), vec![(row(&[1.0; 6]), alpha)]));
+        for (alpha, first) in [(0.5, 2 * launch), (1.0, launch)] {
+            let mut work: Vec<_> = work(alpha).collect();
+            let shared: Vec<_> = work.iter().map(|(_, averages)| averages[0].0.clone()).collect();
+            assert_eq!(move_all(&mut work), first);
+            assert_eq!(move_all(&mut work), launch);
+            assert!(shared.iter().all(|shared| numbers(shared) == [1.0; 6]));
+            let expected = if alpha == 1.0 { 3.0 } else { 2.5 };
+            assert!(work.iter().all(|(_, averages)| numbers(&averages[0].0) == [expected; 6]));
+        }
+    }
+
     /// The averages of one tensor are moved where it is read.
     #[test]
     fn averages_of_one_tensor_share_a_launch() {
@@ -445,17 +462,28 @@ mod tests {
         }
     }
 
+    /// A device without numbers of 16 bits leaves them to the portable path.
     #[test]
     fn half_precision_is_widened_on_the_way() {
         for dtype in [DType::F16, DType::BF16] {
-            let live = Tensor::<1>::from_data([0.5f32, -2.0, 1.5], (&device(), dtype));
-            let live = live.into_dispatch();
-            if element(tensor(&live).unwrap()).is_none() {
-                continue;
+            let live = |numbers: [f32; 3]| {
+                Tensor::<1>::from_data(numbers, (&device(), dtype)).into_dispatch()
+            };
+            let (mut average, exact) = (row(&[0.0, 1.0, 1.0]), live([0.5, -2.0, 1.5]));
+            let known = element(tensor(&exact).unwrap()).is_some();
+            let work = Towards {
+                average: &mut average,
+                live: Borrowed::Tensor(&exact),
+                alpha: 0.5,
+                most: f64::INFINITY,
+            };
+            assert_eq!(lerp_all(vec![work]).is_empty(), known, "{dtype:?}");
+            if known {
+                assert_eq!(numbers(&average), [0.25, -0.5, 1.25]);
             }
-            let mut work = [(live, vec![(row(&[0.0, 1.0, 1.0]), 0.5)])];
-            assert_eq!(move_all(&mut work), 1);
-            assert_eq!(numbers(&work[0].1[0].0), [0.25, -0.5, 1.25]);
+            let endless = live([1.0, f32::NEG_INFINITY, 1.0]);
+            let found = within(&[(&exact, 2.0), (&exact, 1.9), (&endless, f64::INFINITY)]);
+            assert_eq!(found.map(Result::unwrap), known.then(|| vec![true, false, false]));
         }
     }
 
