@@ -390,6 +390,33 @@ mod tests {
         assert!(tensor(&middle).unwrap().handle.offset_start.is_some());
     }
 
+    /// Nothing after the numbers of a tensor, nor between those of a view, is looked at or lost.
+    #[test]
+    fn what_lies_beside_the_numbers_is_left_alone() {
+        for (numbers, kept) in [(4, 4), (5, 3)] {
+            let (live, average) = (row(&[3.0; 8]), row(&[1.0; 8]));
+            let [live_numbers, average_numbers] =
+                [&live, &average].map(|row| tensor(row).unwrap().clone());
+            let averages = vec![(average_numbers, 1.0)];
+            launch(vec![Reading { live: live_numbers, numbers, averages, bound: None }], None);
+            let found = self::numbers(&average);
+            assert_eq!(found, [vec![3.0; numbers], vec![1.0; kept]].concat());
+        }
+        let columns = |numbers: [f32; 3]| {
+            let rows = numbers.repeat(2).into_iter().flat_map(|x| [x; MARGIN]).collect();
+            let rows = TensorData::new::<f32, _>(rows, [2, 3 * MARGIN]);
+            Tensor::<2>::from_data(rows, &device()).slice([0..2, MARGIN..2 * MARGIN])
+        };
+        let live = columns([f32::NAN, 3.0, f32::NAN]).into_dispatch();
+        assert!(tensor(&live).unwrap().meta.strides()[0] == 3 * MARGIN, "with gaps");
+        assert_eq!(within(&[(&live, 3.0)]).unwrap().unwrap(), [true]);
+        for average in [columns([0.0, 1.0, 0.0]), Tensor::ones([2, MARGIN], &device())] {
+            let mut work = [(live.clone(), vec![(average.into_dispatch(), 0.5)])];
+            move_all(&mut work);
+            assert!(matrix(&work[0].1[0].0).into_iter().all(|x| x == 2.0));
+        }
+    }
+
     #[test]
     fn a_launch_takes_as_many_tensors_as_the_device_binds() {
         let a_launch = most_bindings() / 2;
