@@ -109,106 +109,45 @@ pub(crate) fn laid_out(tensor: &DispatchTensor) -> Option<DispatchTensor> {
     Some(DispatchTensor { kind, ..tensor.clone() })
 }
 
-/// A float tensor of the host whose storage is its own, opened to be changed.
-pub(crate) enum Opened<'a> {
-    Flex(&'a mut FlexTensor),
-    #[cfg(feature = "ndarray")]
-    F32(Taken<'a, f32>),
-    #[cfg(feature = "ndarray")]
-    F64(Taken<'a, f64>),
-}
-
-/// An array that was taken out of its tensor, and goes back there in the end.
-#[cfg(feature = "ndarray")]
-pub(crate) struct Taken<'a, E>
-where
-    E: Clone + Default,
-    NdArrayTensor: From<SharedArray<E>>,
-{
-    place: &'a mut NdArrayTensor,
-    array: SharedArray<E>,
-}
-
-#[cfg(feature = "ndarray")]
-impl<E> Drop for Taken<'_, E>
-where
-    E: Clone + Default,
-    NdArrayTensor: From<SharedArray<E>>,
-{
-    fn drop(&mut self) {
-        *self.place = std::mem::take(&mut self.array).into();
-    }
-}
-
-impl<'a> Opened<'a> {
-    /// Opens a tensor of f32 or f64; a storage that is shared, larger than the tensor, in another
-    /// order or in a file is copied.
-    pub fn open(tensor: &'a mut DispatchTensor) -> Option<Self> {
-        match &mut tensor.kind {
-            DispatchTensorKind::Flex(BackendTensor::Float(tensor))
-                if matches!(tensor.dtype(), DType::F32 | DType::F64) =>
-            {
-                own(tensor);
-                Some(Self::Flex(tensor))
+/// The numbers of a float tensor of f32 or f64 of the host, to be changed.
+///
+/// A storage that is shared, larger than the tensor, in another order or in a file is copied.
+pub(crate) fn numbers_mut(tensor: &mut DispatchTensor) -> Option<NumbersMut<'_>> {
+    match &mut tensor.kind {
+        DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => match tensor.dtype() {
+            DType::F32 => Some(NumbersMut::F32(own(tensor).storage_mut())),
+            DType::F64 => Some(NumbersMut::F64(own(tensor).storage_mut())),
+            _ => None,
+        },
+        #[cfg(feature = "ndarray")]
+        DispatchTensorKind::NdArray(BackendTensor::Float(tensor)) => match tensor {
+            NdArrayTensor::F32(storage) => {
+                standard(storage.ensure_owned()).as_slice_mut().map(NumbersMut::F32)
             }
-            #[cfg(feature = "ndarray")]
-            DispatchTensorKind::NdArray(BackendTensor::Float(place)) => {
-                // What is left there meanwhile.
-                let nothing = || burn::tensor::TensorData::new(Vec::<f32>::new(), [0]);
-                let taken = std::mem::replace(place, NdArrayTensor::from_data(nothing()));
-                match taken {
-                    NdArrayTensor::F32(storage) => {
-                        Some(Self::F32(Taken { place, array: standard(storage.into_owned()) }))
-                    }
-                    NdArrayTensor::F64(storage) => {
-                        Some(Self::F64(Taken { place, array: standard(storage.into_owned()) }))
-                    }
-                    other => {
-                        *place = other;
-                        None
-                    }
-                }
+            NdArrayTensor::F64(storage) => {
+                standard(storage.ensure_owned()).as_slice_mut().map(NumbersMut::F64)
             }
             _ => None,
-        }
-    }
-
-    /// Its numbers.
-    pub fn numbers(&mut self) -> NumbersMut<'_> {
-        match self {
-            Self::Flex(tensor) => match tensor.dtype() {
-                DType::F64 => NumbersMut::F64(tensor.storage_mut()),
-                _ => NumbersMut::F32(tensor.storage_mut()),
-            },
-            #[cfg(feature = "ndarray")]
-            Self::F32(taken) => NumbersMut::F32(taken.array.as_slice_mut().unwrap_or_default()),
-            #[cfg(feature = "ndarray")]
-            Self::F64(taken) => NumbersMut::F64(taken.array.as_slice_mut().unwrap_or_default()),
-        }
+        },
+        _ => None,
     }
 }
 
 /// The array in standard order, in which it can be borrowed as a slice.
 #[cfg(feature = "ndarray")]
-fn standard<E: Clone>(array: SharedArray<E>) -> SharedArray<E> {
-    match array.is_standard_layout() {
-        true => array,
-        false => array.as_standard_layout().into_owned().into_shared(),
+fn standard<E: Clone>(array: &mut SharedArray<E>) -> &mut SharedArray<E> {
+    if !array.is_standard_layout() {
+        *array = array.as_standard_layout().into_owned().into_shared();
     }
+    array
 }
 
-/// Gives a tensor of Flex storage of its own, in memory and laid out in order, where an update
-/// writes in place.
-pub(crate) fn own(tensor: &mut FlexTensor) {
+/// The tensor with storage of its own size, laid out in order: a view into a larger one would pair
+/// wrongly.
+fn own(tensor: &mut FlexTensor) -> &mut FlexTensor {
     let bytes = tensor.layout().num_elements() * tensor.dtype().size();
-    // A view into a larger storage would pair wrongly.
     if !tensor.is_contiguous() || tensor.bytes().len() != bytes {
         *tensor = FlexTensor::from_data(tensor.to_contiguous().into_data());
     }
-    // Writing access copies a storage that is shared or still lies in a file.
-    match tensor.dtype() {
-        DType::F32 => _ = tensor.storage_mut::<f32>(),
-        DType::F64 => _ = tensor.storage_mut::<f64>(),
-        _ => {}
-    }
+    tensor
 }

@@ -113,17 +113,15 @@ fn on_host<'a>(
     work: Vec<Towards<'a>>,
     kernel: impl FnOnce(Vec<mix::Pair<'_>>),
 ) -> Vec<Towards<'a>> {
-    let (work, rest): (Vec<_>, Vec<_>) = work.into_iter().partition(Towards::is_on_host);
-    let opened = work.into_iter().filter_map(|Towards { average, live, alpha, most }| {
-        let live = match host::laid_out(live.tensor()) {
-            Some(ordered) => Borrowed::Own(Box::new(ordered)),
-            None => live,
-        };
-        Some((host::Opened::open(average)?, live, alpha, most))
-    });
-    let mut opened: Vec<_> = opened.collect();
-    let pairs = opened.iter_mut().filter_map(|(average, live, alpha, most)| {
-        mix::Pair::new(average.numbers(), host::numbers(live.tensor())?, *alpha, *most)
+    let (mut work, rest): (Vec<_>, Vec<_>) = work.into_iter().partition(Towards::is_on_host);
+    for Towards { live, .. } in &mut work {
+        if let Some(ordered) = host::laid_out(live.tensor()) {
+            *live = Borrowed::Own(Box::new(ordered));
+        }
+    }
+    let pairs = work.iter_mut().filter_map(|Towards { average, live, alpha, most }| {
+        let (average, live) = (host::numbers_mut(average)?, host::numbers(live.tensor())?);
+        mix::Pair::new(average, live, *alpha, *most)
     });
     kernel(pairs.collect());
     rest
@@ -179,7 +177,7 @@ pub(super) fn to_device(tensor: DispatchTensor, device: &DispatchDevice) -> Disp
 /// Gives the tensor storage of its own, in memory, where an update could write in place.
 pub(super) fn own(tensor: &mut DispatchTensor) {
     #[cfg(any(feature = "flex", feature = "train"))]
-    drop(host::Opened::open(tensor));
+    let _ = host::numbers_mut(tensor);
     #[cfg(not(any(feature = "flex", feature = "train")))]
     let _ = tensor;
 }
