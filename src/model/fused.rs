@@ -9,6 +9,7 @@
 //! backwards where it is not.
 
 #![cfg_attr(feature = "ndarray", allow(deprecated, reason = "Burn still ships ndarray"))]
+#![cfg_attr(not(feature = "train"), allow(dead_code, reason = "only autodiff goes backwards"))]
 
 #[cfg(feature = "train")]
 mod autodiff;
