@@ -3,7 +3,7 @@
 use burn::{
     lr_scheduler::constant::ConstantLr,
     module::Module,
-    optim::{AdamConfig, ModuleOptimizer, SgdConfig},
+    optim::ModuleOptimizer,
     tensor::{Device, Distribution, Tensor},
     train::{Learner, TrainStep},
 };
@@ -11,6 +11,7 @@ use burn_ema::{
     Average, AverageConfig, Result, Rule,
     data::Batch,
     model::{Mlp, MlpConfig},
+    optim::{AdamConfig, SgdConfig},
     train::Averaged,
 };
 
