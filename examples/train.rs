@@ -32,7 +32,7 @@ use burn_ema::{
     data::{Prepared, Table, Task, TaskKind, digits, loader},
     device,
     model::{Activation, MlpConfig},
-    report::{Report, Scores},
+    report::{Page, Report, Scores, Summary},
     run::{Change, Optimizer, Progress, RunConfig, RunDirectory},
     train::{Averaged, CommitConfig, ProgressLines, Signals, fit},
 };
@@ -143,7 +143,6 @@ fn main() -> Result<ExitCode> {
         _ => digits()?,
     };
     let data = Prepared::new(&table, seed)?;
-    data.notes.iter().for_each(|note| println!("note: {note}"));
     match data.preparation.task() {
         Task::Classification { labels } => println!("task: {} classes", labels.len()),
         Task::Regression { scale } => println!(
@@ -177,12 +176,9 @@ fn main() -> Result<ExitCode> {
         .allow_added(changes_averages)
         .allow_dropped(changes_averages);
     println!("model: {:?}, {} parameters", config.model.sizes, model.num_params());
-    println!(
-        "rows: {} train, {} valid, {} test",
-        data.train.len(),
-        data.valid.len(),
-        data.test.len()
-    );
+    let rows = [&data.train, &data.valid, &data.test].map(Vec::len);
+    let [train, valid, test] = rows;
+    println!("rows: {train} train, {valid} valid, {test} test");
 
     // The run's directory, never over an older run unless told so.
     let run = match (begun, args.resume, args.overwrite) {
@@ -196,7 +192,13 @@ fn main() -> Result<ExitCode> {
         (false, ..) => RunDirectory::create(&args.run, &config)?,
     };
     println!("run: {}", run.path().display());
-    model.take_warnings().iter().for_each(|warning| println!("warning: {warning}"));
+    // Told here, and on the report's page.
+    let tell = |line: String| {
+        println!("{line}");
+        run.note(line)
+    };
+    data.notes.iter().try_for_each(|note| tell(format!("note: {note}")))?;
+    model.take_warnings().iter().try_for_each(|warning| tell(format!("warning: {warning}")))?;
 
     // Burn's training, which validates the first average.
     let load = |rows, shuffle| loader(rows, config.batch_size, shuffle, &device.device);
@@ -205,17 +207,30 @@ fn main() -> Result<ExitCode> {
         SupervisedTraining::new(run.path(), load(data.train, Some(config.seed))?, valid.clone())
             .num_epochs(config.epochs)
             .metrics((LossMetric::new(),))
+            .metric_train(model.trace_metric())
             .metric_valid_numeric(model.live_metric(LossMetric::new()));
-    if let Task::Classification { .. } = config.preparation.task() {
+    let classes = matches!(config.preparation.task(), Task::Classification { .. });
+    if classes {
         training = training
             .metrics((AccuracyMetric::new(),))
             .metric_valid_numeric(model.live_metric(AccuracyMetric::new()));
     }
-    for index in 1..config.averages.len() {
-        training = training.metric_valid_numeric(model.average_metric(index, LossMetric::new())?);
+    for index in 0..config.averages.len() {
+        training = training.metric_valid_numeric(model.distance_metric(index)?);
+        // The first average has the plain metrics.
+        if index > 0 {
+            let loss = model.average_metric(index, LossMetric::new())?;
+            training = training.metric_valid_numeric(loss);
+        }
+        if index > 0 && classes {
+            let accuracy = model.average_metric(index, AccuracyMetric::new())?;
+            training = training.metric_valid_numeric(accuracy);
+        }
     }
     if !(cfg!(feature = "tui") && std::io::stdout().is_terminal()) {
-        training = training.renderer(Box::new(ProgressLines::new(std::io::stderr())));
+        // How far live is from its averages stands in the report.
+        let lines = ProgressLines::new(std::io::stderr()).without("Distance");
+        training = training.renderer(Box::new(lines));
     }
     // Everything is committed, so that the run can go on from wherever it ends.
     let signals = Signals::install(training.interrupter())?;
@@ -235,7 +250,7 @@ fn main() -> Result<ExitCode> {
         fit = fit.resume()?;
         if let Some(resumed) = fit.resumed() {
             for error in &resumed.passed_over {
-                println!("warning: {:#}", anyhow::Error::new(error.clone()));
+                tell(format!("warning: {:#}", anyhow::Error::new(error.clone())))?;
             }
             println!("{resumed}");
             ensure!(
@@ -255,7 +270,9 @@ fn main() -> Result<ExitCode> {
                 let commit = run.commits().open(from)?;
                 let before = commit.manifest().config["device"].as_str();
                 if let Some(before) = before.filter(|before| *before != device.to_string()) {
-                    println!("note: until here the run was on {before}, whose numbers differ");
+                    tell(format!(
+                        "note: until here the run was on {before}, whose numbers differ"
+                    ))?;
                 }
                 print_changes(&config, committed.as_ref());
             }
@@ -279,30 +296,51 @@ fn main() -> Result<ExitCode> {
             None => "before the first step".to_owned(),
         };
         println!("stopped by {by}, {at}; to go on:");
-        println!("  cargo run --example train -- --resume --run {}", run.path().display());
+        println!("  cargo run --example train -- --resume --run {}", shared::word(run.path()));
         let code = signals.received().map_or(1, |signal| signal.exit_code());
         return Ok(ExitCode::from(code as u8));
     }
-    model.take_warnings().iter().for_each(|warning| println!("warning: {warning}"));
+    model.take_warnings().iter().try_for_each(|warning| tell(format!("warning: {warning}")))?;
 
     // The best average by validation, and what each gained on rows that nothing was chosen by.
     let ranking = model.rank(|mlp| Ok(Scores::of(mlp, &*valid)?.loss))?;
     let best = ranking.best;
-    let report = Report::of(&model, ranking, &*load(data.test, None)?, &device, config.seed)?;
+    let test = load(data.test, None)?;
+    let report = Report::of(&model, ranking, &*test, &device, config.seed)?;
     ensure!(report.live.loss.is_finite(), diverged);
     let source =
         format!("{} of the run in {}", report.validation.best_name(), run.path().display());
     model.averages()[best].save_file(run.model_file(), &source)?;
     run.write_json("report.json", &report)?;
+    let summary = Summary::of(&model, best, &config.preparation, rows, &*test)?;
+    run.write_json("summary.json", &summary)?;
     println!("\n{report}\n");
     let name = report.validation.best_name();
     if report.validation.live < report.validation.averages[best].1 {
-        println!("note: in validation, live does better than every average");
+        tell("note: in validation, live does better than every average".to_owned())?;
     }
-    println!("{name} saved in {}; to use it:", run.path().display());
-    println!("  cargo run --example infer -- --run {}", run.path().display());
+    println!("{name} saved in {}:", run.path().display());
+    println!("  model.bpk    the average, which plain Burn loads too");
+    let page = run.path().join("report.html");
+    match Page::of(std::slice::from_ref(&run)).and_then(|drawn| drawn.write(&page)) {
+        Ok(_) => {
+            println!("  report.html  what was gained, with pictures; to look at it:");
+            println!("  {OPEN} {}", shared::word(&page));
+        }
+        // The model is there all the same.
+        Err(error) => println!("warning: no report.html: {:#}", anyhow::Error::new(error)),
+    }
+    println!("to use it:");
+    println!("  cargo run --example infer -- --run {}", shared::word(run.path()));
     Ok(ExitCode::SUCCESS)
 }
+
+/// What shows a file on this system.
+const OPEN: &str = match () {
+    () if cfg!(windows) => "explorer",
+    () if cfg!(target_os = "macos") => "open",
+    () => "xdg-open",
+};
 
 /// What becomes of the averages of a run that goes on.
 fn print_changes(config: &RunConfig, saved: Option<&RunConfig>) {

@@ -1,9 +1,22 @@
 //! A standard output that may be closed, as after `| head`: the rest is dropped, and the program
 //! goes on to its end.
 
-#![allow(unused_macros)] // each example uses some
+#![allow(dead_code, unused_macros)] // each example uses some
 
-use std::io::{ErrorKind, Result, Write, stdout};
+use std::{
+    io::{ErrorKind, Result, Write, stdout},
+    path::Path,
+};
+
+/// A path as a word of a shell, to copy.
+pub fn word(path: &Path) -> String {
+    let path = path.display().to_string();
+    let harmless = |c: char| c.is_alphanumeric() || "/._-=+,:@".contains(c);
+    match path.chars().all(harmless) {
+        true => path,
+        false => format!("'{}'", path.replace('\'', r"'\''")),
+    }
+}
 
 /// The standard output, for as long as someone reads it.
 pub struct Out;

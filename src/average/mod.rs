@@ -53,5 +53,5 @@ pub use state::{Average, Distance};
 pub use statistics::reestimate_statistics;
 pub use update::update_all;
 #[cfg(feature = "train")]
-pub(crate) use walk::{path_of, put_statistics, statistics};
+pub(crate) use walk::{path_of, places, put_statistics, statistics, values_at};
 pub use warning::Warning;

@@ -101,6 +101,55 @@ pub(crate) fn path_of<M: Module>(module: &M, id: ParamId) -> Option<String> {
     collect.found.into_iter().find(|parameter| parameter.id == id).map(|parameter| parameter.path)
 }
 
+/// A path, and a place in the flat tensor there.
+#[cfg(feature = "train")]
+pub(crate) type At = (String, usize);
+
+/// At most so many weights: of the first and of the last matrix, away from their edges, since the
+/// pixels at those of a picture are often blank; of other floats where there is no matrix.
+///
+/// # Errors
+///
+/// Two parameters of one path.
+#[cfg(feature = "train")]
+pub(crate) fn places<M: Module>(module: &M, most: usize) -> Result<Vec<At>> {
+    let mut weights = parameters(module)?;
+    weights.retain(|p| p.kind == Kind::Weight && p.tensor.shape().num_elements() > 0);
+    let is_matrix = |parameter: &Parameter| parameter.tensor.shape().as_slice().len() > 1;
+    if weights.iter().any(is_matrix) {
+        weights.retain(is_matrix);
+    }
+    let ends = match &weights[..] {
+        [] => Vec::new(),
+        [only] => vec![only],
+        [first, .., last] => vec![first, last],
+    };
+    let each = most / ends.len().max(1);
+    let spread = |parameter: &Parameter| {
+        let count = parameter.tensor.shape().num_elements();
+        let mut places: Vec<_> = (1..=each).map(|part| part * count / (each + 1)).collect();
+        places.dedup();
+        places.into_iter().map(|place| (parameter.path.clone(), place)).collect::<Vec<_>>()
+    };
+    Ok(ends.into_iter().flat_map(spread).collect())
+}
+
+/// The numbers at some places of a module.
+///
+/// # Errors
+///
+/// Two parameters of one path; a place that is not there; a number that cannot be read back.
+#[cfg(feature = "train")]
+pub(crate) fn values_at<M: Module>(module: &M, places: &[At]) -> Result<Vec<f64>> {
+    let parameters = parameters(module)?;
+    let value = |(path, place): &At| {
+        let missing = || Error::parameter(path, format!("a number {place}"), "none");
+        let parameter = parameters.iter().find(|parameter| parameter.path == *path);
+        lerp::element(&parameter.ok_or_else(missing)?.tensor, *place)?.ok_or_else(missing)
+    };
+    places.iter().map(value).collect()
+}
+
 /// The statistics of a module's batch norms, by path, after its last forward pass.
 #[cfg(feature = "train")]
 pub(crate) fn statistics<M: Module>(module: &M) -> BTreeMap<String, DispatchTensor> {

@@ -1,4 +1,14 @@
-//! What the averages gained: live and each average on the test split.
+//! What the averages gained: live and each average on the test split, and all of a run on a page.
+
+mod curves; // what the history of a run says, epoch by epoch and step by step
+mod page; // all of it, as HTML
+mod picture; // lines, bars, cells and points, as SVG
+mod run; // what a directory has to tell
+mod summary; // what the averages are made of, and what was answered
+mod text; // what a user wrote, as HTML and in a shell
+
+pub use page::Page;
+pub use summary::{Answered, MadeOf, Summary};
 
 use std::fmt;
 
@@ -100,10 +110,15 @@ impl Scores {
 }
 
 /// The sum of a row of numbers, in double precision.
-fn sum(numbers: Tensor<1>) -> Result<f64> {
+fn sum(row: Tensor<1>) -> Result<f64> {
+    Ok(numbers(row)?.iter().sum())
+}
+
+/// The numbers of a tensor, row by row, in double precision.
+fn numbers<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f64>> {
+    let numbers = tensor.reshape([-1]) as Tensor<1>;
     let numbers = numbers.try_into_vec_as::<f64>();
-    let numbers = numbers.map_err(|error| Error::value("the outputs", "numbers", error))?;
-    Ok(numbers.iter().sum())
+    numbers.map_err(|error| Error::value("the outputs", "numbers", error))
 }
 
 /// A table with what each average gained over live.

@@ -128,12 +128,29 @@ impl RunDirectory {
         self.path.join("config.json")
     }
 
+    /// What the run skipped or warned of, a line each: see [`note`](Self::note).
+    ///
+    /// # Errors
+    ///
+    /// A file that is there and cannot be read as text.
+    pub fn notes(&self) -> Result<Vec<String>> {
+        let path = self.path.join(NOTES);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(Error::file("read", path, error)),
+        }
+    }
+
     /// Where the model is that the run leaves: a file of [`Average::save_file`](crate::Average) or
     /// [`save_file`](crate::average::save_file).
     pub fn model_file(&self) -> PathBuf {
         self.path.join("model.bpk")
     }
 }
+
+/// The file of what a run skipped or warned of.
+const NOTES: &str = "notes.txt";
 
 /// The field of a configuration's digest.
 const DIGEST: &str = "sha256";
@@ -195,8 +212,8 @@ impl RunDirectory {
         lock.ok_or_else(|| Error::value("the run", "one that is locked", "one that is read"))
     }
 
-    /// Removes what the run at a path wrote, with all that is in its `commits/` and `snapshots/`, and
-    /// begins a new one in its place.
+    /// Removes what the run at a path wrote, with all that is in its `commits/`, `snapshots/` and
+    /// `report/`, and begins a new one in its place.
     ///
     /// # Errors
     ///
@@ -207,10 +224,11 @@ impl RunDirectory {
         let run = Self::resume(path)?;
         // First what no old commit fits, so that whatever ends this here, no old run goes on.
         run.write_config(config)?;
-        for name in ["commits", "snapshots"] {
+        for name in ["commits", "snapshots", "report"] {
             run.gone(fs::remove_dir_all(run.path.join(name)), name)?;
         }
-        for name in ["model.bpk", "report.json", METRICS, "experiment.log"] {
+        let files = ["model.bpk", "report.json", "summary.json", "report.html", NOTES];
+        for name in files.into_iter().chain([METRICS, "experiment.log"]) {
             run.gone(fs::remove_file(run.path.join(name)), name)?;
         }
         Ok(run)
@@ -244,6 +262,24 @@ impl RunDirectory {
             fields.insert(DIGEST.to_owned(), digest);
         }
         self.write_json("config.json", &config)
+    }
+
+    /// Keeps a line about something that was skipped or warned of, once, for
+    /// [`notes`](Self::notes): a run that goes on says much of it again.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read or written.
+    pub fn note(&self, line: impl AsRef<str>) -> Result<()> {
+        // A name from a table may hold the end of a line.
+        let line: Vec<_> = line.as_ref().lines().collect();
+        let line = line.join(" ");
+        let mut notes = self.notes()?;
+        if notes.contains(&line) {
+            return Ok(());
+        }
+        notes.push(line);
+        disk::replace(&self.path.join(NOTES), (notes.join("\n") + "\n").as_bytes())
     }
 
     /// Writes a value as JSON, whole or not at all, under a name in the directory.

@@ -8,6 +8,9 @@
 //! metrics.csv      the metrics of each batch and epoch
 //! model.bpk        the averaged model that it left, which plain Burn loads
 //! report.json      the test split: live and each average
+//! summary.json     what the averages are made of, and what was answered on the test split
+//! notes.txt        what was skipped or warned of
+//! report.html      all of it on one page; its pictures in report/
 //! experiment.log   Burn's log
 //! ```
 //!
@@ -43,7 +46,7 @@ pub use manifest::{File, Manifest, Progress};
 pub(crate) use {
     changes::check as check_changes,
     commits::MODEL,
-    disk::create_directory,
-    history::{History, Mark},
+    disk::{create_directory, replace},
+    history::{History, METRICS, Mark},
     manifest::{FORMAT, MANIFEST},
 };

@@ -27,6 +27,7 @@ use self::guard::{Guard, is_finite};
 use super::{
     gauge::{DistanceMetric, Gap, Gauges},
     metric::{Beside, Feeds, Source},
+    trace::{TraceMetric, Traces},
 };
 use crate::{
     Average, AverageConfig, Error, Result,
@@ -124,6 +125,7 @@ pub struct Averaged<M: LearnerModel> {
     shared: Arc<Mutex<Shared<M>>>,
     feeds: Feeds<Answer<M>>,
     gauges: Gauges,
+    traces: Traces,
     /// What answers in validation mode, without a lock.
     answering: Option<Box<Answering<M>>>,
     interrupter: Option<Interrupter>,
@@ -224,6 +226,7 @@ impl<M: LearnerModel> Averaged<M> {
             shared: Arc::new(Mutex::new(Shared { averages, error: None, guard: Guard::default() })),
             feeds: Feeds::default(),
             gauges: Gauges::default(),
+            traces: Traces::default(),
             answering: None,
             interrupter: None,
             non_finite: NonFinite::Skip { limit: 3 },
@@ -482,6 +485,13 @@ impl<M: LearnerModel> Averaged<M> {
         Ok(self.gauges.subscribe(index, name))
     }
 
+    /// A metric in words of a few weights, live's and each average's, for the history of a run.
+    ///
+    /// Register it for training: `training.metric_train(model.trace_metric())`.
+    pub fn trace_metric(&self) -> TraceMetric {
+        self.traces.subscribe()
+    }
+
     /// The averages. No guard leaves this module.
     fn lock(&self) -> MutexGuard<'_, Shared<M>> {
         self.shared.lock().unwrap_or_else(|poisoned| {
@@ -521,6 +531,7 @@ impl<M: LearnerModel> Clone for Averaged<M> {
             shared: self.shared.clone(),
             feeds: self.feeds.clone(),
             gauges: self.gauges.clone(),
+            traces: self.traces.clone(),
             answering: self.answering.clone(),
             interrupter: self.interrupter.clone(),
             non_finite: self.non_finite,

@@ -11,6 +11,7 @@ mod signals;
 mod step;
 mod strategy;
 mod strict;
+mod trace;
 
 pub use averaged::{Averaged, Switch};
 pub use commit::CommitConfig;
@@ -21,3 +22,5 @@ pub use progress::ProgressLines;
 pub use rank::Ranking;
 pub use signals::{Signal, Signals};
 pub use step::Answers;
+pub use trace::TraceMetric;
+pub(crate) use trace::{Sample, TRACE};

@@ -8,6 +8,8 @@ mod common; // models, loaders and trainings that the others share
 mod artifacts; // the committed run is what its command makes
 mod average; // `Average`: its pairing, its storage
 mod backprop; // gradients in closed form against PyTorch, autodiff, central differences
+#[cfg(feature = "train")]
+mod browser; // the page of a run in Chromium, where someone asks for it
 // Clippy looks at all features at once.
 #[cfg(all(feature = "train", any(not(feature = "wgpu"), clippy)))]
 mod burn; // faults of Burn that are worked around, on the CPU
@@ -47,6 +49,8 @@ mod peers; // what other systems get wrong, shown wrong there and right here
 mod policies; // globs, policies, statistics, constants
 #[cfg(feature = "train")]
 mod profiles; // the profiles of rules in use, as printed and as documented
+#[cfg(feature = "train")]
+mod report; // a run on a page, and what is recorded for it
 #[cfg(feature = "train")]
 mod resume; // records of the hooked module: resume, refusals, added and dropped averages
 mod rules; // every rule on tensors, against other programs, closed forms and its own profile

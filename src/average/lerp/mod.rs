@@ -21,6 +21,8 @@ use burn::{
     tensor::DType,
 };
 
+#[cfg(feature = "train")]
+pub(super) use measure::element;
 pub(super) use measure::squared_distance;
 pub(crate) use measure::within;
 

@@ -66,6 +66,7 @@ impl<M: LearnerModel> Module for Averaged<M> {
             shared: Arc::new(Mutex::new(shared)),
             feeds: self.feeds.clone(),
             gauges: self.gauges.clone(),
+            traces: self.traces.clone(),
             answering,
             interrupter: self.interrupter.clone(),
             non_finite: self.non_finite,
@@ -114,6 +115,7 @@ impl<M: LearnerModel> TrainStep for Averaged<M> {
 
     fn step(&self, item: Self::Input) -> TrainOutput<Self::Output> {
         self.remember();
+        self.traces.batch(self.step, &self.live, || self.averages());
         if let Some(count) = &self.count {
             self.samples.fetch_add(count(&item), Ordering::Relaxed);
         }

@@ -1,0 +1,829 @@
+//! Runs on a page: one HTML file that loads nothing, and its pictures as files of their own.
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Answered, MadeOf, Scores,
+    picture::{Cells, Columns, Line, Lines, Of, Picture, Points, SHADES, Scale},
+    run::Told,
+    text::{html, number, word},
+};
+use crate::{
+    Error, Result,
+    run::{RunDirectory, create_directory, replace},
+};
+
+/// Runs on a page, one or several side by side.
+///
+/// The page is one file of HTML and needs no network; what is drawn on it is there as SVG too.
+///
+/// ```no_run
+/// use burn_ema::{report::Page, run::RunDirectory};
+///
+/// let run = RunDirectory::open("artifacts/digits")?;
+/// Page::of(&[run])?.write("artifacts/digits/report.html")?;
+/// # Ok::<_, burn_ema::Error>(())
+/// ```
+///
+/// It says how to load the model that a run left:
+///
+/// ```
+/// # use burn::tensor::{Tensor, TensorData};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let row = vec![0.0; 64];
+/// let (run, device) = (burn_ema::run::RunDirectory::open("artifacts/digits")?, Default::default());
+/// let (model, rows) = (run.model(&device)?, run.config()?.preparation);
+/// let inputs = TensorData::new(rows.encode(&[row])?, [1, rows.inputs()]); // in its own units
+/// let outputs = model.forward(Tensor::from_data(inputs, &device)).into_data();
+/// let answers = rows.decode(&outputs.try_into_vec::<f32>()?)?;
+/// # assert_eq!(answers.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Page {
+    html: String,
+    pictures: Vec<(String, Picture)>,
+}
+
+/// How to use the model of a run, after the line that opens it.
+const USE: &str = "\
+let (model, rows) = (run.model(&device)?, run.config()?.preparation);
+let inputs = TensorData::new(rows.encode(&[row])?, [1, rows.inputs()]); // in its own units
+let outputs = model.forward(Tensor::from_data(inputs, &device)).into_data();
+let answers = rows.decode(&outputs.try_into_vec::<f32>()?)?;
+";
+
+/// The same where the module is of the user's own.
+const USE_OF_OTHERS: &str = "\
+let commit = run.commits().newest()?.commit.ok_or(\"no commit\")?;
+let model = commit.average(MyModel::new(&device))?; // your module, as it was trained
+";
+
+const STYLE: &str = include_str!("page.css");
+
+impl Page {
+    /// The page of some runs.
+    ///
+    /// A run that has not ended shows what there is.
+    ///
+    /// # Errors
+    ///
+    /// No run; a run without a configuration and without a commit; a file of one that cannot be
+    /// read, or that is not what was written.
+    pub fn of(runs: &[RunDirectory]) -> Result<Self> {
+        if runs.is_empty() {
+            return Err(Error::value("the number of runs", "1 or more", 0));
+        }
+        let runs = runs.iter().map(Told::read).collect::<Result<Vec<_>>>()?;
+        let mut writer = Writer { runs: &runs, body: String::new(), pictures: Vec::new() };
+        writer.write()?;
+        let Writer { body, pictures, .. } = writer;
+        Ok(Self { html: whole(&title(&runs), &body), pictures })
+    }
+
+    /// The page.
+    pub fn html(&self) -> &str {
+        &self.html
+    }
+
+    /// The name of each picture, such as `loss.svg`, and the picture.
+    pub fn pictures(&self) -> impl Iterator<Item = (&str, String)> {
+        self.pictures.iter().map(|(name, picture)| (name.as_str(), picture.file()))
+    }
+
+    /// Writes the page to a file, each file whole or not at all, and its pictures into a directory
+    /// of the file's name without its ending.
+    ///
+    /// # Errors
+    ///
+    /// A file without an ending; a file or directory that cannot be written.
+    pub fn write(&self, file: impl AsRef<Path>) -> Result<PathBuf> {
+        let file = file.as_ref();
+        let directory = file.with_extension("");
+        if directory == file {
+            let error = Error::parameter("its name", "an ending, such as .html", "none");
+            return Err(Error::file("write a page to", file, error));
+        }
+        create_directory(&directory)?;
+        for (name, picture) in self.pictures() {
+            replace(&directory.join(name), picture.as_bytes())?;
+        }
+        replace(file, self.html.as_bytes())?;
+        Ok(directory)
+    }
+}
+
+fn title(runs: &[Told]) -> String {
+    match runs {
+        [run] => run.name(),
+        runs => format!("{} runs", runs.len()),
+    }
+}
+
+/// The page around its body.
+fn whole(title: &str, body: &str) -> String {
+    let [mut light, mut dark, mut exchanged] = [const { String::new() }; 3];
+    for shade in &SHADES {
+        let (name, usual) = (shade.name, shade.light());
+        let _ = write!(light, "--{name}:{usual};");
+        let _ = write!(dark, "--{name}:{};", shade.dark);
+        let _ = writeln!(
+            exchanged,
+            "[fill=\"{usual}\"]{{fill:var(--{name})}}[stroke=\"{usual}\"]{{stroke:var(--{name})}}\
+             .of.{name}{{background:var(--{name})}}"
+        );
+    }
+    // A reader's browser is told to load nothing and to run nothing, whatever a label says.
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
+         style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <link rel=\"icon\" href=\"data:,\">\n\
+         <title>{} - burn-ema</title>\n<style>\n:root{{color-scheme:light dark;{light}}}\n\
+         @media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n{STYLE}{exchanged}\
+         </style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n",
+        html(title)
+    )
+}
+
+/// The sections of a page: where each begins, and what it is called.
+const SECTIONS: [(&str, &str); 8] = [
+    ("result", "What was gained"),
+    ("epochs", "Epoch by epoch"),
+    ("plateau", "How far live is from its averages"),
+    ("averages", "What the averages are made of"),
+    ("weights", "A few weights"),
+    ("answers", "Answers on the test split"),
+    ("settings", "Configuration"),
+    ("use", "Notes, and the model"),
+];
+
+struct Writer<'a> {
+    runs: &'a [Told],
+    body: String,
+    pictures: Vec<(String, Picture)>,
+}
+
+impl Writer<'_> {
+    fn write(&mut self) -> Result<()> {
+        let title = title(self.runs);
+        self.add(format_args!("<header>\n<h1>{}</h1>\n", html(&title)));
+        for run in self.runs {
+            self.lead(run);
+        }
+        let links: String =
+            SECTIONS.iter().map(|(id, name)| format!("<a href=\"#{id}\">{name}</a>\n")).collect();
+        self.add(format_args!("<nav>\n{links}</nav>\n</header>\n"));
+
+        self.section(0);
+        self.scores();
+        self.section(1);
+        self.epochs()?;
+        self.section(2);
+        self.plateau()?;
+        self.section(3);
+        self.averages()?;
+        self.section(4);
+        self.weights()?;
+        self.section(5);
+        self.answers()?;
+        self.section(6);
+        self.settings();
+        self.section(7);
+        self.notes();
+        Ok(())
+    }
+
+    fn add(&mut self, text: std::fmt::Arguments<'_>) {
+        // Writing to a string cannot fail.
+        let _ = self.body.write_fmt(text);
+    }
+
+    fn section(&mut self, index: usize) {
+        let (id, name) = SECTIONS[index];
+        self.add(format_args!("<h2 id=\"{id}\">{name}</h2>\n"));
+    }
+
+    fn muted(&mut self, text: &str) {
+        self.add(format_args!("<p class=\"muted\">{}</p>\n", html(text)));
+    }
+
+    /// The name of a run over what is said of it, where there are several.
+    fn heading(&mut self, run: &Told) {
+        if self.runs.len() > 1 {
+            self.add(format_args!("<h3>{}</h3>\n", html(&run.name())));
+        }
+    }
+
+    /// What came of it, in a sentence.
+    fn lead(&mut self, run: &Told) {
+        let mut text = String::new();
+        if self.runs.len() > 1 {
+            text += &format!("<b>{}</b>: ", html(&run.name()));
+        }
+        let saved = run.report.as_ref().and_then(|r| Some((r, r.averages.get(run.saved())?)));
+        match saved {
+            None => text += "The run has not ended; this is what there is so far.",
+            Some((report, saved)) => {
+                let best = match report.averages.len() {
+                    1 => "its average".to_owned(),
+                    count => format!("the best of {count} averages in validation"),
+                };
+                text += &format!("Saved is <b>{}</b>, {best}. ", html(&saved.rule));
+                text += &compared(&saved.scores, &report.live);
+            }
+        }
+        self.add(format_args!("<p class=\"lead\">{text}</p>\n"));
+    }
+
+    /// The table of scores.
+    fn scores(&mut self) {
+        if self.runs.iter().all(|run| run.report.is_none()) {
+            return self.muted("No run has ended yet.");
+        }
+        let classes = self.runs.iter().filter_map(|run| run.report.as_ref());
+        let classes = classes.clone().any(|report| report.live.accuracy.is_some());
+        let accuracy = if classes { "<th class=\"n\">test accuracy</th>" } else { "" };
+        self.add(format_args!(
+            "<div class=\"scroll\"><table>\n<thead><tr><th></th><th class=\"n\">validation \
+             loss</th><th class=\"n\">test loss</th>{accuracy}</tr></thead>\n<tbody>\n"
+        ));
+        for (index, run) in self.runs.iter().enumerate() {
+            let Some(report) = &run.report else { continue };
+            if self.runs.len() > 1 {
+                let name = html(&run.name());
+                self.add(format_args!("<tr class=\"group\"><th colspan=\"4\">{name}</th></tr>\n"));
+            }
+            let live = &report.live;
+            let cell = |from: &str, value: f64| datum(index, from, value, &format!("{value:.6}"));
+            let share = |from: &str, scores: &Scores| {
+                let value = scores.accuracy?;
+                Some(datum(index, from, value, &format!("{:.2} %", 100.0 * value)))
+            };
+            let accuracy = |cell: Option<String>, change: &str| match cell {
+                Some(cell) => format!("<td class=\"n\">{cell}{change}</td>"),
+                None if classes => "<td></td>".to_owned(),
+                None => String::new(),
+            };
+            self.add(format_args!(
+                "<tr><th><i class=\"of live\"></i>live</th><td class=\"n\">{}</td><td \
+                 class=\"n\">{}</td>{}</tr>\n",
+                cell("/validation/live", report.validation.live),
+                cell("/live/test_loss", live.loss),
+                accuracy(share("/live/test_accuracy", live), ""),
+            ));
+            for (number, average) in report.averages.iter().enumerate() {
+                let of = |name: &str| format!("/averages/{number}/{name}");
+                let scores = &average.scores;
+                let loss = 100.0 * (scores.loss / live.loss - 1.0);
+                let change = change(loss, format!("{loss:+.1} %"), loss < 0.0);
+                let points = scores.accuracy.zip(live.accuracy).map(|(a, live)| 100.0 * (a - live));
+                let points = points.map_or(String::new(), |points| {
+                    self::change(points, format!("{points:+.2} points"), points > 0.0)
+                });
+                let best = match report.averages.len() > 1 && number == run.saved() {
+                    true => "<small>best in validation, saved</small>",
+                    false => "",
+                };
+                let validation = report.validation.averages.get(number);
+                let validation = validation.map_or(String::new(), |(_, loss)| {
+                    cell(&format!("/validation/averages/{number}/1"), *loss)
+                });
+                self.add(format_args!(
+                    "<tr><th><i class=\"of {}\"></i>{}{best}</th><td class=\"n\">{validation}</td>\
+                     <td class=\"n\">{}{change}</td>{}</tr>\n",
+                    Of::Average(number).shade(),
+                    html(&average.rule),
+                    cell(&of("test_loss"), scores.loss),
+                    accuracy(share(&of("test_accuracy"), scores), &points),
+                ));
+            }
+        }
+        self.add(format_args!("</tbody></table></div>\n"));
+        self.muted(
+            "Differences are from live. The average was chosen by the validation split, nothing \
+             by the test split.",
+        );
+    }
+
+    /// Losses and accuracies by epoch.
+    fn epochs(&mut self) -> Result<()> {
+        let of = |metric: &'static str, y: &str, scale, best: Best| {
+            let lines = self.runs.iter().map(|run| Lines {
+                x: "epoch",
+                y: y.to_owned(),
+                scale,
+                lines: curves(run, metric, best),
+                zero: false,
+                include: None,
+            });
+            lines.collect::<Vec<_>>()
+        };
+        let losses = of("Loss", "loss in validation", Scale::Log, Best::Least);
+        // Burn's metric is in percent.
+        let accuracies = of("Accuracy", "accuracy in validation, %", Scale::Linear, Best::Greatest);
+        let table = self.table_of_epochs(&losses, &accuracies);
+        let both = [("loss", "Loss", losses), ("accuracy", "Accuracy", accuracies)];
+        self.figures(both)?;
+        self.body += &table;
+        Ok(())
+    }
+
+    /// The best and the last epoch of each curve.
+    fn table_of_epochs(&self, losses: &[Lines], accuracies: &[Lines]) -> String {
+        if losses.iter().all(|lines| lines.lines.is_empty()) {
+            return "<p class=\"muted\">No epoch was recorded.</p>\n".to_owned();
+        }
+        let classes = accuracies.iter().any(|lines| !lines.lines.is_empty());
+        let mut text = "<p>A dot marks the best epoch of each curve.</p>\n<div \
+                        class=\"scroll\"><table>\n<thead><tr><th></th><th class=\"n\">least \
+                        loss</th><th class=\"n\">last loss</th>"
+            .to_owned();
+        if classes {
+            text += "<th class=\"n\">highest accuracy</th><th class=\"n\">last accuracy</th>";
+        }
+        text += "</tr></thead>\n<tbody>\n";
+        for (run, (losses, accuracies)) in self.runs.iter().zip(losses.iter().zip(accuracies)) {
+            if self.runs.len() > 1 {
+                let name = html(&run.name());
+                text += &format!("<tr class=\"group\"><th colspan=\"5\">{name}</th></tr>\n");
+            }
+            for loss in &losses.lines {
+                let accuracy = accuracies.lines.iter().find(|line| line.of == loss.of);
+                let cells = |line: Option<&Line>, digits: usize, unit: &str| {
+                    let at = |point: Option<&(f64, f64)>| match point {
+                        Some((epoch, value)) => format!(
+                            "<td class=\"n\">{value:.digits$}{unit}<small>epoch \
+                             {epoch}</small></td>"
+                        ),
+                        None => "<td></td>".to_owned(),
+                    };
+                    let best = line.and_then(|line| line.best.as_ref());
+                    at(best) + &at(line.and_then(|line| line.points.last()))
+                };
+                let (shade, name) = (loss.of.shade(), html(&loss.name));
+                text += &format!("<tr><th><i class=\"of {shade}\"></i>{name}</th>");
+                text += &cells(Some(loss), 6, "");
+                if classes {
+                    text += &cells(accuracy, 2, " %");
+                }
+                text += "</tr>\n";
+            }
+        }
+        text + "</tbody></table></div>\n"
+    }
+
+    /// The gap in loss, and the distance of the weights.
+    fn plateau(&mut self) -> Result<()> {
+        let gaps: Vec<_> = self.runs.iter().map(gaps).collect();
+        let distances: Vec<_> = self.runs.iter().map(distances).collect();
+        if gaps.iter().chain(&distances).all(|lines| lines.lines.is_empty()) {
+            self.muted("Neither gap nor distance was recorded.");
+            return Ok(());
+        }
+        self.add(format_args!(
+            "<p>While live jumps about, it is far from its averages and its loss is above theirs. \
+             Where both come to 0, there is nothing left to average away; where both stay, a \
+             smaller learning rate has something left to gain.</p>\n"
+        ));
+        self.figures([
+            ("gap", "Gap: by how much the loss of live is above that of the average", gaps),
+            ("distance", "Distance of the weights", distances),
+        ])
+    }
+
+    /// Curves of all runs, side by side, in pictures that compare.
+    fn figures<const N: usize>(&mut self, kinds: [(&str, &str, Vec<Lines>); N]) -> Result<()> {
+        self.open_grid();
+        for (name, caption, mut all) in kinds {
+            let extents = all.iter().filter_map(Lines::extent);
+            let extent = extents.reduce(|(a, b), (from, to)| (a.min(from), b.max(to)));
+            for (index, lines) in all.iter_mut().enumerate() {
+                if !lines.lines.is_empty() {
+                    lines.include = extent;
+                    let of = self.of_run(index);
+                    self.figure(index, name, caption, &of, lines.draw()?);
+                }
+            }
+        }
+        self.close_grid();
+        Ok(())
+    }
+
+    fn open_grid(&mut self) {
+        let columns = if self.runs.len() == 3 || self.runs.len() > 4 { 3 } else { 2 };
+        self.add(format_args!("<div class=\"grid\" style=\"--columns:{columns}\">\n"));
+    }
+
+    fn close_grid(&mut self) {
+        self.add(format_args!("</div>\n"));
+    }
+
+    /// Of which run something is, where there are several.
+    fn of_run(&self, index: usize) -> String {
+        match self.runs.len() {
+            1 => String::new(),
+            _ => self.runs[index].name(),
+        }
+    }
+
+    fn figure(&mut self, run: usize, name: &str, caption: &str, below: &str, picture: Picture) {
+        let file = match self.runs.len() {
+            1 => format!("{name}.svg"),
+            _ => format!("{}-{name}.svg", run + 1),
+        };
+        let (caption, below) = (html(caption), html(below));
+        let label = format!("<svg role=\"img\" aria-label=\"{caption}\"");
+        let svg = picture.inline.replacen("<svg", &label, 1);
+        let below = match below.is_empty() {
+            true => below,
+            false => format!("<small>{below}</small>"),
+        };
+        self.add(format_args!(
+            "<figure><figcaption>{caption}{below}</figcaption>\n{svg}</figure>\n"
+        ));
+        self.pictures.push((file, picture));
+    }
+
+    /// What each average is made of.
+    fn averages(&mut self) -> Result<()> {
+        self.add(format_args!(
+            "<p>An average is made of the weights after each past step; drawn is the weight of \
+             each, the newest on the right.</p>\n<div class=\"scroll\"><table>\n<thead><tr>\
+             <th>rule</th><th class=\"n\">start</th><th class=\"n\">mean age</th>\
+             <th class=\"n\">half-life</th><th class=\"n\">deviation</th>\
+             <th class=\"n\">as the mean of</th></tr></thead>\n<tbody>\n"
+        ));
+        for run in self.runs {
+            if self.runs.len() > 1 {
+                let name = html(&run.name());
+                self.add(format_args!("<tr class=\"group\"><th colspan=\"6\">{name}</th></tr>\n"));
+            }
+            let Some(summary) = &run.summary else {
+                for (index, (name, rule)) in run.averages.iter().enumerate() {
+                    let (shade, name) = (Of::Average(index).shade(), html(&named(name, rule)));
+                    self.add(format_args!(
+                        "<tr><th><i class=\"of {shade}\"></i>{name}</th><td colspan=\"5\">not \
+                         recorded</td></tr>\n"
+                    ));
+                }
+                continue;
+            };
+            for (index, average) in summary.averages.iter().enumerate() {
+                let MadeOf { name, rule, mass_on_start, mean_age, half_life, .. } = average;
+                let steps = |steps: f64| format!("<td class=\"n\">{}</td>", number(steps, 4));
+                // The weights have the sum 1, in which less than this is rounding.
+                let start = match *mass_on_start {
+                    mass if mass.abs() < f64::EPSILON => "0 %".to_owned(),
+                    mass => format!("{} %", number(100.0 * mass, 3)),
+                };
+                self.add(format_args!(
+                    "<tr><th><i class=\"of {}\"></i>{}</th><td class=\"n\">{start}</td>{}{}{}{}\
+                     </tr>\n",
+                    Of::Average(index).shade(),
+                    html(&named(name, rule)),
+                    steps(*mean_age),
+                    steps(*half_life),
+                    steps(average.standard_deviation),
+                    steps(average.effective_steps),
+                ));
+            }
+        }
+        self.add(format_args!("</tbody></table></div>\n"));
+        self.muted(
+            "Start: the weight of the weights that it started from. Ages are in steps. Half-life: \
+             the newest so many steps have half of all weight. As the mean of: as much independent \
+             noise is left as in the mean of so many steps.",
+        );
+        self.open_grid();
+        for (index, run) in self.runs.iter().enumerate() {
+            for (number, average) in run.summary.iter().flat_map(|s| &s.averages).enumerate() {
+                let MadeOf { width, columns, name, rule, .. } = average;
+                let columns = Columns { of: Of::Average(number), width: *width, weights: columns };
+                let left = match average.older.abs() >= 5e-4 {
+                    true => format!("older updates: {:.1} %. ", 100.0 * average.older),
+                    false => String::new(),
+                };
+                let below = left + &self.of_run(index);
+                let picture = columns.draw()?;
+                let file = format!("profile-{}", number + 1);
+                self.figure(index, &file, &named(name, rule), &below, picture);
+            }
+        }
+        self.close_grid();
+        Ok(())
+    }
+
+    /// The course of a few weights.
+    fn weights(&mut self) -> Result<()> {
+        if self.runs.iter().all(|run| run.curves.weights.is_empty()) {
+            self.muted("No weights were recorded.");
+            return Ok(());
+        }
+        self.add(format_args!(
+            "<p>Live jumps about, and an average goes through the middle of it: the smoother, and \
+             the later, the longer its memory.</p>\n"
+        ));
+        self.open_grid();
+        for (index, run) in self.runs.iter().enumerate() {
+            for (number, (name, lines)) in weights(run).into_iter().enumerate() {
+                let (file, of) = (format!("weight-{}", number + 1), self.of_run(index));
+                self.figure(index, &file, &name, &of, lines.draw()?);
+            }
+        }
+        self.close_grid();
+        Ok(())
+    }
+
+    /// Confusions, or what was predicted for what.
+    fn answers(&mut self) -> Result<()> {
+        if self.runs.iter().all(|run| run.summary.is_none()) {
+            self.muted("No answers were recorded.");
+            return Ok(());
+        }
+        self.open_grid();
+        for (index, run) in self.runs.iter().enumerate() {
+            let Some(summary) = &run.summary else { continue };
+            let (saved, run_name) = (run.saved(), self.of_run(index));
+            let name =
+                summary.averages.get(saved).map_or("average", |average| average.name.as_str());
+            let of = Of::Average(saved);
+            match &summary.answers {
+                Answered::Classes { labels, live, average } => {
+                    let both = [
+                        ("confusion-live", "live", Of::Live, live),
+                        ("confusion-average", name, of, average),
+                    ];
+                    for (file, name, of, counts) in both {
+                        let wrong = counts.iter().filter(|(right, answer, _)| right != answer);
+                        let wrong: u64 = wrong.map(|(.., count)| count).sum();
+                        let all: u64 = counts.iter().map(|(.., count)| count).sum();
+                        let space = if run_name.is_empty() { "" } else { ". " };
+                        let below = format!("{wrong} of {all} wrong{space}{run_name}");
+                        let picture = Cells { of, labels, counts }.draw()?;
+                        self.figure(index, file, name, &below, picture);
+                    }
+                }
+                Answered::Numbers { target, rows, right, live, average } => {
+                    let predicted = vec![
+                        (Of::Live, "live".to_owned(), &live[..]),
+                        (of, name.to_owned(), &average[..]),
+                    ];
+                    let picture = Points { right, predicted }.draw()?;
+                    let some = match right.len() == *rows {
+                        true => format!("{rows} rows"),
+                        false => format!("{} of {rows} rows", right.len()),
+                    };
+                    let space = if run_name.is_empty() { "" } else { ". " };
+                    let below = format!("{some}{space}{run_name}");
+                    self.figure(index, "predicted", target, &below, picture);
+                }
+            }
+        }
+        self.close_grid();
+        Ok(())
+    }
+
+    /// What decided the runs, and where they differ.
+    fn settings(&mut self) {
+        let mut names: Vec<&str> = Vec::new();
+        for (name, _) in self.runs.iter().flat_map(|run| &run.settings) {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        self.add(format_args!("<div class=\"scroll\"><table class=\"plain\">\n"));
+        if self.runs.len() > 1 {
+            let runs: String =
+                self.runs.iter().map(|run| format!("<th>{}</th>", html(&run.name()))).collect();
+            self.add(format_args!("<thead><tr><th></th>{runs}</tr></thead>\n"));
+        }
+        self.add(format_args!("<tbody>\n"));
+        for name in names {
+            let value = |run: &Told| {
+                let found = run.settings.iter().find(|(other, _)| other == name);
+                found.map(|(_, value)| value.clone())
+            };
+            let values: Vec<_> = self.runs.iter().map(value).collect();
+            let same = values.iter().all(|value| *value == values[0]);
+            let class = if same { "" } else { " class=\"differs\"" };
+            let cells = values.iter().map(|value| {
+                format!("<td>{}</td>", value.as_ref().map_or(String::new(), |value| html(value)))
+            });
+            let cells: String = cells.collect();
+            self.add(format_args!("<tr{class}><th>{}</th>{cells}</tr>\n", html(name)));
+        }
+        self.add(format_args!("</tbody></table></div>\n"));
+    }
+
+    /// What was skipped or warned of, and how to load the model.
+    fn notes(&mut self) {
+        for run in self.runs {
+            self.heading(run);
+            let mut notes = run.notes.clone();
+            if let Some(summary) = &run.summary {
+                let updates: u64 = summary.averages.iter().map(|a| a.refused_updates).sum();
+                let steps = summary.refused_steps;
+                if steps + updates > 0 {
+                    notes.push(format!(
+                        "refused, since numbers were not finite: {steps} steps of the optimizer, \
+                         {updates} updates of averages"
+                    ));
+                }
+            }
+            if notes.is_empty() {
+                self.muted("Nothing was skipped or warned of.");
+            } else {
+                let notes = notes.iter().map(|note| format!("<li>{}</li>\n", html(note)));
+                let notes: String = notes.collect();
+                self.add(format_args!("<p>Skipped or warned of:</p>\n<ul>\n{notes}</ul>\n"));
+            }
+            self.add(format_args!("<p>To load the model in a program of yours:</p>\n"));
+            let path = run.path.to_string_lossy();
+            let rest = if run.config.is_some() { USE } else { USE_OF_OTHERS };
+            let code = format!(
+                "let (run, device) = (burn_ema::run::RunDirectory::open({path:?})?, \
+                 Default::default());\n{rest}"
+            );
+            self.add(format_args!("<pre><code>{}</code></pre>\n", code_html(&code)));
+            if run.config.is_some() {
+                let command = format!("cargo run --example infer -- --run {}", word(&path));
+                self.add(format_args!("<p>Or from the shell, in this crate:</p>\n"));
+                self.add(format_args!("<pre><code>{}</code></pre>\n", html(&command)));
+            }
+        }
+    }
+}
+
+/// Lines of code as HTML.
+fn code_html(code: &str) -> String {
+    code.lines().map(|line| html(line) + "\n").collect()
+}
+
+/// A number of a run's `report.json`, where it is there, and as it is shown.
+fn datum(run: usize, from: &str, value: f64, shown: &str) -> String {
+    format!("<data data-run=\"{run}\" data-from=\"{from}\" value=\"{value}\">{shown}</data>")
+}
+
+/// A difference from live, under its number.
+fn change(value: f64, shown: String, good: bool) -> String {
+    let class = match value == 0.0 || !value.is_finite() {
+        true => "",
+        false if good => " class=\"good\"",
+        false => " class=\"bad\"",
+    };
+    format!("<small{class}>{shown}</small>")
+}
+
+/// How an average does, beside live, in a sentence.
+fn compared(average: &Scores, live: &Scores) -> String {
+    let change = 100.0 * (average.loss / live.loss - 1.0);
+    let loss = match change {
+        change if change < 0.0 => format!("{:.1} % less than live's", -change),
+        change if change > 0.0 => format!("{change:.1} % more than live's"),
+        _ => "that of live".to_owned(),
+    };
+    let mut text = format!("On the test split its loss is {}, {loss}", number(average.loss, 4));
+    if let (Some(average), Some(live)) = (average.accuracy, live.accuracy) {
+        let points = 100.0 * (average - live);
+        let points = match points {
+            points if points > 0.0 => format!("{points:.2} points more"),
+            points if points < 0.0 => format!("{:.2} points less", -points),
+            _ => "the same".to_owned(),
+        };
+        text += &format!(", its accuracy {:.2} %, {points}", 100.0 * average);
+    }
+    text + "."
+}
+
+/// A name beside its rule, where they differ.
+fn named(name: &str, rule: &str) -> String {
+    match name == rule {
+        true => rule.to_owned(),
+        false => format!("{name}: {rule}"),
+    }
+}
+
+/// Which point of a curve is the best.
+#[derive(Clone, Copy)]
+enum Best {
+    Least,
+    Greatest,
+}
+
+/// The curves of live and of every average in a metric of validation.
+fn curves(run: &Told, metric: &str, best: Best) -> Vec<Line> {
+    let of = |of: Of, name: &str, metric: String| {
+        let points = run.curves.valid(&metric);
+        let finite = points.iter().filter(|(_, value)| value.is_finite());
+        let best = match best {
+            Best::Least => finite.copied().reduce(|a, b| if b.1 < a.1 { b } else { a }),
+            Best::Greatest => finite.copied().reduce(|a, b| if b.1 > a.1 { b } else { a }),
+        };
+        let line = Line { name: name.to_owned(), of, points, best };
+        (!line.points.is_empty()).then_some(line)
+    };
+    let live = of(Of::Live, "live", format!("{metric} (live)"));
+    let averages = run.averages.iter().enumerate().filter_map(|(index, (name, _))| {
+        // The first has the plain name.
+        let metric = if index == 0 { metric.to_owned() } else { format!("{metric} ({name})") };
+        of(Of::Average(index), name, metric)
+    });
+    live.into_iter().chain(averages).collect()
+}
+
+/// By how much the loss of live is above that of each average.
+fn gaps(run: &Told) -> Lines {
+    let losses = curves(run, "Loss", Best::Least);
+    let live = losses.iter().find(|line| line.of == Of::Live);
+    let live = live.map_or(&[][..], |live| &live.points);
+    let lines = losses.iter().filter(|line| line.of != Of::Live).map(|line| {
+        let gap = line.points.iter().filter_map(|(epoch, loss)| {
+            let (_, of_live) = live.iter().find(|(other, _)| other == epoch)?;
+            Some((*epoch, of_live - loss))
+        });
+        Line { points: gap.collect(), best: None, ..line.clone() }
+    });
+    Lines {
+        x: "epoch",
+        y: "loss of live - loss of the average".to_owned(),
+        scale: Scale::Linear,
+        lines: lines.filter(|line| !line.points.is_empty()).collect(),
+        zero: true,
+        include: None,
+    }
+}
+
+/// How far the weights of live are from those of each average.
+fn distances(run: &Told) -> Lines {
+    let lines = run.averages.iter().enumerate().map(|(index, (name, _))| Line {
+        name: name.clone(),
+        of: Of::Average(index),
+        points: run.curves.valid(&format!("Distance ({name})")),
+        best: None,
+    });
+    Lines {
+        x: "epoch",
+        y: "distance, as a share of the average's norm".to_owned(),
+        scale: Scale::Log,
+        lines: lines.filter(|line| !line.points.is_empty()).collect(),
+        zero: false,
+        include: None,
+    }
+}
+
+/// The course of each weight: its name and the curves.
+fn weights(run: &Told) -> Vec<(String, Lines)> {
+    let samples = &run.curves.weights;
+    let Some(last) = samples.last() else { return Vec::new() };
+    let each = last.weights.iter().enumerate().map(|(place, name)| {
+        let value = |values: &[Option<f32>]| {
+            values.get(place).copied().flatten().map_or(f64::NAN, f64::from)
+        };
+        let live = samples.iter().map(|sample| (sample.step as f64, value(&sample.live)));
+        let live =
+            Line { name: "live".to_owned(), of: Of::Live, points: live.collect(), best: None };
+        let averages = run.averages.iter().enumerate().map(|(index, (name, _))| {
+            let points = samples.iter().filter_map(|sample| {
+                let (_, values) = sample.averages.iter().find(|(other, _)| other == name)?;
+                Some((sample.step as f64, value(values)))
+            });
+            Line {
+                name: name.clone(),
+                of: Of::Average(index),
+                points: points.collect(),
+                best: None,
+            }
+        });
+        let lines = Lines {
+            x: "step",
+            y: "weight".to_owned(),
+            scale: Scale::Linear,
+            lines: [live].into_iter().chain(averages).collect(),
+            zero: false,
+            include: None,
+        };
+        (name.clone(), lines)
+    });
+    each.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the page tells a reader to write is what the documentation runs.
+    #[test]
+    fn the_code_on_the_page_is_that_of_the_documentation() {
+        let documented = include_str!("page.rs");
+        for line in USE.lines() {
+            assert!(documented.contains(&format!("/// {line}\n")), "{line}");
+        }
+    }
+}

@@ -1,0 +1,648 @@
+//! Pictures as SVG: lines, columns, cells and points.
+//!
+//! Colours are of a small palette, so that a style sheet can exchange each for its counterpart on a
+//! dark ground: a presentation attribute such as `fill` gives way to any rule.
+
+use std::ops::Range;
+
+use plotters::{
+    chart::{ChartBuilder, ChartContext},
+    coord::{
+        Shift,
+        cartesian::Cartesian2d,
+        ranged1d::{DefaultFormatting, KeyPointHint, Ranged},
+    },
+    drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea as _},
+    element::{Circle, PathElement, Polygon, Rectangle, Text},
+    style::{
+        Color as _, FontDesc, FontFamily, FontStyle, FontTransform, RGBColor, ShapeStyle,
+        TextStyle,
+        text_anchor::{HPos, Pos, VPos},
+    },
+};
+use plotters_svg::SVGBackend;
+
+use super::text::{number, plain, short};
+use crate::{Error, Result};
+
+/// A colour on a light and on a dark ground.
+pub(super) struct Shade {
+    pub name: &'static str,
+    light: RGBColor,
+    pub dark: &'static str,
+}
+
+const INK: RGBColor = RGBColor(0x1F, 0x23, 0x28);
+const MUTED: RGBColor = RGBColor(0x5A, 0x63, 0x6D);
+const GRID: RGBColor = RGBColor(0xE1, 0xE4, 0xE8);
+const GROUND: RGBColor = RGBColor(0xFE, 0xFE, 0xFE);
+const LIVE: RGBColor = RGBColor(0xC2, 0x41, 0x0C);
+const AVERAGES: [RGBColor; 7] = [
+    RGBColor(0x1D, 0x4E, 0xD8),
+    RGBColor(0x04, 0x78, 0x57),
+    RGBColor(0x7E, 0x22, 0xCE),
+    RGBColor(0xBE, 0x18, 0x5D),
+    RGBColor(0x0E, 0x74, 0x90),
+    RGBColor(0xA1, 0x62, 0x07),
+    RGBColor(0x4D, 0x7C, 0x0F),
+];
+
+/// Every colour that a picture can have.
+pub(super) const SHADES: [Shade; 12] = [
+    Shade { name: "ink", light: INK, dark: "#E6EDF3" },
+    Shade { name: "muted", light: MUTED, dark: "#9DA7B3" },
+    Shade { name: "grid", light: GRID, dark: "#2A313A" },
+    Shade { name: "ground", light: GROUND, dark: "#0D1117" },
+    Shade { name: "live", light: LIVE, dark: "#FB923C" },
+    Shade { name: "average-0", light: AVERAGES[0], dark: "#79A8FF" },
+    Shade { name: "average-1", light: AVERAGES[1], dark: "#34D399" },
+    Shade { name: "average-2", light: AVERAGES[2], dark: "#C99BFF" },
+    Shade { name: "average-3", light: AVERAGES[3], dark: "#F58CBF" },
+    Shade { name: "average-4", light: AVERAGES[4], dark: "#38D5EE" },
+    Shade { name: "average-5", light: AVERAGES[5], dark: "#F2C94C" },
+    Shade { name: "average-6", light: AVERAGES[6], dark: "#A6D85B" },
+];
+
+impl Shade {
+    /// The colour on a light ground, as the backend writes it.
+    pub fn light(&self) -> String {
+        let RGBColor(red, green, blue) = self.light;
+        format!("#{red:02X}{green:02X}{blue:02X}")
+    }
+}
+
+/// The rules by which a picture follows the reader's choice of light or dark.
+fn style() -> String {
+    let dark: String = SHADES
+        .iter()
+        .map(|shade| {
+            let (light, dark) = (shade.light(), shade.dark);
+            format!("[fill=\"{light}\"]{{fill:{dark}}}[stroke=\"{light}\"]{{stroke:{dark}}}")
+        })
+        .collect();
+    format!(
+        "<style>text{{font-family:system-ui,sans-serif}}@media screen and \
+         (prefers-color-scheme:dark){{{dark}}}</style>\n"
+    )
+}
+
+/// Whose a line is: live, or the average of an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    Live,
+    Average(usize),
+}
+
+impl Of {
+    fn color(self) -> RGBColor {
+        match self {
+            Self::Live => LIVE,
+            Self::Average(index) => AVERAGES[index % AVERAGES.len()],
+        }
+    }
+
+    /// The name of its colour.
+    pub fn shade(self) -> String {
+        match self {
+            Self::Live => "live".to_owned(),
+            Self::Average(index) => format!("average-{}", index % AVERAGES.len()),
+        }
+    }
+}
+
+/// A picture, by itself and for a page that has the [`SHADES`] in its own style.
+#[derive(Clone, Debug)]
+pub(super) struct Picture {
+    /// An SVG element without a style.
+    pub inline: String,
+}
+
+impl Picture {
+    /// The picture as a file of its own.
+    pub fn file(&self) -> String {
+        let (open, rest) = self.inline.split_once('\n').unwrap_or((&self.inline, ""));
+        format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{open}\n{}{rest}", style())
+    }
+}
+
+/// A curve.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    pub name: String,
+    pub of: Of,
+    /// Points that are no numbers are gaps.
+    pub points: Vec<(f64, f64)>,
+    /// A point to mark.
+    pub best: Option<(f64, f64)>,
+}
+
+/// How heights are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scale {
+    Linear,
+    /// By their logarithm; heights of 0 and less are gaps.
+    Log,
+}
+
+/// Curves over a common axis.
+#[derive(Clone, Debug)]
+pub(super) struct Lines {
+    pub x: &'static str,
+    pub y: String,
+    pub scale: Scale,
+    pub lines: Vec<Line>,
+    /// Whether 0 has a line of its own, and is in the picture.
+    pub zero: bool,
+    /// The heights that must be in the picture, so that several pictures compare.
+    pub include: Option<(f64, f64)>,
+}
+
+/// The width of a picture and the height of its axes, in CSS pixels.
+const WIDTH: u32 = 440;
+const HEIGHT: u32 = 250;
+/// The height of a line of the legend.
+const ENTRY: u32 = 19;
+/// The height of the words over the axes.
+const TITLE: u32 = 22;
+/// The size of words.
+const TEXT: u32 = 12;
+/// Units of a picture in a CSS pixel: the backend writes whole numbers.
+const FINE: u32 = 4;
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, Axis>>;
+type Drawn<T = ()> = std::result::Result<T, DrawingAreaErrorKind<std::io::Error>>;
+
+/// An axis with marks of our own choice.
+struct Axis {
+    range: (f64, f64),
+    marks: Vec<f64>,
+}
+
+impl Ranged for Axis {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, (first, last): (i32, i32)) -> i32 {
+        let (from, to) = self.range;
+        let place = f64::from(first) + f64::from(last - first) * (value - from) / (to - from);
+        // Of what is no number the cast makes 0, and of what is far out no overflow.
+        place.round().clamp(-1e6, 1e6) as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _hint: Hint) -> Vec<f64> {
+        self.marks.clone()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.0..self.range.1
+    }
+}
+
+fn pixels(pixels: u32) -> i32 {
+    (pixels * FINE) as i32
+}
+
+fn words(color: RGBColor, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
+    // The backend divides by this.
+    let size = f64::from(TEXT * FINE) * 1.24;
+    let font = FontDesc::new(FontFamily::SansSerif, size, FontStyle::Normal);
+    let pos = Pos::new(horizontal, vertical);
+    TextStyle { font, color: color.to_backend_color(), pos }
+}
+
+fn stroke(color: RGBColor, tenths: u32) -> ShapeStyle {
+    color.stroke_width(tenths * FINE / 10)
+}
+
+/// Draws a picture of a height.
+fn draw(height: u32, paint: impl FnOnce(&Area<'_>) -> Drawn) -> Result<Picture> {
+    let mut svg = String::new();
+    let drawn = {
+        let root = SVGBackend::with_string(&mut svg, (WIDTH * FINE, height * FINE));
+        let root = root.into_drawing_area();
+        root.fill(&GROUND).and_then(|()| paint(&root)).and_then(|()| root.present())
+    };
+    drawn.map_err(|error| Error::other(format!("cannot draw a picture: {error}")))?;
+    // In the units of the page, so that a reader who opens the file sees words of a usual size.
+    let whole = format!("width=\"{}\" height=\"{}\"", WIDTH * FINE, height * FINE);
+    let inline = svg.replacen(&whole, &format!("width=\"{WIDTH}\" height=\"{height}\""), 1);
+    Ok(Picture { inline })
+}
+
+/// Whole steps of 1, 2 or 5 times a power of 10 in a range, at most about so many.
+fn ticks((from, to): (f64, f64), most: usize) -> Vec<f64> {
+    let rough = (to - from) / most as f64;
+    if !(rough > 0.0 && rough.is_finite()) {
+        return vec![from];
+    }
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|times| times * power);
+    let step = step.into_iter().find(|step| *step >= rough * 0.999).unwrap_or(10.0 * power);
+    let first = (from / step - 1e-9).ceil();
+    let count = ((to / step + 1e-9).floor() - first).max(0.0) as usize;
+    (0..=count.min(50)).map(|index| (first + index as f64) * step).collect()
+}
+
+/// The marks that are whole numbers, as epochs and steps are; nothing lies between them.
+fn whole(mut marks: Vec<f64>) -> Vec<f64> {
+    marks.retain(|mark| mark.fract() == 0.0);
+    marks
+}
+
+/// Round numbers in a range of logarithms.
+fn log_ticks((from, to): (f64, f64), most: usize) -> Vec<f64> {
+    let powers = (from.floor() as i32)..=(to.ceil() as i32);
+    for times in [&[1.0, 2.0, 3.0, 5.0, 7.0][..], &[1.0, 2.0, 5.0], &[1.0, 3.0], &[1.0]] {
+        let all = powers.clone().flat_map(|power| {
+            times.iter().map(move |times: &f64| f64::from(power) + times.log10())
+        });
+        let inside: Vec<_> = all.filter(|tick| (from..=to).contains(tick)).collect();
+        if (2..=most).contains(&inside.len()) {
+            return inside;
+        }
+    }
+    // A narrow range, of less than a factor of 2, or one of very many powers.
+    let around = (10f64.powf(from), 10f64.powf(to));
+    match to - from > 1.0 {
+        true => ticks((from, to), most).into_iter().filter(|tick| tick.fract() == 0.0).collect(),
+        false => ticks(around, most).into_iter().filter(|t| *t > 0.0).map(f64::log10).collect(),
+    }
+}
+
+/// The least range around all numbers, a little wider; one around 0 where there is none.
+fn range(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
+    let finite = numbers.filter(|number| number.is_finite());
+    let (from, to) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(from, to), number| {
+        (from.min(number), to.max(number))
+    });
+    if from > to {
+        return (0.0, 1.0);
+    }
+    let around = if to > from { (to - from) * 0.04 } else { (from.abs() * 0.1).max(1e-12) };
+    (from - around, to + around)
+}
+
+impl Lines {
+    /// A height as it is drawn; none for a gap.
+    fn height(&self, y: f64) -> Option<f64> {
+        let height = match self.scale {
+            Scale::Log if y > 0.0 => y.log10(),
+            Scale::Log => return None,
+            Scale::Linear => y,
+        };
+        height.is_finite().then_some(height)
+    }
+
+    /// The heights from which to which the lines go, to [include](Self::include) in another
+    /// picture.
+    pub fn extent(&self) -> Option<(f64, f64)> {
+        let points = self.lines.iter().flat_map(|line| &line.points);
+        let heights = points.map(|(_, y)| *y).filter(|y| self.height(*y).is_some());
+        heights.fold(None, |extent, y| match extent {
+            None => Some((y, y)),
+            Some((from, to)) => Some((y.min(from), y.max(to))),
+        })
+    }
+
+    pub fn draw(&self) -> Result<Picture> {
+        let names: Vec<_> = self.lines.iter().map(|line| (line.of, line.name.as_str())).collect();
+        draw(TITLE + HEIGHT + legend_height(&names), |root| {
+            let (axes, below) = root.split_vertically(pixels(TITLE + HEIGHT));
+            self.axes(&axes)?;
+            legend(&below, &names)
+        })
+    }
+
+    fn axes(&self, area: &Area<'_>) -> Drawn {
+        let points = || self.lines.iter().flat_map(|line| &line.points);
+        let included = self.include.into_iter().flat_map(|(from, to)| [from, to]);
+        let heights = points().map(|(_, y)| *y).chain(included);
+        let heights = heights.filter_map(|y| self.height(y)).chain(self.zero.then_some(0.0));
+        let (y, x) = (range(heights), range(points().map(|(x, _)| *x)));
+        let marks = match self.scale {
+            Scale::Log => log_ticks(y, 7),
+            Scale::Linear => ticks(y, 6),
+        };
+        let shown = |height: &f64| match self.scale {
+            Scale::Log => number(10f64.powf(*height), 3),
+            Scale::Linear => number(*height, 4),
+        };
+        let along = |x: &f64| number(x.abs(), 7);
+        let mut chart = frame(area, &self.y, (x, whole(ticks(x, 6))), (y, marks))?;
+        mesh(&mut chart, self.x, &along, &shown)?;
+        let plane = chart.plotting_area();
+        if self.zero {
+            let zero = PathElement::new(vec![(x.0, 0.0), (x.1, 0.0)], stroke(MUTED, 12));
+            plane.draw(&zero)?;
+        }
+        for line in &self.lines {
+            let width = if line.of == Of::Live { 13 } else { 20 };
+            let style = stroke(line.of.color(), width);
+            let heights = line.points.iter().map(|(x, y)| Some((*x, self.height(*y)?)));
+            let heights: Vec<_> = heights.collect();
+            for piece in heights.split(Option::is_none) {
+                let piece: Vec<_> = piece.iter().flatten().copied().collect();
+                match piece[..] {
+                    [] => {}
+                    // A line of one point would not be seen.
+                    [point] => {
+                        plane.draw(&Circle::new(point, pixels(2), line.of.color().filled()))?
+                    }
+                    _ => plane.draw(&PathElement::new(piece, style))?,
+                }
+            }
+        }
+        // Over all lines.
+        for line in &self.lines {
+            let Some((x, y)) = line.best else { continue };
+            let Some(y) = self.height(y) else { continue };
+            for (radius, color) in [(5, GROUND), (4, line.of.color())] {
+                let mark = Circle::new((x, y), pixels(radius), color.filled());
+                plane.draw(&mark)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The weight of the steps of an average, in columns of equally many steps.
+pub(super) struct Columns<'a> {
+    pub of: Of,
+    /// The steps of a column.
+    pub width: u64,
+    /// The weight of each, oldest first; the last one ends now.
+    pub weights: &'a [f64],
+}
+
+impl Columns<'_> {
+    pub fn draw(&self) -> Result<Picture> {
+        draw(TITLE + HEIGHT, |root| {
+            let width = self.width as f64;
+            // Of one step, so that columns of other widths compare.
+            let heights: Vec<_> = self.weights.iter().map(|weight| weight / width).collect();
+            let left = -(width * heights.len() as f64);
+            let (low, high) = range(heights.iter().copied().chain([0.0]));
+            let y = (if heights.iter().any(|height| *height < 0.0) { low } else { 0.0 }, high);
+            let x = (left, 0.0);
+            let mut chart =
+                frame(root, "weight of a step", (x, whole(ticks(x, 6))), (y, ticks(y, 6)))?;
+            let along = |x: &f64| number(x.abs(), 7);
+            let shown = |height: &f64| number(*height, 3);
+            mesh(&mut chart, "steps ago", &along, &shown)?;
+            let plane = chart.plotting_area();
+            let outline = heights.iter().enumerate().flat_map(|(index, &height)| {
+                let at = left + width * index as f64;
+                [(at, height), (at + width, height)]
+            });
+            let mut outline: Vec<_> = outline.collect();
+            let line = PathElement::new(outline.clone(), stroke(self.of.color(), 20));
+            outline.extend([(0.0, 0.0), (left, 0.0)]);
+            plane.draw(&Polygon::new(outline, self.of.color().mix(0.2).filled()))?;
+            plane.draw(&line)
+        })
+    }
+}
+
+/// How often which class was answered for which.
+pub(super) struct Cells<'a> {
+    pub of: Of,
+    pub labels: &'a [String],
+    /// The class, the answer, and how often.
+    pub counts: &'a [(usize, usize, u64)],
+}
+
+/// The most classes whose names and counts have room.
+const NAMED: usize = 26;
+
+impl Cells<'_> {
+    pub fn draw(&self) -> Result<Picture> {
+        let count = self.labels.len().max(1);
+        let (left, top) = if count <= NAMED { (74, 50) } else { (30, 30) };
+        let side = WIDTH - left - 12;
+        draw(top + side + 12, |root| {
+            let place = |index: usize| ((side * FINE) as usize * index / count) as i32;
+            let rows = (0..count).map(|class| {
+                let row = self.counts.iter().filter(|(right, ..)| *right == class);
+                row.map(|(.., count)| count).sum::<u64>().max(1)
+            });
+            let rows: Vec<_> = rows.collect();
+            let (left, top) = (pixels(left), pixels(top));
+            let corner = |answer: usize, right: usize| (left + place(answer), top + place(right));
+            let frame = Rectangle::new([corner(0, 0), corner(count, count)], stroke(GRID, 10));
+            root.draw(&frame)?;
+            for &(right, answer, number) in self.counts {
+                if right >= count || answer >= count {
+                    continue;
+                }
+                let color = if right == answer { self.of.color() } else { INK };
+                let share = number as f64 / rows[right] as f64;
+                // What is rare shall be seen all the same.
+                let color = color.mix(0.12 + 0.5 * share).filled();
+                let cell = [corner(answer, right), corner(answer + 1, right + 1)];
+                root.draw(&Rectangle::new(cell, color))?;
+                if count <= NAMED {
+                    let middle = ((cell[0].0 + cell[1].0) / 2, (cell[0].1 + cell[1].1) / 2);
+                    let style = words(INK, HPos::Center, VPos::Center);
+                    root.draw(&Text::new(number.to_string(), middle, style))?;
+                }
+            }
+            let half = pixels(side) / 2;
+            let style = words(MUTED, HPos::Center, VPos::Center);
+            let title = Text::new("answered", (left + half, pixels(12)), style);
+            root.draw(&title)?;
+            let title = words(MUTED, HPos::Center, VPos::Center);
+            let title = title.transform(FontTransform::Rotate270);
+            let title = Text::new("right", (pixels(12), top + half), title);
+            root.draw(&title)?;
+            if count > NAMED {
+                return Ok(());
+            }
+            // As many letters as a column, and the margin, are wide.
+            let most = (side as usize / count / 7).max(1);
+            for (index, label) in self.labels.iter().enumerate() {
+                let (label, middle) = (plain(label), (place(index) + place(index + 1)) / 2);
+                let style = words(INK, HPos::Center, VPos::Center);
+                let above = Text::new(short(&label, most), (left + middle, pixels(36)), style);
+                root.draw(&above)?;
+                let style = words(INK, HPos::Right, VPos::Center);
+                let beside = (left - pixels(6), top + middle);
+                root.draw(&Text::new(short(&label, 7), beside, style))?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// What was predicted for what.
+pub(super) struct Points<'a> {
+    pub right: &'a [f64],
+    /// Whose predictions, by which name.
+    pub predicted: Vec<(Of, String, &'a [f64])>,
+}
+
+impl Points<'_> {
+    pub fn draw(&self) -> Result<Picture> {
+        let all = self.predicted.iter().flat_map(|(.., predicted)| *predicted);
+        let both = range(self.right.iter().chain(all).copied());
+        let names: Vec<_> =
+            self.predicted.iter().map(|(of, name, _)| (*of, name.as_str())).collect();
+        draw(TITLE + HEIGHT + 80 + legend_height(&names), |root| {
+            let (axes, below) = root.split_vertically(pixels(TITLE + HEIGHT + 80));
+            let shown = |value: &f64| number(*value, 5);
+            let marks = || (both, ticks(both, 6));
+            let mut chart = frame(&axes, "predicted", marks(), marks())?;
+            mesh(&mut chart, "right", &shown, &shown)?;
+            let plane = chart.plotting_area();
+            let ends = vec![(both.0, both.0), (both.1, both.1)];
+            plane.draw(&PathElement::new(ends, stroke(MUTED, 12)))?;
+            for (of, _, predicted) in &self.predicted {
+                let finite = |(x, y): &(f64, f64)| x.is_finite() && y.is_finite();
+                let points = self.right.iter().copied().zip(predicted.iter().copied());
+                for point in points.filter(finite) {
+                    let point = Circle::new(point, pixels(5) / 2, of.color().mix(0.55).filled());
+                    plane.draw(&point)?;
+                }
+            }
+            legend(&below, &names)
+        })
+    }
+}
+
+/// The letters that have room in one of two columns, and in one that is alone.
+const LETTERS: [usize; 2] = [28, 62];
+
+/// The columns of a legend of these names.
+fn legend_columns(names: &[(Of, &str)]) -> usize {
+    let short = names.iter().all(|(_, name)| name.chars().count() <= LETTERS[0]);
+    if short { 2 } else { 1 }
+}
+
+fn legend_height(names: &[(Of, &str)]) -> u32 {
+    ENTRY * names.len().div_ceil(legend_columns(names)) as u32 + 8
+}
+
+/// What each colour stands for.
+fn legend(area: &Area<'_>, names: &[(Of, &str)]) -> Drawn {
+    let columns = legend_columns(names);
+    for (index, (of, name)) in names.iter().enumerate() {
+        let left = 10 + WIDTH / 2 * (index % columns) as u32;
+        let y = pixels(ENTRY * (index / columns) as u32 + ENTRY / 2 + 2);
+        let swatch = vec![(pixels(left), y), (pixels(left + 20), y)];
+        area.draw(&PathElement::new(swatch, stroke(of.color(), 30)))?;
+        let words = words(INK, HPos::Left, VPos::Center);
+        let name = short(&plain(name), LETTERS[2 - columns]);
+        area.draw(&Text::new(name, (pixels(left + 26), y), words))?;
+    }
+    Ok(())
+}
+
+/// Axes with these ranges and marks, under some words.
+fn frame<'a, 'b>(
+    area: &'a Area<'b>,
+    words_above: &str,
+    (x, x_marks): ((f64, f64), Vec<f64>),
+    (y, y_marks): ((f64, f64), Vec<f64>),
+) -> Drawn<Chart<'a, 'b>> {
+    let above = words(MUTED, HPos::Left, VPos::Center);
+    let above = Text::new(short(&plain(words_above), 66), (pixels(10), pixels(12)), above);
+    area.draw(&above)?;
+    let mut chart = ChartBuilder::on(area);
+    chart
+        .margin_top(pixels(TITLE))
+        .margin_right(pixels(14))
+        .margin_left(pixels(4))
+        .x_label_area_size(pixels(38))
+        .y_label_area_size(pixels(54));
+    let [x, y] = [(x, x_marks), (y, y_marks)].map(|(range, marks)| Axis { range, marks });
+    chart.build_cartesian_2d(x, y)
+}
+
+/// Lines at the marks, with their numbers.
+fn mesh(
+    chart: &mut Chart<'_, '_>,
+    x: &str,
+    along: &dyn Fn(&f64) -> String,
+    up: &dyn Fn(&f64) -> String,
+) -> Drawn {
+    chart
+        .configure_mesh()
+        .x_labels(12)
+        .y_labels(12)
+        .x_desc(x)
+        .x_label_formatter(along)
+        .y_label_formatter(up)
+        .label_style(words(MUTED, HPos::Center, VPos::Center))
+        .axis_desc_style(words(MUTED, HPos::Center, VPos::Center))
+        .bold_line_style(stroke(GRID, 10))
+        .light_line_style(GRID.mix(0.0))
+        .axis_style(stroke(MUTED, 10))
+        .set_all_tick_mark_size(pixels(4))
+        .draw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_round_and_inside() {
+        assert_eq!(ticks((0.0, 40.0), 6), [0.0, 10.0, 20.0, 30.0, 40.0]);
+        assert_eq!(ticks((-0.31, 0.29), 6), [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0].map(|x| x * 0.1));
+        assert_eq!(whole(ticks((0.9, 1.1), 6)), [1.0]);
+        let powers = |range, most| -> Vec<String> {
+            log_ticks(range, most).iter().map(|tick| number(10f64.powf(*tick), 3)).collect()
+        };
+        assert_eq!(powers((-2.0, 0.0), 7), ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1"]);
+        assert_eq!(powers((-1.71, -1.69), 7), ["0.0196", "0.0198", "0.02", "0.0202", "0.0204"]);
+        assert_eq!(powers((-300.0, 300.0), 7).len(), 7);
+        for range in [(0.0, 0.0), (f64::NEG_INFINITY, f64::INFINITY), (-1e308, 1e308)] {
+            assert!(ticks(range, 6).len() <= 51);
+        }
+    }
+
+    #[test]
+    fn a_range_is_a_little_wider_than_its_numbers() {
+        assert_eq!(range([0.0, 100.0, f64::NAN].into_iter()), (-4.0, 104.0));
+        assert_eq!(range([5.0].into_iter()), (4.5, 5.5));
+        assert_eq!(range([f64::INFINITY].into_iter()), (0.0, 1.0));
+    }
+
+    /// A height that is none is a gap, and a point alone is a dot.
+    #[test]
+    fn gaps_are_not_bridged() {
+        let points = [1.0, 2.0, f64::NAN, 4.0, f64::INFINITY, 6.0, 7.0];
+        let points = points.into_iter().enumerate().map(|(x, y)| (x as f64, y)).collect();
+        let line = Line { name: "a".to_owned(), of: Of::Live, points, best: None };
+        let lines = Lines {
+            x: "epoch",
+            y: "loss".to_owned(),
+            scale: Scale::Log,
+            lines: vec![line],
+            zero: false,
+            include: None,
+        };
+        assert_eq!(lines.extent(), Some((1.0, 7.0)));
+        let svg = lines.draw().unwrap().inline;
+        let live = |tag: &str| {
+            svg.lines().filter(|line| line.starts_with(tag) && line.contains("#C2410C")).count()
+        };
+        // Two pieces and the swatch of the legend.
+        assert_eq!(live("<polyline"), 3, "{svg}");
+        assert_eq!(live("<circle"), 1, "{svg}");
+        let empty = Lines { lines: Vec::new(), ..lines };
+        assert_eq!(empty.extent(), None);
+        empty.draw().unwrap();
+    }
+
+    #[test]
+    fn many_classes_are_drawn_without_names() {
+        let labels: Vec<_> = (0..300).map(|index| index.to_string()).collect();
+        let counts: Vec<_> = (0..300).map(|class| (class, (class + 1) % 300, 2)).collect();
+        let mut cells = Cells { of: Of::Average(8), labels: &labels, counts: &counts };
+        assert_eq!(cells.draw().unwrap().inline.matches("<text").count(), 2);
+        (cells.labels, cells.counts) = (&labels[..3], &[(0, 1, 2), (9, 0, 1)]);
+        // The names along both sides, two titles, and one cell; what is beyond the classes is not.
+        assert_eq!(cells.draw().unwrap().inline.matches("<text").count(), 9);
+    }
+}

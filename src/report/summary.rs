@@ -1,0 +1,257 @@
+//! What a run came to, beside its scores: what its averages are made of, and what live and the
+//! saved average answered on the test split.
+
+use burn::{data::dataloader::DataLoader, module::Module};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, Profile, Result,
+    data::{Answer, Batch, Preparation, Task},
+    model::Mlp,
+    train::Averaged,
+};
+
+/// What a run came to: the `summary.json` of its directory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Summary {
+    /// The optimizer steps.
+    pub steps: u64,
+    /// The optimizer steps that were refused.
+    pub refused_steps: u64,
+    /// The parameters of the network.
+    pub parameters: usize,
+    /// The rows of training, validation and test.
+    pub rows: [usize; 3],
+    /// What each average is made of, in the order of the run.
+    pub averages: Vec<MadeOf>,
+    /// What was answered on the test split.
+    pub answers: Answered,
+}
+
+/// What an average is made of, in few enough numbers to draw.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MadeOf {
+    /// What the run calls it.
+    pub name: String,
+    /// Which average.
+    pub rule: String,
+    /// The updates that it refused.
+    pub refused_updates: u64,
+    /// The weight of the start.
+    pub mass_on_start: f64,
+    /// The mean age in steps.
+    pub mean_age: f64,
+    /// The standard deviation of the age in steps.
+    pub standard_deviation: f64,
+    /// The age in steps of the newest half.
+    pub half_life: f64,
+    /// By how much independent noise is averaged down.
+    pub effective_steps: f64,
+    /// The last step.
+    pub step: u64,
+    /// The steps of a column.
+    pub width: u64,
+    /// The weight of the updates in each column of so many steps, the last of which ends at the last
+    /// step; oldest first.
+    pub columns: Vec<f64>,
+    /// The weight of the updates before the first column.
+    pub older: f64,
+}
+
+/// What live and the saved average answered on the test split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Answered {
+    /// How often which class was answered for which.
+    Classes {
+        /// The names of the classes.
+        labels: Vec<String>,
+        /// Live's: the class, the answer, and how often; never 0.
+        live: Vec<(usize, usize, u64)>,
+        /// Those of the saved average.
+        average: Vec<(usize, usize, u64)>,
+    },
+    /// What was predicted for what, in the target's unit.
+    Numbers {
+        /// The name of the target.
+        target: String,
+        /// The rows of the test split, of which some are told here.
+        rows: usize,
+        /// What was right.
+        right: Vec<f64>,
+        /// Live's predictions.
+        live: Vec<f64>,
+        /// Those of the saved average.
+        average: Vec<f64>,
+    },
+}
+
+/// The most columns of a picture of a profile.
+const COLUMNS: u64 = 200;
+
+/// What a picture of a profile may leave out on its left.
+const LEFT_OUT: f64 = 1e-3;
+
+/// The most predictions that are told.
+const PREDICTIONS: usize = 500;
+
+impl Summary {
+    /// The summary of a training that has ended, of which the average of this index is saved.
+    ///
+    /// # Errors
+    ///
+    /// An average that no longer fits live; data that cannot be loaded or read back.
+    pub fn of(
+        model: &Averaged<Mlp>,
+        saved: usize,
+        preparation: &Preparation,
+        rows: [usize; 3],
+        test: &dyn DataLoader<Batch>,
+    ) -> Result<Self> {
+        let steps = model.steps();
+        let averages = model.averages();
+        let averages = averages.iter().map(|average| {
+            let made_of = MadeOf::of(&average.profile(), steps);
+            let (name, rule) = (average.name().to_owned(), average.rule().to_string());
+            MadeOf { name, rule, refused_updates: average.refused().count, ..made_of }
+        });
+        Ok(Self {
+            steps,
+            refused_steps: model.refused_steps().count,
+            parameters: model.num_params(),
+            rows,
+            averages: averages.collect(),
+            answers: Answered::of(
+                &model.live().valid(),
+                &model.average(saved)?,
+                preparation,
+                test,
+            )?,
+        })
+    }
+}
+
+impl MadeOf {
+    /// What a profile says at a step, without a name.
+    fn of(profile: &Profile, step: u64) -> Self {
+        let (width, columns, older) = columns(profile, step);
+        Self {
+            name: String::new(),
+            rule: String::new(),
+            refused_updates: 0,
+            mass_on_start: profile.mass_on_start(),
+            mean_age: profile.mean_age(),
+            standard_deviation: profile.standard_deviation(),
+            half_life: profile.half_life(),
+            effective_steps: profile.effective_steps(),
+            step,
+            width,
+            columns,
+            older,
+        }
+    }
+}
+
+/// The steps of a column, the weight in each, and the weight before the first.
+///
+/// Columns are of whole steps, since columns of differently many updates would look ragged; they
+/// reach back until next to nothing is older. An update stands for the steps that it covers.
+fn columns(profile: &Profile, step: u64) -> (u64, Vec<f64>, f64) {
+    let now = step as f64;
+    let steps: Vec<f64> = profile.weights().iter().map(|(step, _)| *step).collect();
+    // The first covers as many as the second.
+    let first = match steps[..] {
+        [first, second, ..] => (2.0 * first - second).max(0.0),
+        _ => 0.0,
+    };
+    let begins = [first].into_iter().chain(steps);
+    let covered = || profile.weights().iter().zip(begins.clone());
+    let total: f64 = covered().map(|((_, weight), _)| weight.abs()).sum();
+    let mut newer = 0.0;
+    let mut newest_first = covered().collect::<Vec<_>>().into_iter().rev();
+    let oldest = newest_first.find(|((_, weight), _)| {
+        newer += weight.abs();
+        newer >= (1.0 - LEFT_OUT) * total
+    });
+    let shown = oldest.map_or(1.0, |(_, begin)| (now - begin).ceil().max(1.0)) as u64;
+    let width = shown.div_ceil(COLUMNS);
+    let count = shown.div_ceil(width) as usize;
+
+    let left = now - (count as u64 * width) as f64;
+    let place = |step: f64| (step - left) / width as f64;
+    let (mut columns, mut older) = (vec![0.0; count], 0.0);
+    for ((end, weight), begin) in covered() {
+        let (begin, end) = (place(begin), place(*end));
+        let within =
+            |from: f64, to: f64| weight * (end.min(to) - begin.max(from)).max(0.0) / (end - begin);
+        older += within(f64::NEG_INFINITY, 0.0);
+        let touched = begin.max(0.0) as usize..count.min(end.max(0.0).ceil() as usize);
+        touched.for_each(|column| columns[column] += within(column as f64, column as f64 + 1.0));
+    }
+    (width, columns, older)
+}
+
+impl Answered {
+    fn of(
+        live: &Mlp,
+        average: &Mlp,
+        preparation: &Preparation,
+        test: &dyn DataLoader<Batch>,
+    ) -> Result<Self> {
+        let [mut right, mut of_live, mut of_average] = [const { Vec::new() }; 3];
+        for batch in test.iter() {
+            let Batch { inputs, targets } =
+                batch.map_err(|error| Error::value("a batch", "rows of data", error))?;
+            right.extend(super::numbers(targets)?);
+            of_live.extend(super::numbers(live.forward(inputs.clone()))?);
+            of_average.extend(super::numbers(average.forward(inputs))?);
+        }
+        let all = [right, of_live, of_average];
+        match preparation.task() {
+            Task::Classification { labels } => {
+                let classes = |outputs: &[f64]| -> Vec<usize> {
+                    // Of equals the first, as in an answer.
+                    let best = |row: &[f64]| {
+                        (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
+                    };
+                    outputs.chunks_exact(labels.len()).map(best).collect()
+                };
+                let [right, live, average] = all.map(|outputs| classes(&outputs));
+                let labels = labels.clone();
+                let [live, average] = [live, average].map(|answers| confusion(&right, &answers));
+                Ok(Self::Classes { labels, live, average })
+            }
+            Task::Regression { .. } => {
+                let rows = all[0].len();
+                let some = rows.div_ceil(PREDICTIONS).max(1);
+                let told = |outputs: Vec<f64>| -> Result<Vec<f64>> {
+                    let some: Vec<_> =
+                        outputs.into_iter().step_by(some).map(|output| output as f32).collect();
+                    let answers = preparation.decode(&some)?;
+                    let number = |answer| match answer {
+                        Answer::Number(number) => Some(number),
+                        Answer::Class { .. } => None,
+                    };
+                    Ok(answers.into_iter().filter_map(number).collect())
+                };
+                let [right, live, average] = all.map(told);
+                let target = preparation.target().to_owned();
+                Ok(Self::Numbers { target, rows, right: right?, live: live?, average: average? })
+            }
+        }
+    }
+}
+
+/// How often which class was answered for which, without what never was.
+fn confusion(right: &[usize], answers: &[usize]) -> Vec<(usize, usize, u64)> {
+    let mut counts = std::collections::BTreeMap::new();
+    for (&right, &answer) in right.iter().zip(answers) {
+        *counts.entry((right, answer)).or_default() += 1;
+    }
+    counts.into_iter().map(|((right, answer), count)| (right, answer, count)).collect()
+}
+
+#[cfg(test)]
+mod tests;

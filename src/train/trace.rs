@@ -1,0 +1,176 @@
+//! The course of a few weights: live's and each average's, beside each other, in the run's history.
+//!
+//! It shows what averaging is: live jumps about, and an average goes through the middle of it, the
+//! later the longer its memory.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use burn::{
+    tensor::TensorReadError,
+    train::{
+        LearnerModel,
+        metric::{Metric, MetricMetadata, MetricName, SerializedEntry},
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use super::metric::lock;
+use crate::{
+    Average, Result,
+    average::{places, values_at},
+};
+
+/// The name of the metric, by which its lines in the history are known.
+pub(crate) const TRACE: &str = "Weights";
+
+/// How many weights are looked at, at most.
+const WEIGHTS: usize = 4;
+
+/// The steps up to which each is looked at, and from which on so many are between two powers of 2.
+const DENSE: u64 = 64;
+
+/// A few weights after a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sample {
+    /// The optimizer step.
+    pub step: u64,
+    /// Which weights: path and place in the flat tensor, such as `layers.0.weight[1365]`.
+    pub weights: Vec<String>,
+    /// Live's; none where one is no number.
+    pub live: Vec<Option<f32>>,
+    /// Each average's, by its name.
+    pub averages: Vec<(String, Vec<Option<f32>>)>,
+}
+
+/// A metric in words: a few weights of live and of each average, which the history of a run keeps.
+///
+/// Made by [`Averaged::trace_metric`](super::Averaged::trace_metric).
+/// It has a value after each of the first 64 steps, and after 64 steps between each two powers of 2
+/// from there on, so that a long training takes little more than a short one.
+#[derive(Clone, Debug)]
+pub struct TraceMetric {
+    name: MetricName,
+    queue: Arc<Queue>,
+}
+
+/// What there is to tell of the batches so far, one entry each.
+type Queue = Mutex<VecDeque<Option<Sample>>>;
+
+/// The queues of all metrics that still exist.
+#[derive(Clone, Debug)]
+pub(super) struct Traces {
+    queues: Arc<Mutex<Vec<Weak<Queue>>>>,
+    /// The step that was looked at last: batches whose gradients are summed have one together.
+    last: Arc<AtomicU64>,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { queues: Arc::default(), last: Arc::new(AtomicU64::new(u64::MAX)) }
+    }
+}
+
+impl Traces {
+    pub fn subscribe(&self) -> TraceMetric {
+        let queue = Arc::<Queue>::default();
+        lock(&self.queues).push(Arc::downgrade(&queue));
+        TraceMetric { name: MetricName::new(TRACE.to_owned()), queue }
+    }
+
+    /// Tells every metric of a batch, and, where that is due, of the weights that it meets.
+    pub fn batch<M: LearnerModel>(
+        &self,
+        step: u64,
+        live: &M,
+        averages: impl FnOnce() -> Vec<Average<M>>,
+    ) {
+        let mut queues = lock(&self.queues);
+        queues.retain(|queue| queue.strong_count() > 0);
+        if queues.is_empty() {
+            return;
+        }
+        let due = is_due(step) && self.last.swap(step, Ordering::Relaxed) != step;
+        // A weight that cannot be read back is an error of the step itself, soon.
+        let sample = if due { sample(step, live, &averages()).ok() } else { None };
+        for queue in queues.iter().filter_map(Weak::upgrade) {
+            lock(&queue).push_back(sample.clone());
+        }
+    }
+}
+
+/// Whether a step is one of those that are looked at; which, depends on nothing else, so that a
+/// resumed run looks at the same ones.
+fn is_due(step: u64) -> bool {
+    let spacing = 1 << (step / DENSE).checked_ilog2().unwrap_or(0);
+    step.is_multiple_of(spacing)
+}
+
+fn sample<M: LearnerModel>(step: u64, live: &M, averages: &[Average<M>]) -> Result<Sample> {
+    let places = places(live, WEIGHTS)?;
+    // What is no number is none in the history.
+    let values = |values: Result<Vec<f64>>| -> Result<Vec<Option<f32>>> {
+        let values = values?.into_iter().map(|value| value as f32);
+        Ok(values.map(|value| value.is_finite().then_some(value)).collect())
+    };
+    let of = |average: &Average<M>| {
+        let values = values(values_at(&average.module_as_kept(), &places))?;
+        Ok((average.name().to_owned(), values))
+    };
+    Ok(Sample {
+        step,
+        weights: places.iter().map(|(path, index)| format!("{path}[{index}]")).collect(),
+        live: values(values_at(live, &places))?,
+        averages: averages.iter().map(of).collect::<Result<_>>()?,
+    })
+}
+
+impl Metric for TraceMetric {
+    type Input = ();
+
+    fn name(&self) -> MetricName {
+        self.name.clone()
+    }
+
+    fn update(
+        &mut self,
+        _: &(),
+        metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        // Only a step of training has a learning rate.
+        if metadata.lr.is_none() {
+            return Ok(SerializedEntry::not_available(None));
+        }
+        let sample = lock(&self.queue).pop_front().flatten();
+        let text = sample.and_then(|sample| {
+            let serialized = serde_json::to_string(&sample).ok()?;
+            Some(SerializedEntry::new(format!("step {}", sample.step), serialized))
+        });
+        Ok(text.unwrap_or_else(|| SerializedEntry::not_available(None)))
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        Ok(SerializedEntry::not_available(None))
+    }
+
+    fn clear(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_training_takes_little_more_than_a_short_one() {
+        let until = |steps| (0..steps).filter(|&step| is_due(step)).count();
+        assert_eq!([until(1), until(65), until(128)], [1, 65, 128]);
+        assert_eq!([until(256), until(512), until(1024)], [192, 256, 320]);
+        assert_eq!(until(1 << 20), 960);
+    }
+}
