@@ -379,8 +379,8 @@ fn directories_that_cannot_be_used() {
         ("dangling/sub", "create dangling: File exists (os error 17)"),
         ("commits", "create commits/commits: File exists (os error 17)"),
         ("dangling-commits", "create dangling-commits/commits: File exists (os error 17)"),
-        ("lock", "open lock/LOCK: Is a directory (os error 21)"),
-        ("metrics", "create metrics/metrics.csv: Is a directory (os error 21)"),
+        ("lock", "open lock/LOCK: it is no file"),
+        ("metrics", "create metrics/metrics.csv: it is no file"),
     ];
     for (run, message) in cases {
         let ended = Plan::new(path(run)).run();

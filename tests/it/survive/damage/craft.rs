@@ -257,6 +257,19 @@ pub fn with_claim(bytes: &[u8], length: u32) -> Vec<u8> {
     bytes
 }
 
+/// The file of an average with the digest that fits it, if it has a place for one.
+pub fn sealed(bytes: &[u8]) -> Option<Vec<u8>> {
+    // The key, and the head of a text of 64 bytes.
+    let mark = b"burn-ema.sha256\x78\x40";
+    let start = bytes.windows(mark.len()).position(|window| window == mark)? + mark.len();
+    let place = start..start + 64;
+    let mut sealed = bytes.to_vec();
+    sealed.get_mut(place.clone())?.fill(b'0');
+    let digest = sha256(&sealed);
+    sealed[place].copy_from_slice(digest.as_bytes());
+    Some(sealed)
+}
+
 /// Burn's bytes with a number of a tensor of f32 replaced.
 pub fn with_number(bytes: &[u8], tensor: &str, index: usize, number: f32) -> Vec<u8> {
     let (metadata, start) = metadata(bytes);
@@ -358,6 +371,55 @@ pub fn hostile(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ]);
     }
     files
+}
+
+/// Configurations that a reader may believe too much, made of one, and whether they are none.
+///
+/// Where they are as long as one may be, their digests fit, so that a parser is reached.
+pub fn hostile_configs(config: &str) -> Vec<(&'static str, String, bool)> {
+    const MOST: usize = 1 << 20;
+    // As many as there is room for, in place of a field that is there or beside all.
+    let full = |field: Option<&str>, item: &str| {
+        let mut value: Value = serde_json::from_str(config).unwrap();
+        let place = match field {
+            Some(field) => value.pointer_mut(field).unwrap(),
+            None => &mut value["more"],
+        };
+        *place = "here".into();
+        let text = serde_json::to_string_pretty(&value).unwrap() + "\n";
+        let room = MOST - text.len();
+        let items = vec![item; room / (item.len() + 1)].join(",");
+        sealed_config(&text.replace("\"here\"", &format!("[{items}]")))
+    };
+    let value: Value = serde_json::from_str(config).unwrap();
+    let compact = |pointer: &str| value.pointer(pointer).unwrap().to_string();
+    let deep = |open: &str| sealed_config(&config.replacen('{', &open.repeat(100_000), 1));
+    vec![
+        ("nothing", String::new(), true),
+        ("longer than any", sealed_config(&(config.to_owned() + &" ".repeat(MOST))), true),
+        ("a list of 100 MB", format!("[{}0]", "0,".repeat(50_000_000)), true),
+        ("a list that is not sealed", format!("[{}0]", "0,".repeat(MOST / 2 - 2)), true),
+        ("many layers", full(Some("/model/sizes"), "2"), false),
+        (
+            "many features",
+            full(Some("/preparation/features"), &compact("/preparation/features/0")),
+            true,
+        ),
+        ("many averages", full(Some("/averages"), &compact("/averages/0")), false),
+        ("many labels", full(Some("/preparation/task/Classification/labels"), "\"\""), true),
+        ("many numbers beside it", full(None, "0"), false),
+        ("many maps beside it", full(None, "{\"\":0}"), false),
+        ("lists in lists", deep("["), true),
+        ("maps in maps", deep("{\"\":"), true),
+    ]
+}
+
+/// A configuration with the digest that fits it.
+fn sealed_config(text: &str) -> String {
+    let (before, rest) = text.split_once("\n  \"sha256\": \"").unwrap();
+    let text = format!("{before}\n  \"sha256\": \"{}{}", "0".repeat(64), &rest[64..]);
+    let digest = sha256(text.as_bytes());
+    text.replacen(&"0".repeat(64), &digest, 1)
 }
 
 /// The names of the tensors in Burn's bytes.
