@@ -18,7 +18,14 @@ type Tests = &'static [(&'static str, usize)];
 const ROWS: [(usize, &str, Tests); 28] = [
     (1, "kill -9 at a random instant", &[("process::killed_at_random_instants", 60)]),
     (2, "kill -9 at every system call of a commit", &[("process::killed_at_every_call", 80)]),
-    (3, "every system call of a commit fails", &[("process::every_call_fails", 300)]),
+    (
+        3,
+        "every system call of a commit fails",
+        &[
+            ("process::every_call_fails", 400),
+            ("process::a_lost_byte_is_found_when_the_commit_is_read_back", 4),
+        ],
+    ),
     (4, "a disk that is full", &[("process::a_full_disk", 5)]),
     (5, "a limit of file sizes", &[("process::a_limit_of_file_sizes", 5)]),
     (
