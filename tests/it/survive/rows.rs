@@ -91,7 +91,10 @@ const ROWS: [(usize, &str, Tests); 28] = [
     (
         23,
         "a resume with other settings",
-        &[("behaviour::a_resume_with_other_settings", 10)],
+        &[
+            ("behaviour::a_resume_with_other_settings", 9),
+            ("threads::their_number_decides_no_bit", 4),
+        ],
     ),
     (
         24,
@@ -108,7 +111,10 @@ const ROWS: [(usize, &str, Tests); 28] = [
     (
         28,
         "the same run in fresh processes",
-        &[("behaviour::the_same_run_in_fresh_processes", 10)],
+        &[
+            ("behaviour::the_same_run_in_fresh_processes", 20),
+            ("threads::their_number_decides_no_bit", 6),
+        ],
     ),
 ];
 
