@@ -66,7 +66,7 @@ const ROWS: [(usize, &str, Tests); 28] = [
     (
         17,
         "signals and stops at random instants",
-        &[("process::signalled_at_random_instants", 40), ("process::stopped_anywhere", 20)],
+        &[("process::signalled_at_random_instants", 100), ("process::stopped_anywhere", 20)],
     ),
     (18, "panics", &[("behaviour::panics", 6)]),
     (

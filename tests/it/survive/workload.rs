@@ -129,16 +129,17 @@ struct Struck {
 
 static STRUCK: OnceLock<Struck> = OnceLock::new();
 
-fn strike(at: Site) {
-    if let Some(Struck { site, left, stop }) = STRUCK.get()
-        && *site == at
-        && left.fetch_sub(1, Ordering::Relaxed) == 1
-    {
+/// Does what is to happen at this call of a place, if something is; says whether it did.
+fn strike(at: Site) -> bool {
+    let Some(Struck { site, left, stop }) = STRUCK.get() else { return false };
+    let strikes = *site == at && left.fetch_sub(1, Ordering::Relaxed) == 1;
+    if strikes {
         match stop {
             Some(interrupter) => interrupter.stop(Some("asked to")),
             None => panic!("struck in {site:?}"),
         }
     }
+    strikes
 }
 
 /// How much longer a step takes.
@@ -334,16 +335,19 @@ fn child() {
     }
 }
 
-/// Strikes once for each commit that is seen while it is written.
+/// Strikes once for each commit that is seen while it is written, and says when it is still
+/// being written then.
 fn strike_at_commits(run: &Path) {
     let commits = Commits::of(run).path().to_owned();
     thread::spawn(move || {
         let mut last = None;
         loop {
-            let unfinished = unfinished(&commits);
-            if unfinished.is_some() && unfinished != last {
-                strike(Site::Commit);
-                last = unfinished;
+            let seen = unfinished(&commits);
+            if seen.is_some() && seen != last {
+                if strike(Site::Commit) && unfinished(&commits) == seen {
+                    println!("WITHIN {seen:?}");
+                }
+                last = seen;
             }
             thread::sleep(Duration::from_micros(50));
         }
