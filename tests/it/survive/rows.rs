@@ -104,8 +104,11 @@ const ROWS: [(usize, &str, Tests); 28] = [
     (25, "another version of the form", &[("damage::another_version", 8)]),
     (
         26,
-        "ids of processes and other contents in the lock",
-        &[("lock::what_is_left_over_in_the_file_locks_nothing_and_is_not_shown", 11)],
+        "clocks, ids of processes and other contents in the lock",
+        &[
+            ("damage::clocks_that_jump", 5),
+            ("lock::what_is_left_over_in_the_file_locks_nothing_and_is_not_shown", 11),
+        ],
     ),
     (27, "a power loss", &[("process::names_follow_contents", 18)]),
     (
