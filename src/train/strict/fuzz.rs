@@ -463,8 +463,8 @@ fn fuzz_model_record() {
         let average = average.and_then(|average| average.finite(|_| true));
         let average = average.and_then(|average| average.apply(mlp(&[3, 4, 2]), &[], |_| false));
         let copy = corpus.model.valid().train();
-        let loaded = copy.loaded(ModuleRecord::from_bytes(bytes)?);
-        average.and(loaded.map(drop))
+        let loaded = copy.try_load_record(ModuleRecord::from_bytes(bytes)?);
+        average.and(loaded.map(drop).map_err(Error::from))
     });
 }
 
