@@ -14,6 +14,8 @@ pub const M_25: Tensors = &[[161, 160_000], [161, 400]];
 pub const M_108: Tensors = &[[98, 1_100_000], [98, 768]];
 /// Many tiny ones.
 pub const TINY: Tensors = &[[1000, 400]];
+#[allow(dead_code)] // for a GPU, which the benches do not measure
+pub const SMALL: Tensors = &[[100, 2080]];
 
 /// Tensors of random numbers.
 #[derive(Module, Debug)]
@@ -22,10 +24,10 @@ pub struct Weights {
 }
 
 impl Weights {
-    pub fn new(tensors: Tensors) -> Self {
+    pub fn new(tensors: Tensors, device: &Device) -> Self {
         let tensor = |size| {
             let normal = Distribution::Normal(0.0, 1.0);
-            Param::from_tensor(Tensor::random([size], normal, &Device::flex()))
+            Param::from_tensor(Tensor::random([size], normal, device))
         };
         let sizes = tensors.iter().flat_map(|&[count, size]| std::iter::repeat_n(size, count));
         Self { tensors: sizes.map(tensor).collect() }

@@ -7,6 +7,9 @@
 //! ```
 //!
 //! The second line trains nothing: the snapshots that the first has left are enough.
+//!
+//! A training that was stopped does not go on here, and no signal is caught: `--overwrite` starts it
+//! anew. The example `train` has both.
 
 #[macro_use]
 mod shared; // `println!` to a reader that may leave
@@ -38,7 +41,9 @@ const TIMES: usize = 40;
 
 #[derive(Parser)]
 #[command(
-    about = "Train on digits, store averages, and choose the width of the average afterwards"
+    about = "Train on digits, store averages, and choose the width of the average afterwards",
+    after_help = "A training that was stopped, by Ctrl-C or otherwise, does not go on here: \
+                  --overwrite starts it anew. The example `train` stops in order and has --resume."
 )]
 struct Args {
     /// The widths to make, each as a share of the training
@@ -73,7 +78,8 @@ fn main() -> Result<()> {
     println!("device: {device}");
     let device = device.device;
     let run = match &args.from {
-        Some(from) => RunDirectory::open(from)?,
+        // Its model is replaced, so that no one else may write there.
+        Some(from) => RunDirectory::resume(from)?,
         None => start(&args)?,
     };
     println!("run: {}", run.path().display());
@@ -147,7 +153,8 @@ fn main() -> Result<()> {
 /// A new run of the `train` example's default training, but with averages by power functions;
 /// never over an older one unless told so.
 fn start(args: &Args) -> Result<RunDirectory> {
-    let preparation = Prepared::new(&digits()?, args.seed)?.preparation;
+    let table = digits()?;
+    let preparation = Prepared::new(&table, args.seed)?.preparation;
     let config = RunConfig {
         model: MlpConfig::new(vec![preparation.inputs(), 64, preparation.outputs()]),
         preparation,
@@ -157,6 +164,7 @@ fn start(args: &Args) -> Result<RunDirectory> {
         epochs: args.epochs,
         batch_size: 8,
         data: None,
+        data_sha256: table.sha256(),
         seed: args.seed,
     };
     if RunDirectory::open(&args.run).is_err() {

@@ -34,7 +34,7 @@ use burn_ema::{
     model::{Activation, MlpConfig},
     report::{Page, Report, Scores, Summary},
     run::{Change, Optimizer, Progress, RunConfig, RunDirectory},
-    train::{Averaged, CommitConfig, ProgressLines, Signals, fit},
+    train::{Averaged, CommitConfig, ProgressLines, Signal, Signals, fit},
 };
 use clap::{Parser, ValueEnum};
 
@@ -150,7 +150,8 @@ fn main() -> Result<ExitCode> {
             scale.divisor
         ),
     }
-    let config = RunConfig { data: file, ..configure(&args, saved.as_ref(), &data, seed)? };
+    let configured = configure(&args, saved.as_ref(), &data, table.sha256(), seed)?;
+    let config = RunConfig { data: file, ..configured };
 
     config.check()?;
 
@@ -290,15 +291,7 @@ fn main() -> Result<ExitCode> {
     let LearningResult { model, renderer, interrupted, .. } = result;
     drop(renderer);
     if interrupted.is_some() {
-        let by = signals.received().map_or("a request".to_owned(), |signal| signal.to_string());
-        let at = match run.commits().newest()?.commit {
-            Some(commit) => format!("committed after {}", commit.progress()),
-            None => "before the first step".to_owned(),
-        };
-        println!("stopped by {by}, {at}; to go on:");
-        println!("  cargo run --example train -- --resume --run {}", shared::word(run.path()));
-        let code = signals.received().map_or(1, |signal| signal.exit_code());
-        return Ok(ExitCode::from(code as u8));
+        return stopped(&run, signals.received());
     }
     model.take_warnings().iter().try_for_each(|warning| tell(format!("warning: {warning}")))?;
 
@@ -308,12 +301,16 @@ fn main() -> Result<ExitCode> {
     let test = load(data.test, None)?;
     let report = Report::of(&model, ranking, &*test, &device, config.seed)?;
     ensure!(report.live.loss.is_finite(), diverged);
+    if let Some(signal) = signals.received() {
+        return stopped(&run, Some(signal));
+    }
     let source =
         format!("{} of the run in {}", report.validation.best_name(), run.path().display());
-    model.averages()[best].save_file(run.model_file(), &source)?;
+    // The model comes last: where it is, the run is whole.
     run.write_json("report.json", &report)?;
     let summary = Summary::of(&model, best, &config.preparation, rows, &*test)?;
     run.write_json("summary.json", &summary)?;
+    model.averages()[best].save_file(run.model_file(), &source)?;
     println!("\n{report}\n");
     let name = report.validation.best_name();
     if report.validation.live < report.validation.averages[best].1 {
@@ -332,7 +329,24 @@ fn main() -> Result<ExitCode> {
     }
     println!("to use it:");
     println!("  cargo run --example infer -- --run {}", shared::word(run.path()));
-    Ok(ExitCode::SUCCESS)
+    match signals.received() {
+        // It came when there was nothing left to stop.
+        Some(signal) => stopped(&run, Some(signal)),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Says how a run goes on that was stopped, by a signal or in the dashboard, and how to end.
+fn stopped(run: &RunDirectory, signal: Option<Signal>) -> Result<ExitCode> {
+    let by = signal.map_or("a request".to_owned(), |signal| signal.to_string());
+    let at = match run.commits().newest()?.commit {
+        Some(commit) => format!("committed after {}", commit.progress()),
+        None => "before the first step".to_owned(),
+    };
+    println!("stopped by {by}, {at}; to go on:");
+    println!("  cargo run --example train -- --resume --run {}", shared::word(run.path()));
+    let code = signal.map_or(1, Signal::exit_code);
+    Ok(ExitCode::from(code as u8))
 }
 
 /// What shows a file on this system.
@@ -363,6 +377,7 @@ fn configure(
     args: &Args,
     saved: Option<&RunConfig>,
     data: &Prepared,
+    data_sha256: String,
     seed: u64,
 ) -> Result<RunConfig> {
     let preparation = data.preparation.clone();
@@ -381,7 +396,7 @@ fn configure(
         same("--batch-size", args.batch_size.is_none_or(|size| size == saved.batch_size))?;
         same("--lr", args.lr.is_none_or(|lr| lr == saved.lr))?;
         same("--optimizer", optimizer.is_none_or(|optimizer| optimizer == saved.optimizer))?;
-        same("the data", preparation == saved.preparation)?;
+        same("the data", preparation == saved.preparation && data_sha256 == saved.data_sha256)?;
         let epochs = args.epochs.unwrap_or(saved.epochs);
         ensure!(epochs >= saved.epochs, "the run has {} epochs, which can only grow", saved.epochs);
         let averages = if averages.is_empty() { saved.averages.clone() } else { averages };
@@ -408,6 +423,7 @@ fn configure(
         epochs,
         batch_size,
         data: None,
+        data_sha256,
         seed,
     })
 }

@@ -27,6 +27,7 @@ mod workload; // what is trained
 use std::{fs, num::NonZeroUsize, path::PathBuf, thread};
 
 use anyhow::{Context, Result, ensure};
+use burn_ema::device;
 use clap::Parser;
 use serde_json::json;
 
@@ -34,7 +35,7 @@ use self::{
     contest::Contest,
     figures::Bar,
     memory::Through,
-    weights::{M_25, M_108, TINY, Tensors},
+    weights::{M_25, M_108, SMALL, TINY, Tensors},
     worker::Torch,
     workload::{Network, Optimizer},
 };
@@ -95,6 +96,14 @@ fn rows() -> Vec<(String, Make)> {
         rows.push((name.into(), Make::BesideTorch(Box::new(make))));
     }
     rows.push(("update-4-at-once-25M".into(), Make::Alone(Box::new(update::together))));
+    if cfg!(any(feature = "wgpu", feature = "cuda", feature = "rocm")) {
+        for (name, tensors) in [("update-gpu-25M", M_25), ("update-gpu-100x2080", SMALL)] {
+            let make = move |name: &str, torch: &_| {
+                update::on_gpu(name, tensors, &device::select(None)?.device, torch)
+            };
+            rows.push((name.into(), Make::BesideTorch(Box::new(make))));
+        }
+    }
     for by in Optimizer::ALL {
         for network in &workload::NETWORKS {
             let make = move |name: &str, torch: &_| step::beside(name, network, by, torch);

@@ -28,22 +28,73 @@ except ImportError as error:
 DECAY = 0.999
 
 
-def tensors(counts):
+def tensors(counts, device="cpu"):
     """Tensors of random numbers: so many of so many numbers, for each pair."""
-    return [torch.randn(size) for count, size in counts for _ in range(count)]
+    return [torch.randn(size, device=device) for count, size in counts for _ in range(count)]
+
+
+def on_cpu(run):
+    """The same so many times."""
+
+    def all_of(repeat):
+        for _ in range(repeat):
+            run()
+
+    return all_of
 
 
 def lerp(work):
     """One average of plain tensors, in one call."""
     live, average = tensors(work["tensors"]), tensors(work["tensors"])
-    return lambda: torch._foreach_lerp_(average, live, 1 - DECAY)
+    return on_cpu(lambda: torch._foreach_lerp_(average, live, 1 - DECAY))
+
+
+def products(work):
+    """The matrix products of a training step alone, forward and backward."""
+    sizes, batch = work["sizes"], work["batch"]
+    inputs = [torch.randn(batch, size) for size in sizes]
+    weights = [torch.randn(pair) for pair in zip(sizes[1:], sizes)]
+
+    def run():
+        for layer, weight in enumerate(weights):
+            torch.mm(inputs[layer], weight.t())
+        for layer in reversed(range(len(weights))):
+            torch.mm(inputs[layer + 1].t(), inputs[layer])
+            if layer > 0:  # nobody asks for the gradient of the data
+                torch.mm(inputs[layer + 1], weights[layer])
+
+    return on_cpu(torch.inference_mode()(run))
+
+
+def on_gpu(run):
+    """The same until the GPU is done."""
+
+    def all_of(repeat):
+        for _ in range(repeat):
+            run()
+        torch.cuda.synchronize()
+
+    return all_of
+
+
+def cuda_lerp(work):
+    """One average of plain tensors of a GPU, in one call."""
+    live, average = tensors(work["tensors"], "cuda"), tensors(work["tensors"], "cuda")
+    return on_gpu(lambda: torch._foreach_lerp_(average, live, 1 - DECAY))
+
+
+def cuda_copy(work):
+    """A copy that moves 12 bytes a number, one half of them each way, as an update does."""
+    numbers = sum(count * size for count, size in work["tensors"])
+    source, target = (torch.ones(numbers * 12 // 8, device="cuda") for _ in range(2))
+    return on_gpu(lambda: target.copy_(source))
 
 
 def averaged_model(work):
     """One average as torch.optim.swa_utils keeps it."""
     live = nn.ParameterList(tensors(work["tensors"]))
     average = averaged(live)
-    return lambda: average.update_parameters(live)
+    return on_cpu(lambda: average.update_parameters(live))
 
 
 def averaged(model):
@@ -65,7 +116,7 @@ def answers(work):
     def run():
         model(inputs)
 
-    return run
+    return on_cpu(run)
 
 
 def step(work):
@@ -93,10 +144,18 @@ def step(work):
         if average is not None:
             average.update_parameters(model)
 
-    return run
+    return on_cpu(run)
 
 
-KINDS = {"lerp": lerp, "averaged_model": averaged_model, "step": step, "answer": answers}
+KINDS = {
+    "lerp": lerp,
+    "averaged_model": averaged_model,
+    "products": products,
+    "step": step,
+    "answer": answers,
+    "cuda_lerp": cuda_lerp,
+    "cuda_copy": cuda_copy,
+}
 
 
 def main():
@@ -114,11 +173,9 @@ def main():
             key = json.dumps(request["work"])
             if key not in made:
                 made[key] = KINDS[request["work"]["kind"]](request["work"])
-                made[key]()
-            run = made[key]
+                made[key](1)
             start = time.perf_counter_ns()
-            for _ in range(request["repeat"]):
-                run()
+            made[key](request["repeat"])
             answer(nanoseconds=time.perf_counter_ns() - start)
         except Exception as error:  # whatever it is, it is told in one line
             answer(error=" ".join(str(error).split())[:300])

@@ -34,6 +34,10 @@ pub fn beside(name: &str, network: &Network, by: Optimizer, torch: &Torch) -> Re
         theirs("PyTorch compiled, with AveragedModel", true, true),
         theirs("PyTorch eager, without", false, false),
         bare("bare loop over 10 M weights", LIMIT),
+        torch.contestant(
+            "PyTorch's matrix products alone",
+            json!({"kind": "products", "sizes": network.sizes, "batch": network.batch}),
+        ),
     ];
 
     let small = network.weights() < 10_000;

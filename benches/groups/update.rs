@@ -1,5 +1,6 @@
 //! One update of an average, and of four.
 
+use burn::tensor::Device;
 use burn_ema::{Average, average::update_all};
 use criterion::{BenchmarkId, Criterion, Throughput};
 
@@ -15,7 +16,7 @@ pub fn updates(criterion: &mut Criterion) {
     for (name, tensors) in shapes {
         let weights: usize = tensors.iter().map(|[count, size]| count * size).sum();
         for count in [1, 4] {
-            let live = Weights::new(tensors);
+            let live = Weights::new(tensors, &Device::flex());
             let averages = (0..count).map(|_| average().init(&live));
             let mut averages: Vec<Average<_>> = averages.collect::<Result<_, _>>().unwrap();
             let mut step = 0;

@@ -6,11 +6,12 @@
 //! number, so that to read one takes no more memory than twice its length and a little.
 
 use std::{
-    fs::File,
     io::{self, Read as _},
+    ops::Range,
     path::Path,
 };
 
+use super::regular;
 use crate::{Error, Result};
 
 /// The header: a magic number, a version, and last the length of the metadata.
@@ -29,9 +30,14 @@ const BYTES_OF_ITEM: u64 = 24;
 ///
 /// More items than one in 24 bytes and 65,536. What is no metadata at all is left to the parser.
 pub(crate) fn check(bytes: &[u8]) -> Result<()> {
-    let metadata = bytes.get(HEADER..).unwrap_or_default();
+    check_items(&bytes[metadata(bytes)], bytes.len() as u64)
+}
+
+/// Where the metadata is, as far as it is there.
+pub(super) fn metadata(bytes: &[u8]) -> Range<usize> {
+    let start = HEADER.min(bytes.len());
     let claimed = claim(bytes).map_or(0, |claimed| claimed as usize);
-    check_items(metadata.get(..claimed).unwrap_or(metadata), bytes.len() as u64)
+    start..bytes.len().min(start.saturating_add(claimed))
 }
 
 /// The same for a file, of which the metadata alone is read.
@@ -42,8 +48,7 @@ pub(crate) fn check(bytes: &[u8]) -> Result<()> {
 /// [`check`].
 pub(crate) fn check_file(path: &Path) -> Result<()> {
     let broken = |error: io::Error| Error::file("read", path, error);
-    let mut file = File::open(path).map_err(broken)?;
-    let length = file.metadata().map_err(broken)?.len();
+    let (mut file, length) = regular::open(path).map_err(broken)?;
     let mut header = [0; HEADER];
     file.read_exact(&mut header).map_err(broken)?;
     let claimed = claim(&header).map_or(0, u64::from);

@@ -14,6 +14,7 @@
 mod clock;
 mod config;
 mod course;
+pub(crate) mod digest;
 mod file;
 mod header;
 mod lerp;
@@ -23,6 +24,7 @@ mod policy;
 pub mod post_hoc;
 mod profile;
 mod record;
+pub(crate) mod regular;
 mod rule;
 mod saved;
 mod snapshots;

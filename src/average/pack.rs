@@ -2,16 +2,20 @@
 //!
 //! Burn's format, which plain Burn loads, has no checksum; one stands in its metadata.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, io::Write as _, path::Path};
 
 use burn::{
     module::ParamId,
     tensor::{Bytes, TensorData},
 };
-use burn_pack::{Reader, Tensor, Writer};
-use sha2::{Digest, Sha256};
+use burn_pack::{AtomicFile, Reader, Tensor, Writer};
 
-use super::{header, walk::Entry};
+use super::{
+    digest::{self, UNSEALED},
+    header,
+    regular::{self, Length},
+    walk::Entry,
+};
 use crate::{Error, Result};
 
 /// The keys of metadata that every file of an average has.
@@ -19,8 +23,11 @@ pub(crate) const NAME: &str = "burn-ema.name";
 pub(crate) const RULE: &str = "burn-ema.rule";
 pub(crate) const STEP: &str = "burn-ema.step";
 
-/// The key of the digest of everything else in the file.
+/// The key of the digest of every other byte of the file.
 const DIGEST: &str = "burn-ema.sha256";
+
+/// The same as it stands in the file, with the head of the text that follows, of 64 bytes.
+const MARK: &[u8] = b"burn-ema.sha256\x78\x40";
 
 /// The tensors of a file, by path, and its metadata.
 #[derive(Debug, Default)]
@@ -45,15 +52,30 @@ impl Pack {
 
     /// Writes the file, whole or not at all.
     pub fn write(self, path: &Path) -> Result<()> {
-        let digest = self.digest();
+        let refuse = |error: burn_pack::Error| Error::file("write", path, error);
         let tensors = self.entries.into_iter().map(|(name, Entry { id, data })| {
             let (bytes, shape, dtype) = data.into_parts();
             Tensor::new(name, dtype, shape, Some(id.val()), bytes)
         });
-        let writer = Writer::new(tensors.collect()).with_metadata(DIGEST, &digest);
+        let writer = Writer::new(tensors.collect()).with_metadata(DIGEST, UNSEALED);
         let metadata = self.metadata.iter();
         let writer = metadata.fold(writer, |writer, (key, value)| writer.with_metadata(key, value));
-        writer.write_to_file(path).map_err(|error| Error::file("write", path, error))
+        let mut bytes = vec![0; writer.size().map_err(refuse)?];
+        writer.write_into(&mut bytes).map_err(refuse)?;
+        let within = header::metadata(&bytes);
+        digest::seal(&mut bytes, within, MARK).ok_or_else(|| {
+            let error = Error::parameter(DIGEST, "one entry of this name", "names like it");
+            Error::file("write", path, error)
+        })?;
+        // As Burn's own writer does.
+        let path = match path.extension() {
+            None => path.with_extension(burn_pack::EXTENSION),
+            Some(_) => path.to_owned(),
+        };
+        let (unfinished, mut file) = AtomicFile::create(&path).map_err(refuse)?;
+        let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+        written.map_err(|error| Error::file("write", unfinished.path(), error))?;
+        unfinished.commit().map_err(refuse)
     }
 
     /// Reads the file into memory, so that what happens to it later reaches nothing.
@@ -64,24 +86,21 @@ impl Pack {
     pub fn read(path: &Path) -> Result<Self> {
         let broken = |error: burn_pack::Error| Error::file("read", path, error);
         let within = |error| Error::file("read", path, error);
-        let bytes = fs::read(path).map_err(|error| Error::file("read", path, error))?;
+        let bytes = regular::read(path, Length::Any, "read")?;
         header::check(&bytes).map_err(within)?;
+        let sealed = digest::sealed(&bytes, header::metadata(&bytes), MARK);
         let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(broken)?;
-        let mut metadata = reader.metadata().clone();
-        let Some(written) = metadata.remove(DIGEST) else {
+        let Some([written, found]) = sealed else {
             let found = "a file without it, which no average wrote";
             return Err(within(Error::parameter(DIGEST, "an entry of this name", found)));
         };
-        let pack = Self { entries: entries(reader).map_err(broken)?, metadata };
-        let found = pack.digest();
         if found != written {
-            return Err(within(Error::parameter(
-                DIGEST,
-                written,
-                format!("{found}: it was altered"),
-            )));
+            let found = format!("{found}: it was altered");
+            return Err(within(Error::parameter(DIGEST, written, found)));
         }
-        Ok(pack)
+        let mut metadata = reader.metadata().clone();
+        metadata.remove(DIGEST);
+        Ok(Self { entries: entries(reader).map_err(broken)?, metadata })
     }
 
     /// The metadata of a file, by itself; the tensors are neither read nor checked.
@@ -90,27 +109,6 @@ impl Pack {
         let reader = Reader::from_file_exact(path);
         let reader = reader.map_err(|error| Error::file("read", path, error))?;
         Ok(reader.metadata().clone())
-    }
-
-    /// The SHA-256 of all entries and metadata, each with its length before it.
-    fn digest(&self) -> String {
-        let mut hash = Sha256::new();
-        let mut add = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        };
-        for (path, Entry { id, data }) in &self.entries {
-            add(path.as_bytes());
-            add(data.dtype().name().as_bytes());
-            data.shape().as_slice().iter().for_each(|size| add(&(*size as u64).to_le_bytes()));
-            add(&id.val().to_le_bytes());
-            add(data.as_bytes());
-        }
-        for (key, value) in &self.metadata {
-            add(key.as_bytes());
-            add(value.as_bytes());
-        }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

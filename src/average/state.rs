@@ -81,8 +81,8 @@ pub(super) struct Kept {
     /// The parameter, with an id and a tensor of its own.
     pub parameter: Parameter,
     pub how: How,
-    /// Where live had it last.
-    pub device: DispatchDevice,
+    /// Where live had it last, if the average keeps it elsewhere.
+    pub live_device: Option<DispatchDevice>,
     /// What some rules keep beside the average: the snapshots of a window, oldest first; for
     /// BEMA live at the start and at the last update.
     pub beside: VecDeque<DispatchTensor>,
@@ -125,8 +125,7 @@ impl<M: Module> Average<M> {
                     }))
                 }
             };
-            let device = parameter.tensor.device();
-            Kept { parameter, how, device, beside: VecDeque::new() }
+            Kept { parameter, how, live_device: None, beside: VecDeque::new() }
         });
         let mut kept: Vec<_> = kept.collect();
         let groups = groups.iter().map(|rule| config.in_steps(rule).map(Group::new));
@@ -181,7 +180,11 @@ impl<M: Module> Average<M> {
         let there = Tensor::<1>::zeros([1], &device).into_dispatch();
         self.hollow = self.hollow.to_device(&device);
         for kept in &mut self.kept {
-            lerp::follow(&mut kept.parameter.tensor, &there);
+            let tensor = &mut kept.parameter.tensor;
+            if !lerp::are_beside(tensor, &there) {
+                kept.live_device.get_or_insert_with(|| tensor.device());
+                lerp::follow(tensor, &there);
+            }
             kept.beside.iter_mut().for_each(|tensor| lerp::follow(tensor, &there));
             if let How::Averaged(_) = kept.how {
                 lerp::own(&mut kept.parameter.tensor);
@@ -234,7 +237,10 @@ impl<M: Module> Average<M> {
             if kept.parameter.kind != Kind::Constant {
                 tensor = lerp::cast(tensor, kept.parameter.dtype);
             }
-            lerp::to_device(tensor, &kept.device)
+            match &kept.live_device {
+                Some(device) => lerp::to_device(tensor, device),
+                None => tensor,
+            }
         })
     }
 

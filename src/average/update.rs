@@ -240,7 +240,7 @@ impl Kept {
         if !stays {
             lerp::follow(average, live);
         }
-        let live = match live.device() == average.device() {
+        let live = match lerp::are_beside(live, average) {
             true => Borrowed::Tensor(live),
             false => Borrowed::Own(Box::new(lerp::on_device_of(live.clone(), average))),
         };
@@ -253,7 +253,8 @@ impl Kept {
         if self.how == How::LeftOut {
             return;
         }
-        self.device = live.device();
+        let apart = stays && !lerp::are_beside(&self.parameter.tensor, live);
+        self.live_device = apart.then(|| live.device());
         if self.mixes(moves).is_some() {
             return;
         }

@@ -14,7 +14,6 @@ use burn::{
     tensor::{Bool, DType, Int, Shape, Tensor, TensorData, kind::Basic},
 };
 
-#[cfg(feature = "train")]
 use super::lerp;
 use crate::{Error, Result};
 
@@ -264,7 +263,7 @@ fn check<'a, 'p>(
     tensors: Cow<'a, [DispatchTensor]>,
 ) -> Result<Cow<'a, [DispatchTensor]>> {
     for (average, live) in parameters.zip(tensors.iter()) {
-        if average.tensor.shape() != live.shape() || average.dtype != live.dtype() {
+        if !lerp::are_alike(&average.tensor, live) || average.dtype != live.dtype() {
             let found = describe(live.dtype(), &live.shape());
             return Err(Error::parameter(&average.path, average.describe(), found));
         }

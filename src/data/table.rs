@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::sheet::{Sheet, quoted};
-use crate::Result;
+use crate::{Result, average::digest};
 
 /// The rows below which 60/20/20 leaves a part without any.
 const FEWEST_ROWS: usize = 5;
@@ -175,6 +177,32 @@ impl Table {
         &self.targets
     }
 
+    /// The SHA-256 of all names, numbers and targets, in hexadecimal digits: that of what is
+    /// learned, wherever the file lies and however it is spaced.
+    pub fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        add(self.target.as_bytes());
+        add(&(self.columns.len() as u64).to_le_bytes());
+        self.columns.iter().for_each(|name| add(name.as_bytes()));
+        let bytes = |numbers: &[f64]| -> Vec<u8> {
+            numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+        };
+        add(&(self.features.len() as u64).to_le_bytes());
+        self.features.iter().for_each(|row| add(&bytes(row)));
+        match &self.targets {
+            Targets::Numbers(numbers) => add(&bytes(numbers)),
+            Targets::Classes { labels, of_row } => {
+                add(b"classes");
+                of_row.iter().for_each(|&class| add(labels[class].as_bytes()));
+            }
+        }
+        digest::hexadecimal(hash.finalize())
+    }
+
     /// What a person should know about the table although it is no error, one sentence each: a
     /// feature that is constant, whole numbers that were taken as classes, a class of so few rows
     /// (below 5) that a part may lack it.
@@ -319,6 +347,36 @@ mod tests {
 
     fn refusal(result: Result<impl std::fmt::Debug>) -> String {
         result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_digest_is_of_what_is_learned() {
+        let text = "x,y\n1,2\n3,4\n5,6\n7,8\n9,1\n";
+        let digest = |text: &str, kind| parse(text, kind).unwrap().sha256();
+        let regression = digest(text, None);
+        assert_eq!(regression.len(), 64);
+        let spaced = format!("\u{feff}{}\n", text.replace(',', " , ").replace('4', "4.0"));
+        assert_eq!(digest(&spaced.replace('\n', "\r\n"), None), regression);
+        let elsewhere = Table::parse(Path::new("u.csv"), text.as_bytes(), "y", None).unwrap();
+        assert_eq!(elsewhere.sha256(), regression);
+        // A name, a feature, two targets, two rows, one row less.
+        let others = [
+            text.replace('x', "z"),
+            text.replace("7,8", "7.5,8"),
+            text.replace("3,4\n5,6", "3,6\n5,4"),
+            text.replace("3,4\n5,6", "5,6\n3,4"),
+            text.replace("5,6\n", "") + "11,3\n",
+            text.to_owned() + "11,3\n",
+        ];
+        let mut digests: Vec<_> = others.iter().map(|text| digest(text, None)).collect();
+        let classes = "x,y\n1,a\n3,b\n5,a\n7,b\n9,a\n2,b\n";
+        let swapped = classes.replace("3,b\n5,a", "3,a\n5,b");
+        let named = classes.replace('b', "c");
+        digests.extend([classes, &swapped, &named].map(|text| digest(text, None)));
+        digests.push(regression);
+        digests.sort();
+        digests.dedup();
+        assert_eq!(digests.len(), 10);
     }
 
     fn classes(table: &Table) -> (String, Vec<usize>) {

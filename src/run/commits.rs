@@ -1,19 +1,21 @@
 //! The commits of a run: found, checked, read, written, and removed when they are old.
 
 use std::{
-    fs,
-    io::{self, Read as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use burn::{module::Module, tensor::Bytes};
 use sha2::{Digest, Sha256};
 
-use super::{
-    digest,
-    manifest::{File, MANIFEST, MOST_BYTES, Manifest, Progress},
+use super::manifest::{File, MANIFEST, MOST_BYTES, Manifest, Progress};
+use crate::{
+    Error, Result,
+    average::{
+        Opened, digest,
+        regular::{self, Length},
+    },
 };
-use crate::{Error, Result, average::Opened};
 
 /// The file of a commit that holds the model with its averages.
 pub(crate) const MODEL: &str = "model.bpk";
@@ -118,7 +120,7 @@ impl Commits {
         let found = commit.manifest.progress;
         if found != progress {
             let error = Error::parameter("progress", progress, found);
-            return Err(Error::file("use the commit of", commit.path.join(MANIFEST), error));
+            return Err(Error::file(USE, commit.path.join(MANIFEST), error));
         }
         commit.manifest.files.iter().try_for_each(|(name, file)| commit.verify(name, file))?;
         Ok(commit)
@@ -129,7 +131,7 @@ impl Commit {
     /// A commit by its manifest alone, whose files are not checked.
     fn describe(path: PathBuf) -> Result<Self> {
         let manifest = path.join(MANIFEST);
-        let text = whole(&manifest, |bytes| bytes <= MOST_BYTES, "a manifest of at most 64 MiB")?;
+        let text = regular::read(&manifest, Length::AtMost(MOST_BYTES), USE)?;
         let manifest = Manifest::parse(&text, &manifest)?;
         Ok(Self { path, manifest })
     }
@@ -180,12 +182,12 @@ impl Commit {
     /// A file that is not in the manifest, that cannot be read, or that is not as it was written.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.path.join(name);
-        let refuse = |error| Error::file("use the commit of", &path, error);
+        let refuse = |error| Error::file(USE, &path, error);
         let Some(expected) = self.manifest.files.get(name) else {
             let names: Vec<_> = self.manifest.files.keys().map(String::as_str).collect();
             return Err(refuse(Error::parameter(MANIFEST, name, names.join(", "))));
         };
-        let bytes = whole(&path, |bytes| bytes == expected.bytes, &length(expected.bytes))?;
+        let bytes = regular::read(&path, Length::Exactly(expected.bytes), USE)?;
         self.check(name, File::of(&bytes))?;
         Ok(bytes)
     }
@@ -193,16 +195,8 @@ impl Commit {
     /// Checks that a file is as it was written, and does not keep it.
     fn verify(&self, name: &str, expected: &File) -> Result<()> {
         let mut hash = Sha256::new();
-        let expected_length = length(expected.bytes);
-        let path = self.path.join(name);
-        visit(
-            &path,
-            |bytes| bytes == expected.bytes,
-            &expected_length,
-            |piece| {
-                hash.update(piece);
-            },
-        )?;
+        let length = Length::Exactly(expected.bytes);
+        regular::visit(&self.path.join(name), length, USE, |piece| hash.update(piece))?;
         let sha256 = digest::hexadecimal(hash.finalize());
         self.check(name, File { bytes: expected.bytes, sha256 })
     }
@@ -212,63 +206,15 @@ impl Commit {
             Some(expected) if *expected != found => {
                 let found = format!("{}: it was altered", found.sha256);
                 let error = Error::parameter("sha256", &expected.sha256, found);
-                Err(Error::file("use the commit of", self.path.join(name), error))
+                Err(Error::file(USE, self.path.join(name), error))
             }
             _ => Ok(()),
         }
     }
 }
 
-fn length(bytes: u64) -> String {
-    format!("{bytes} bytes")
-}
-
-/// Reads a file of a length that will do into memory.
-fn whole(path: &Path, fits: impl Fn(u64) -> bool, expected: &str) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    visit(path, fits, expected, |piece| bytes.extend_from_slice(piece))?;
-    Ok(bytes)
-}
-
-/// Reads a file of a length that will do, piece by piece.
-fn visit(
-    path: &Path,
-    fits: impl Fn(u64) -> bool,
-    expected: &str,
-    mut each: impl FnMut(&[u8]),
-) -> Result<()> {
-    let broken = |error: io::Error| Error::file("read", path, error);
-    let refuse = |bytes| {
-        let error = Error::parameter("its length", expected, length(bytes));
-        Error::file("use the commit of", path, error)
-    };
-    // A pipe or a device would never end.
-    let metadata = fs::metadata(path).map_err(broken)?;
-    if !metadata.is_file() {
-        return Err(broken(io::Error::other("it is no file")));
-    }
-    // The length first, so that a file that has grown takes no time and no memory.
-    if !fits(metadata.len()) {
-        return Err(refuse(metadata.len()));
-    }
-    let mut file = fs::File::open(path).map_err(broken)?;
-    let (mut bytes, mut piece) = (0, vec![0; 1 << 16]);
-    loop {
-        match file.read(&mut piece) {
-            Ok(0) => break,
-            Ok(count) => {
-                bytes += count as u64;
-                if bytes > metadata.len() {
-                    return Err(refuse(bytes));
-                }
-                each(&piece[..count]);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(broken(error)),
-        }
-    }
-    if fits(bytes) { Ok(()) } else { Err(refuse(bytes)) }
-}
+/// What is not done with a file of a commit of another length.
+const USE: &str = "use the commit of";
 
 /// Whether a commit cannot be used for what it is, and not for what the system is short of at the
 /// moment, or for a version of this crate that does not know it.
@@ -388,16 +334,26 @@ mod write {
             }
         }
 
-        /// Sets the commits after a place aside, so that the run can commit there again.
+        /// The places after one that have a commit, whole or not.
+        ///
+        /// # Errors
+        ///
+        /// A directory that cannot be read.
+        pub(crate) fn after(&self, last: Option<Progress>) -> Result<Vec<Progress>> {
+            let places = self.list()?.into_iter();
+            Ok(places.filter(|place| Some(*place) > last).collect())
+        }
+
+        /// Sets commits aside, so that the run can commit there again.
         ///
         /// They are damaged, or of a course that is given up; nothing of them is lost.
         ///
         /// # Errors
         ///
         /// A directory that cannot be renamed.
-        pub(crate) fn set_aside_after(&self, last: Option<Progress>) -> Result<()> {
-            let mut later = self.list()?.into_iter().filter(|place| Some(*place) > last);
-            later.try_for_each(|place| disk::set_aside(&self.path.join(place.name())))
+        pub(crate) fn set_aside(&self, places: Vec<Progress>) -> Result<()> {
+            let mut paths = places.into_iter().map(|place| self.path.join(place.name()));
+            paths.try_for_each(|path| disk::set_aside(&path))
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct RunConfig {
     pub batch_size: usize,
     /// The file of the table; none for the digits that ship with the crate.
     pub data: Option<PathBuf>,
+    /// The digest of the table, see [`Table::sha256`](crate::data::Table::sha256).
+    pub data_sha256: String,
     /// What the split, the first weights and the order of the rows are drawn from.
     pub seed: u64,
 }

@@ -8,12 +8,20 @@ use std::{
 use std::{io, sync::Arc};
 
 use burn::{module::Module, tensor::Device};
-use serde_json::Value;
 
-use super::{Commits, Newest, RunConfig, digest};
+use super::{Commits, Newest, RunConfig};
 #[cfg(feature = "train")]
 use super::{RunLock, disk, history::METRICS};
-use crate::{Error, Result, average, model::Mlp};
+#[cfg(feature = "train")]
+use crate::average::digest::UNSEALED;
+use crate::{
+    Error, Result,
+    average::{
+        self, digest,
+        regular::{self, Length},
+    },
+    model::Mlp,
+};
 
 /// The directory of a run.
 #[derive(Clone, Debug)]
@@ -53,8 +61,8 @@ impl RunDirectory {
     ///
     /// # Errors
     ///
-    /// A file that cannot be read, that is not the JSON of a configuration, or in which a field
-    /// was altered.
+    /// A file that cannot be read, that has more than 1 MiB, that is not the JSON of a
+    /// configuration, or that was altered.
     pub fn config(&self) -> Result<RunConfig> {
         let path = self.config_file();
         if !path.exists()
@@ -62,18 +70,21 @@ impl RunDirectory {
         {
             return Ok(config);
         }
-        let text = fs::read(&path).map_err(|error| Error::file("read", &path, error))?;
-        let refuse = |error| Error::file("use the configuration in", &path, error);
-        let mut config: Value =
-            serde_json::from_slice(&text).map_err(|error| Error::file("read", &path, error))?;
-        let written = config.as_object_mut().and_then(|fields| fields.remove(DIGEST));
-        let digest = Value::String(digest_of(&config));
-        if written.as_ref() != Some(&digest) {
-            let found = written.map_or("nothing".to_owned(), |written| written.to_string());
-            let expected = format!("{digest}, that of the other fields (was one altered?)");
-            return Err(refuse(Error::parameter(DIGEST, expected, found)));
+        const USE: &str = "use the configuration in";
+        let text = regular::read(&path, Length::AtMost(MOST_BYTES), USE)?;
+        let refuse = |expected: &str, found: &str| {
+            Err(Error::file(USE, &path, Error::parameter(DIGEST, expected, found)))
+        };
+        // Before it is parsed, which takes more room than the text.
+        match digest::sealed(&text, 0..text.len(), MARK) {
+            None => return refuse("the digest of the other fields", "none (was one altered?)"),
+            Some([written, found]) if written != found => {
+                let expected = format!("{found}, that of the other fields (was one altered?)");
+                return refuse(&expected, &written);
+            }
+            Some(_) => {}
         }
-        serde_json::from_value(config).map_err(|error| Error::file("read", &path, error))
+        serde_json::from_slice(&text).map_err(|error| Error::file("read", &path, error))
     }
 
     /// The commits of the run.
@@ -152,13 +163,14 @@ impl RunDirectory {
 /// The file of what a run skipped or warned of.
 const NOTES: &str = "notes.txt";
 
-/// The field of a configuration's digest.
+/// No configuration is longer; what is, is none, and is not read.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// The field of a configuration's digest, which is that of the text around it.
 const DIGEST: &str = "sha256";
 
-/// The SHA-256 of a configuration, however it is spaced.
-fn digest_of(config: &Value) -> String {
-    digest::sha256(config.to_string().as_bytes())
-}
+/// The same as it stands in the text, where no field within another begins.
+const MARK: &[u8] = b"\n  \"sha256\": \"";
 
 /// Why there is no model.
 const NO_MODEL: &str = "the run has left no model yet, and has no commit";
@@ -203,7 +215,18 @@ impl RunDirectory {
 
     fn locked(path: PathBuf) -> Result<Self> {
         let lock = Arc::new(RunLock::take(&path)?);
-        Ok(Self { path, lock: Some(lock) })
+        let run = Self { path, lock: Some(lock) };
+        run.clear();
+        Ok(run)
+    }
+
+    /// Removes what a process that was killed had begun to write of a model; no other process
+    /// writes here now.
+    fn clear(&self) {
+        let names = names(&self.path).unwrap_or_default();
+        // What cannot be removed today is in the way of nothing, and is tried again.
+        let begun = names.iter().filter(|name| is_begun(name));
+        begun.for_each(|name| _ = fs::remove_file(self.path.join(name)));
     }
 
     /// The lock of the run.
@@ -252,16 +275,24 @@ impl RunDirectory {
     ///
     /// # Errors
     ///
-    /// A file that cannot be written.
+    /// A configuration of more than 1 MiB; a file that cannot be written.
     pub fn write_config(&self, config: &RunConfig) -> Result<()> {
         let path = self.config_file();
         let refuse = |error| Error::file("write", &path, error);
-        let mut config = serde_json::to_value(config).map_err(refuse)?;
-        let digest = Value::String(digest_of(&config));
+        let mut config =
+            serde_json::to_value(config).map_err(|error| Error::file("write", &path, error))?;
         if let Some(fields) = config.as_object_mut() {
-            fields.insert(DIGEST.to_owned(), digest);
+            fields.insert(DIGEST.to_owned(), UNSEALED.into());
         }
-        self.write_json("config.json", &config)
+        let mut text = json(&path, &config)?;
+        let within = 0..text.len();
+        let sealed = digest::seal(&mut text, within, MARK);
+        sealed.ok_or_else(|| refuse(Error::parameter(DIGEST, "one field of this name", "none")))?;
+        if text.len() as u64 > MOST_BYTES {
+            let found = Length::Exactly(text.len() as u64);
+            return Err(refuse(Error::parameter("its length", Length::AtMost(MOST_BYTES), found)));
+        }
+        disk::replace(&path, &text)
     }
 
     /// Keeps a line about something that was skipped or warned of, once, for
@@ -289,11 +320,26 @@ impl RunDirectory {
     /// A file that cannot be written.
     pub fn write_json(&self, name: &str, value: &impl serde::Serialize) -> Result<()> {
         let path = self.path.join(name);
-        let mut text =
-            serde_json::to_vec_pretty(value).map_err(|error| Error::file("write", &path, error))?;
-        text.push(b'\n');
-        disk::replace(&path, &text)
+        disk::replace(&path, &json(&path, value)?)
     }
+}
+
+/// A value as JSON for people; the path is for the error.
+#[cfg(feature = "train")]
+fn json(path: &Path, value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    let mut text =
+        serde_json::to_vec_pretty(value).map_err(|error| Error::file("write", path, error))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// Whether Burn gives a model such a name until it is whole: with the id of the process and a count.
+#[cfg(feature = "train")]
+fn is_begun(name: &str) -> bool {
+    let rest = name.strip_prefix("model.bpk.").and_then(|rest| rest.strip_suffix(".tmp"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    rest.and_then(|rest| rest.split_once('-'))
+        .is_some_and(|(process, count)| is_number(process) && is_number(count))
 }
 
 /// What a process that was killed may have left before there was a run.

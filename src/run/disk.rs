@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::{Error, Result};
@@ -23,9 +23,7 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Writes a file in place of the one of this name, whole or not at all.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let unfinished = path.with_file_name(name);
+    let unfinished = with_ending(path, ".tmp");
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(Error::file("remove", unfinished, error));
@@ -48,13 +46,32 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
 
 /// Gives a file or directory another name beside its own, under which it stays.
 pub(crate) fn set_aside(path: &Path) -> Result<()> {
-    let name = path.file_name().unwrap_or_default();
-    let mut others = (1..).map(|count| {
-        let mut other = name.to_owned();
-        other.push(format!(".aside-{count}"));
-        path.with_file_name(other)
-    });
-    others.find(|other| !other.exists()).map_or(Ok(()), |other| rename(path, &other))
+    rename(path, &aside(path))
+}
+
+/// Copies a file under another name beside its own, under which the copy stays.
+pub(crate) fn copy_aside(path: &Path) -> Result<()> {
+    let aside = aside(path);
+    let unfinished = with_ending(&aside, ".tmp");
+    let copied = fs::copy(path, &unfinished).and_then(|_| File::open(&unfinished)?.sync_all());
+    let copied = copied.map_err(|error| Error::file("write", &unfinished, error));
+    let copied = copied.and_then(|()| rename(&unfinished, &aside));
+    if copied.is_err() {
+        let _ = fs::remove_file(&unfinished);
+    }
+    copied
+}
+
+/// The first name that is free.
+fn aside(path: &Path) -> PathBuf {
+    let mut others = (1_u64..).map(|count| with_ending(path, &format!(".aside-{count}")));
+    others.find(|other| !other.exists()).unwrap_or_else(|| path.to_owned())
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
 }
 
 /// Makes a directory, and those above it that are missing, and syncs their names.

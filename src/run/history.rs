@@ -96,7 +96,11 @@ mod write {
     use super::*;
     use crate::{
         Error, Result,
-        run::{digest, disk},
+        average::{
+            digest,
+            regular::{self, Length},
+        },
+        run::disk,
     };
 
     /// The first line.
@@ -104,7 +108,7 @@ mod write {
 
     /// Whether a history may be begun there: where nothing is, or one that was begun.
     fn begins_a_history(path: &Path) -> bool {
-        let Ok(file) = File::open(path) else { return true };
+        let Ok((file, _)) = regular::open(path) else { return true };
         let mut line = Vec::new();
         let read = file.take(HEADER.len() as u64).read_to_end(&mut line);
         // What cannot be read can be no other file; why, the attempt to write it tells.
@@ -137,16 +141,18 @@ mod write {
         /// A file of this name that is no history; one that cannot be written.
         pub fn create(run: &Path) -> Result<Self> {
             let path = run.join(METRICS);
+            let broken = |error| Error::file("create", &path, error);
+            regular::check(&path).map_err(broken)?;
             if !begins_a_history(&path) {
                 let error = Error::parameter("line 1", HEADER.trim_end(), "another file");
                 return Err(Error::file("write the metrics to", path, error));
             }
             // Epochs that ended were committed: their commits are gone, and this may be all there is.
-            if std::fs::read(&path).is_ok_and(|text| text.windows(7).any(|end| end == b",epoch\n"))
-            {
+            let text = regular::read(&path, Length::Any, "read");
+            if text.is_ok_and(|text| text.windows(7).any(|end| end == b",epoch\n")) {
                 disk::set_aside(&path)?;
             }
-            let file = File::create(&path).map_err(|error| Error::file("create", &path, error))?;
+            let file = File::create(&path).map_err(broken)?;
             disk::sync_directory(run)?;
             let mut history = Self::in_file(path, file);
             history.lines.extend_from_slice(HEADER.as_bytes());
@@ -195,6 +201,21 @@ mod write {
             Ok(history)
         }
 
+        /// Keeps a copy of the file beside it, if it has more than until a mark, which
+        /// [`resume`](Self::resume) removes: it is of commits that are set aside.
+        ///
+        /// One that is not as it was at the mark is set aside whole by that.
+        ///
+        /// # Errors
+        ///
+        /// A copy that cannot be written.
+        pub fn keep(run: &Path, mark: &Mark) -> Result<()> {
+            let path = run.join(METRICS);
+            let Ok(history) = Self::reopen(&path, mark) else { return Ok(()) };
+            let length = history.file.metadata().map_err(|error| Error::file("read", &path, error));
+            if length?.len() > mark.bytes { disk::copy_aside(&path) } else { Ok(()) }
+        }
+
         /// Checks that the file is as it was at a mark, and changes nothing.
         pub fn check(run: &Path, mark: &Mark) -> Result<()> {
             Self::reopen(&run.join(METRICS), mark).map(drop)
@@ -202,7 +223,9 @@ mod write {
 
         fn reopen(path: &Path, mark: &Mark) -> Result<Self> {
             let broken = |error: io::Error| Error::file("read", path, error);
-            let mut file = File::options().read(true).write(true).open(path).map_err(broken)?;
+            let mut options = File::options();
+            let opened = regular::open_with(path, options.read(true).write(true));
+            let (mut file, _) = opened.map_err(broken)?;
             let mut digest = Sha256::new();
             let (mut left, mut chunk) = (mark.bytes, vec![0; 1 << 16]);
             while left > 0 {

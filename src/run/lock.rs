@@ -7,7 +7,7 @@ use std::{
     process,
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, average::regular};
 
 /// The lock of a run's directory, held until it is dropped.
 ///
@@ -32,7 +32,8 @@ impl RunLock {
         let path = directory.join("LOCK");
         // Not truncated: the text is the holder's for as long as there is one.
         let mut options = File::options();
-        let opened = options.read(true).write(true).create(true).truncate(false).open(&path);
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let opened = regular::check(&path).and_then(|()| options.open(&path));
         let mut file = opened.map_err(|error| Error::file("open", &path, error))?;
         match file.try_lock() {
             Ok(()) => {}

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, path::Path};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{digest, history::Mark};
-use crate::{Error, Result};
+use super::history::Mark;
+use crate::{Error, Result, average::digest};
 
 /// The version of the form in which commits are written.
 pub(crate) const FORMAT: u32 = 1;

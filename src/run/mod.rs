@@ -25,7 +25,6 @@
 mod changes;
 mod commits;
 mod config;
-mod digest;
 mod directory;
 #[cfg(feature = "train")]
 mod disk;

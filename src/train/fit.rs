@@ -9,7 +9,6 @@ use std::{
 use burn::{
     module::Module,
     optim::{ModuleOptimizer, lr_scheduler::module_lr_scheduler::ModuleLrScheduler},
-    store::ModuleRecord,
     tensor::{Bytes, Device},
     train::{
         InferenceStep, Learner, LearnerModel, LearningResult, SupervisedTraining, TrainingStrategy,
@@ -24,7 +23,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    average::check_header,
+    average::{Opened, check_header},
     run::{Commit, MANIFEST, MODEL, Newest, Progress},
 };
 
@@ -184,7 +183,8 @@ where
     }
 
     /// Goes on from the commit of a place in the run; later ones are set aside at the
-    /// [launch](Self::launch), under names that end in `.aside-1`.
+    /// [launch](Self::launch), under names that end in `.aside-1`, and so is a copy of
+    /// `metrics.csv` with what they came to.
     ///
     /// # Errors
     ///
@@ -226,19 +226,21 @@ where
             Ok::<_, Error>(bytes)
         };
         let (model, optimizer, scheduler) = (read(MODEL)?, read(OPTIMIZER)?, read(SCHEDULER)?);
-        let record = ModuleRecord::from_bytes(model.clone());
-        let record = record.map_err(|error| within(MODEL)(error.into()))?;
         // Into a copy that shares no statistics of batch norms: this one may yet be refused.
         let copy = self.model.valid().train();
-        let loaded = copy.loaded(record).map_err(within(MODEL))?;
+        // A record of Burn's would be copied.
+        let opened = Opened::of_bytes(model.clone());
+        let loaded = opened.and_then(|opened| copy.loaded(opened)).map_err(within(MODEL))?;
         let steps = commit.manifest().steps;
         if loaded.steps() != steps {
             let error =
                 Error::parameter("step", format!("{steps}, as in {MANIFEST}"), loaded.steps());
             return Err(within(MODEL)(error));
         }
-        let live = loaded.live();
-        strict::optimizer_record(optimizer.clone(), &self.optimizer, live, steps)
+        let live = loaded.live().clone();
+        // The averages in it have memory of their own.
+        drop(loaded);
+        strict::optimizer_record(optimizer.clone(), &self.optimizer, &live, steps)
             .map_err(within(OPTIMIZER))?;
         strict::scheduler_record(scheduler.clone(), &self.lr).map_err(within(SCHEDULER))?;
         Ok([model, optimizer, scheduler])

@@ -105,7 +105,7 @@ where
             let in_epoch = Progress { epochs: epoch - 1, batches };
             interrupter.fail_on_error(events.flush());
             if end == End::Stopped {
-                if interrupter.error().is_none() && batches > done {
+                if batches > done {
                     save(&learner, in_epoch, None);
                 }
                 break;
@@ -123,7 +123,7 @@ where
             let end = pass.validate(self, &learner, &valid);
             interrupter.fail_on_error(events.flush());
             if end == End::Stopped || interrupter.should_stop() {
-                if interrupter.error().is_none() && batches > done {
+                if batches > done {
                     save(&learner, in_epoch, mark);
                 }
                 break;

@@ -254,7 +254,8 @@ fn decisions_are_made_again_as_they_were_made() {
     }
 }
 
-/// Lines of a course that is given up are gone before the first step of the new one.
+/// Lines of a course that is given up are aside before the first step of the new one, as its commits
+/// are; those of steps after the last commit are done again, and no one misses them.
 #[test]
 fn metrics_after_the_commit_are_cut_off() {
     let directory = directory();
@@ -270,12 +271,22 @@ fn metrics_after_the_commit_are_cut_off() {
     let training = plan.training().metrics((LossMetric::new(),));
     training.interrupter().stop(Some("before it began"));
     let fit = fit(training, averaged(1), adam(), ConstantLr::new(0.02));
-    let fit = fit.with_commits(commits).unwrap().resume_from(Progress::after(1)).unwrap();
+    let fit = fit.with_commits(commits.clone()).unwrap();
+    let fit = fit.resume_from(Progress::after(1)).unwrap();
     assert_eq!(epochs(&metrics()), ["1", "2"].map(str::to_owned).into(), "not before the launch");
+    let whole = metrics();
+    let aside = |count| plan.directory.join(format!("metrics.csv.aside-{count}"));
+    assert!(!aside(1).exists());
     let interrupted = fit.launch().unwrap().interrupted;
     assert_eq!(interrupted.unwrap().reason.as_deref(), Some("before it began"));
     assert_eq!(epochs(&metrics()), ["1"].map(str::to_owned).into());
     assert_eq!(places(&plan), [Progress::after(1)], "the later one is aside");
+    assert_eq!(fs::read_to_string(aside(1)).unwrap(), whole);
+    // A killed process leaves lines after its last commit.
+    fs::write(plan.directory.join("metrics.csv"), metrics() + "train,2,Loss,0.5,8\n").unwrap();
+    committing(&plan, 1, commits).resume().unwrap().launch().unwrap();
+    assert_eq!(places(&plan), [1, 2].map(Progress::after));
+    assert!(!metrics().contains("train,2,Loss,0.5,8") && !aside(2).exists());
 }
 
 /// Forgets at the end what ended the training, as Burn's dashboard does.
@@ -373,6 +384,58 @@ fn a_metric_without_an_end_ends_with_its_epoch() {
         expected.map(|(index, mean)| format!("valid,{},Endless,{mean},epoch", index + 1));
     assert_eq!(ends, expected.collect::<Vec<_>>());
     assert_eq!(places(&plan), [1, 4].map(Progress::after), "it rises: the first is the lowest");
+}
+
+/// A metric that fails at its third batch, so late that the training is further by then.
+#[derive(Clone, Default)]
+struct Failing(usize);
+
+impl Metric for Failing {
+    type Input = LossInput;
+
+    fn name(&self) -> MetricName {
+        MetricName::new("Failing".to_owned())
+    }
+
+    fn update(
+        &mut self,
+        _: &LossInput,
+        _: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        self.0 += 1;
+        if self.0 == 3 {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            return Err(TensorReadError::InvalidShape { expected: 1, actual: 2 });
+        }
+        Ok(SerializedEntry::new("fine".to_owned(), "fine".to_owned()))
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        Ok(SerializedEntry::new("fine".to_owned(), "fine".to_owned()))
+    }
+
+    fn clear(&mut self) {}
+}
+
+/// Its metrics would lack what came with the error.
+#[test]
+fn nothing_is_committed_after_an_error() {
+    let directory = directory();
+    for (case, (trains, keeps)) in [(true, false), (false, false), (false, true)].iter().enumerate()
+    {
+        let plan = Plan::new(&directory.path().join(case.to_string()));
+        let training = match trains {
+            true => plan.training().metric_train(Failing::default()),
+            false => plan.training().metric_valid(Failing::default()),
+        };
+        let commits = CommitConfig::new(&plan.directory).with_every_steps(trains.then_some(3));
+        let fit = fit(training, averaged(1), adam(), ConstantLr::new(0.02));
+        let fit = fit.with_commits(commits).unwrap();
+        let fit = if *keeps { fit.keep_strategy() } else { fit };
+        let error = fit.launch().map(|_| ()).unwrap_err();
+        assert!(matches!(error, Error::Training(_)), "{error:?}");
+        assert_eq!(places(&plan), [], "case {case}");
+    }
 }
 
 #[test]

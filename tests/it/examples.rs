@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use burn_ema::{
     data::{self, Prepared, loader},
     report::{Report, Scores},
-    run::{Commits, RunDirectory},
+    run::{Commits, RunDirectory, RunLock},
 };
 
 /// `cargo test` builds the examples beside the directory of the tests.
@@ -177,6 +177,55 @@ fn an_older_run_is_never_lost_without_being_asked() {
     assert!(other.join("thesis.tex").exists());
 }
 
+/// The model is the last that a run leaves, so that nothing of it is missing where that is.
+#[test]
+fn a_report_that_was_not_written_is_written_by_a_resume() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("run");
+    let path = run.join("report.json");
+    succeeds(&mut train(&run, &["--epochs", "1"]));
+    let (first, before) = (report(&run), fs::read(run.join("model.bpk")).unwrap());
+    // In the way of the report, as a kill would be.
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let message = fails(&mut train(&run, &["--resume", "--epochs", "2"]));
+    assert!(message.contains("report.json"), "{message}");
+    assert_eq!(fs::read(run.join("model.bpk")).unwrap(), before);
+    fs::remove_dir(&path).unwrap();
+    let (stdout, _) = succeeds(&mut train(&run, &["--resume"]));
+    assert!(stdout.contains("resuming after epoch 2") && stdout.contains("saved in"), "{stdout}");
+    assert_ne!(report(&run), first);
+    assert_ne!(fs::read(run.join("model.bpk")).unwrap(), before);
+}
+
+/// While the averages are compared, which takes a while where they are many.
+#[test]
+#[cfg(unix)]
+fn a_signal_after_the_last_epoch_is_not_lost() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("run");
+    let averages: Vec<_> =
+        (1..=80).map(|index| format!("--average={}", 0.9 + 1e-4 * f64::from(index))).collect();
+    let mut command = train(&run, &["--epochs", "1"]);
+    command.args(&averages).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    while Commits::of(&run).newest().unwrap().commit.is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert!(!run.join("model.bpk").exists());
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8(text).unwrap());
+    assert_eq!(status.code(), Some(143), "{stdout}{stderr}");
+    assert!(stdout.contains("stopped by SIGTERM, committed after epoch 1; to go on:"), "{stdout}");
+    assert!(!run.join("model.bpk").exists());
+    let (stdout, _) = succeeds(&mut train(&run, &["--resume"]));
+    assert!(stdout.contains("saved in"), "{stdout}");
+}
+
 #[test]
 fn a_training_that_diverges_is_an_error_and_leaves_no_model() {
     let directory = tempfile::tempdir().unwrap();
@@ -318,6 +367,40 @@ fn a_table_is_learned_and_answered() {
     let mut command = train(&run.join("x"), &["--target", "y", "--data"]);
     let message = fails(command.arg(&table));
     assert!(message.contains("row 3") && message.contains("oops"), "{message}");
+}
+
+/// What prepares the rows says nothing of those that were not trained on.
+#[test]
+fn a_resume_with_other_rows_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let [table, run] = ["table.csv", "run"].map(|name| directory.path().join(name));
+    let text = |targets: &[i32]| {
+        let rows = targets.iter().enumerate().map(|(x, y)| format!("{x},{y}.5\n"));
+        format!("x,y\n{}", rows.collect::<String>())
+    };
+    let preparation = |targets: &[i32]| {
+        fs::write(&table, text(targets)).unwrap();
+        let table = data::Table::read(&table, "y").unwrap();
+        Prepared::new(&table, 1).unwrap().preparation
+    };
+    let targets: Vec<i32> = (0..50).map(|x| x * x).collect();
+    let before = preparation(&targets);
+    let swapped = (0..50).flat_map(|i| (0..i).map(move |j| (i, j))).find_map(|(i, j)| {
+        let mut swapped = targets.clone();
+        swapped.swap(i, j);
+        (preparation(&swapped) == before).then_some(swapped)
+    });
+    fs::write(&table, text(&targets)).unwrap();
+    let options = ["--epochs", "1", "--target", "y", "--data", table.to_str().unwrap()];
+    succeeds(&mut train(&run, &options));
+    fs::write(&table, text(&swapped.unwrap())).unwrap();
+    let more = ["--resume", "--epochs", "2"];
+    let message = fails(&mut train(&run, &more));
+    assert!(message.contains("the data differs from that of the run"), "{message}");
+    // The same rows elsewhere, and spaced otherwise.
+    let moved = directory.path().join("moved.csv");
+    fs::write(&moved, text(&targets).replace(',', ", ")).unwrap();
+    succeeds(train(&run, &more).args(["--target", "y", "--data"]).arg(&moved));
 }
 
 #[test]
@@ -465,6 +548,13 @@ fn averages_of_other_widths_are_made_after_the_training() {
     let rows = table(&from);
     assert!(rows[0][0] == "power(sigma_rel=0.12)" && number(rows[0][1]) < 0.01, "{from}");
     assert!(rows[1][1].starts_with("not made: the relative error of the mix"), "{from}");
+
+    let held = RunLock::take(&run).unwrap();
+    let message = fails(&mut again("0.1"));
+    assert!(message.contains("it is locked by"), "{message}");
+    drop(held);
+    let (help, _) = succeeds(example("post_hoc").arg("--help"));
+    assert!(help.contains("does not go on here: --overwrite starts it anew"), "{help}");
 
     for width in ["0.3", "0", "-0.1"] {
         let message = misused(&mut again(width));

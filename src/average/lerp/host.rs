@@ -3,7 +3,7 @@
 #[cfg(feature = "ndarray")]
 use burn::backend::ndarray::{NdArrayTensor, SharedArray};
 use burn::backend::{BackendTensor, DispatchTensor, DispatchTensorKind, flex::FlexTensor};
-use burn::tensor::DType;
+use burn::tensor::{DType, Shape};
 use half::{bf16, f16};
 
 /// Floats in memory, in order.
@@ -60,6 +60,21 @@ pub(crate) fn is_here(tensor: &DispatchTensor) -> bool {
         #[cfg(feature = "ndarray")]
         DispatchTensorKind::NdArray(BackendTensor::Float(_)) => true,
         _ => false,
+    }
+}
+
+/// Whether both are tensors of Flex, which has one device.
+///
+/// Where a device is made only to be compared, that costs as much as a hundred numbers.
+pub(crate) fn are_here(a: &DispatchTensor, b: &DispatchTensor) -> bool {
+    matches!((&a.kind, &b.kind), (DispatchTensorKind::Flex(_), DispatchTensorKind::Flex(_)))
+}
+
+/// The shape of a float tensor of Flex, which is there to be looked at.
+pub(crate) fn shape(tensor: &DispatchTensor) -> Option<&Shape> {
+    match &tensor.kind {
+        DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => Some(tensor.layout().shape()),
+        _ => None,
     }
 }
 

@@ -50,6 +50,10 @@ pub(crate) fn within<'a>(
 /// The same, if all tensors are of the host.
 #[cfg(any(feature = "flex", feature = "train"))]
 fn within_on_host(tensors: &[(&DispatchTensor, f64)]) -> Option<Vec<bool>> {
+    let in_order = tensors.iter().map(|(tensor, most)| Some((host::numbers(tensor)?, *most)));
+    if let Some(numbers) = in_order.collect::<Option<Vec<_>>>() {
+        return Some(mix::within(&numbers));
+    }
     let ordered: Vec<_> = tensors.iter().map(|(tensor, _)| host::laid_out(tensor)).collect();
     let numbers = tensors.iter().zip(&ordered).map(|((tensor, most), ordered)| {
         Some((host::numbers(ordered.as_ref().unwrap_or(tensor))?, *most))

@@ -140,6 +140,7 @@ fn cut(pairs: Vec<Pair<'_>>) -> Vec<Pair<'_>> {
             start = pieces.len();
         }
         match pair {
+            pair if pair.len() <= PIECE => pieces.push(pair),
             Pair::F32(pair) => pieces.extend(pair.cut().map(Pair::F32)),
             Pair::F64(pair) => pieces.extend(pair.cut().map(Pair::F64)),
         }

@@ -184,9 +184,27 @@ pub(super) fn own(tensor: &mut DispatchTensor) {
     let _ = tensor;
 }
 
+/// Whether two tensors are on one device.
+pub(super) fn are_beside(a: &DispatchTensor, b: &DispatchTensor) -> bool {
+    #[cfg(any(feature = "flex", feature = "train"))]
+    if host::are_here(a, b) {
+        return true;
+    }
+    a.device() == b.device()
+}
+
+/// Whether two tensors have the same shape.
+pub(super) fn are_alike(a: &DispatchTensor, b: &DispatchTensor) -> bool {
+    #[cfg(any(feature = "flex", feature = "train"))]
+    if let Some((a, b)) = host::shape(a).zip(host::shape(b)) {
+        return a == b;
+    }
+    a.shape() == b.shape()
+}
+
 /// Moves a tensor, of any kind, to the device of another, if that is another device.
 pub(super) fn follow(tensor: &mut DispatchTensor, other: &DispatchTensor) {
-    if tensor.device() != other.device() {
+    if !are_beside(tensor, other) {
         *tensor = on_device_of(tensor.clone(), other);
     }
 }

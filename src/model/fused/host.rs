@@ -156,10 +156,38 @@ fn dense_backward<T: Real>(gradient: FlexTensor, kept: Kept<Flex>) -> [Option<Fl
     differentiate(T::storage_mut(&mut delta), &numbers(&output), width, activation);
     let sums = bias.then(|| column_sums::<T>(T::storage(&delta), width));
     let delta = Matrix::<T>::of(&delta);
-    let by_input = weight.map(|weight| matrix(delta, Matrix::of(&weight).transposed()));
+    let by_input = weight.map(|weight| by_input(delta, Matrix::of(&weight)));
     let by_weight = input.map(|input| matrix(Matrix::of(&input).transposed(), delta));
     let by_bias = sums.map(|sums| FlexTensor::from_data(TensorData::new(sums, [width])));
     [by_input, by_weight, by_bias]
+}
+
+/// `delta weight^T`, by way of its transpose: the product then goes along the rows of the weight,
+/// and need not lay all of it out anew.
+fn by_input<T: Real>(delta: Matrix<'_, T>, weight: Matrix<'_, T>) -> FlexTensor {
+    let [rows, width] = [delta.rows(), weight.rows()];
+    let numbers = transposed(&product(weight, delta.transposed()), [width, rows]);
+    FlexTensor::from_data(TensorData::new(numbers, [rows, width]))
+}
+
+/// The numbers of a matrix, row after row, column after column.
+fn transposed<T: Real>(numbers: &[T], [rows, columns]: [usize; 2]) -> Vec<T> {
+    /// Rows of the result that are written side by side, so that whole lines of the cache are used.
+    const SIDE: usize = 16;
+    let mut output = vec![T::ZERO; numbers.len()];
+    let write = |(band, output): (usize, &mut [T])| {
+        let first = band * SIDE;
+        for (row, numbers) in numbers.chunks_exact(columns).enumerate() {
+            let of_row = &numbers[first..(first + SIDE).min(columns)];
+            of_row.iter().enumerate().for_each(|(column, &x)| output[column * rows + row] = x);
+        }
+    };
+    let bands = (SIDE * rows).max(1);
+    match numbers.len() < SPREAD {
+        true => output.chunks_mut(bands).enumerate().for_each(write),
+        false => output.par_chunks_mut(bands).enumerate().for_each(write),
+    }
+    output
 }
 
 fn matrix<T: Real>(a: Matrix<'_, T>, b: Matrix<'_, T>) -> FlexTensor {

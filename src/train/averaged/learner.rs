@@ -21,7 +21,7 @@ use burn::{
 use super::{super::metric::Source, Answer, Answering, Averaged, Storing, Switch};
 use crate::{
     Average, Error, Result,
-    average::{Snapshots, update_all},
+    average::{Opened, Snapshots, update_all},
 };
 
 impl<M: LearnerModel> Module for Averaged<M> {
@@ -102,7 +102,7 @@ impl<M: LearnerModel> Module for Averaged<M> {
 
     /// Loads live and averages, into a new handle: clones keep what they had.
     fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
-        self.loaded(record).map_err(|error| match error {
+        Opened::read(record).and_then(|opened| self.loaded(opened)).map_err(|error| match error {
             Error::Record(error) => error,
             error => RecordError::Validation(error.to_string()),
         })

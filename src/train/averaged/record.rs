@@ -60,8 +60,7 @@ impl<M: LearnerModel> Averaged<M> {
     }
 
     /// The module that a record holds, with a new handle.
-    pub(in crate::train) fn loaded(self, record: ModuleRecord) -> Result<Self> {
-        let opened = Opened::read(record)?;
+    pub(in crate::train) fn loaded(self, opened: Opened) -> Result<Self> {
         if !opened.names().any(|name| name == STEP) {
             let found = "a record of a plain module; load it into the module before the averages";
             return Err(Error::parameter(STEP, "a record of a module with averages", found));

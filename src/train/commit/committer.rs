@@ -182,8 +182,15 @@ impl Committer {
         from: Option<Progress>,
         device: &Device,
     ) -> Result<SupervisedTraining<M>> {
-        self.0.store.set_aside_after(from)?;
+        let given_up = self.0.store.after(from)?;
         let mut state = self.lock();
+        // While they tell that there is something to keep.
+        if let Some(mark) = &state.mark
+            && !given_up.is_empty()
+        {
+            History::keep(self.run(), mark)?;
+        }
+        self.0.store.set_aside(given_up)?;
         match state.mark.take() {
             Some(mark) => state.history = Some(History::resume(self.run(), &mark)?),
             None => {
@@ -411,6 +418,10 @@ impl CheckpointingStrategy for AtEpochs {
             Some((progress, mark)) => (progress, mark),
             None => (Progress::after(epoch), None),
         };
+        // After an error the history may lack what a metric would have said.
+        if self.0.0.interrupter.error().is_some() {
+            return Vec::new();
+        }
         let Some(mark) = mark.or_else(|| self.0.mark(store)) else { return Vec::new() };
         self.0.lock().planned.push_back((progress, mark));
         vec![CheckpointingAction::Save]

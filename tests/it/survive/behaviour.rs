@@ -4,36 +4,49 @@ use burn_ema::run::{Commits, Progress};
 
 use super::{
     rows,
-    workload::{Plan, Site, scratch},
+    workload::{Backend, Plan, Site, scratch},
 };
 
 #[test]
 fn from_every_commit() {
-    let scratch = scratch();
-    let plan =
-        Plan { every_steps: Some(1), keep_last: 1000, ..Plan::new(scratch.path().join("a")) };
-    let golden = plan.golden();
-    let places = plan.commits();
-    // 8 batches an epoch; the last of an epoch is the epoch's own.
-    assert_eq!(places.len(), 6 * 8);
-    for (index, place) in places.iter().enumerate() {
-        let other = Plan { run: scratch.path().join(index.to_string()), ..plan.clone() };
-        plan.copy_until(&other.run, *place);
-        assert_eq!(other.resumed(), golden, "from {place}");
+    let mut cases = 0;
+    for &backend in Backend::ALL {
+        let scratch = scratch();
+        let run = scratch.path().join("a");
+        let plan = Plan { every_steps: Some(1), keep_last: 1000, backend, ..Plan::new(run) };
+        let golden = plan.golden();
+        let places = plan.commits();
+        // 8 batches an epoch; the last of an epoch is the epoch's own.
+        assert_eq!(places.len(), 6 * 8);
+        // What goes on is the same on each backend, but for what it computes.
+        let every = if backend == Backend::Flex { 1 } else { 7 };
+        for (index, place) in places.iter().enumerate().step_by(every) {
+            let other = Plan { run: scratch.path().join(index.to_string()), ..plan.clone() };
+            plan.copy_until(&other.run, *place);
+            assert_eq!(other.resumed(), golden, "from {place} on {backend:?}");
+            cases += 1;
+        }
     }
-    rows::ran(24, places.len());
+    rows::ran(24, cases);
 }
 
 #[test]
 fn the_same_run_in_fresh_processes() {
     let scratch = scratch();
-    let golden = Plan::new(scratch.path().join("a")).golden();
-    for repeat in 0..10 {
-        let plan = Plan::new(scratch.path().join(repeat.to_string()));
-        assert_eq!(plan.golden(), golden);
+    let mut cases = 0;
+    for &backend in Backend::ALL {
+        let plan = |run: &str| {
+            let run = scratch.path().join(format!("{backend:?}-{run}"));
+            Plan { backend, ..Plan::new(run) }
+        };
+        let golden = plan("a").golden();
+        for repeat in 0..10 {
+            assert_eq!(plan(&repeat.to_string()).golden(), golden, "{backend:?}");
+            cases += 1;
+        }
+        assert_ne!(Plan { seed: 2, ..plan("b") }.golden(), golden);
     }
-    assert_ne!(Plan { seed: 2, ..Plan::new(scratch.path().join("b")) }.golden(), golden);
-    rows::ran(28, 10);
+    rows::ran(28, cases);
 }
 
 #[test]
@@ -123,14 +136,7 @@ fn a_resume_with_other_settings() {
         let error = other(change).error();
         assert!(error.ends_with(&format!("epoch-0003/MANIFEST.json: {message}")), "{error}");
     }
-    // The number of threads makes no difference either.
-    let threads = Plan { run: scratch.path().join("threads"), ..plan.clone() };
-    plan.copy_until(&threads.run, Progress::after(3));
-    let threads = Plan { epochs: 6, resume: true, ..threads };
-    let mut command = threads.command();
-    command.env("RAYON_NUM_THREADS", "2");
-    assert_eq!(super::workload::Ended::of(command.output().unwrap()).digest(), six);
-    rows::ran(23, cases + 1);
+    rows::ran(23, cases);
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::process::ExitStatusExt as _,
     path::Path,
-    process::Command,
+    process::{Command, Output},
 };
 
 use super::workload::{Ended, Plan};
@@ -145,14 +146,23 @@ pub struct Strike {
 }
 
 impl Strike {
-    /// The command of a plan in which this call has another end: `error=EIO`, `signal=SIGKILL`.
-    pub fn command(&self, plan: &Plan, end: &str) -> Command {
+    /// Runs a plan in which this call has another end, `error=EIO` or `signal=SIGKILL`, beside a
+    /// log of it.
+    #[track_caller]
+    pub fn on(&self, plan: &Plan, end: &str) -> Output {
         let Self { name, path, number, .. } = self;
-        let path = format!("{}{path}", plan.run.parent().unwrap().display());
+        let base = plan.run.parent().unwrap().display();
+        let (path, log) = (format!("{base}{path}"), format!("{base}/strace"));
         let traced = format!("trace={name}");
         let inject = format!("inject={name}:{end}:when={number}");
-        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", &path];
-        through(&[&strace[..], &["-e", &traced, "-e", &inject]].concat(), &plan.command())
+        let strace = ["strace", "-f", "-qq", "-o", &log, "-P", &path];
+        let strace = [&strace[..], &["-e", &traced, "-e", &inject]].concat();
+        let output = through(&strace, &plan.command()).output().unwrap();
+        let log = fs::read_to_string(log).unwrap();
+        // A kill leaves its call unfinished.
+        let struck = output.status.signal() == Some(9) || log.contains("(INJECTED)");
+        assert!(struck, "no call was struck: {log}");
+        output
     }
 }
 

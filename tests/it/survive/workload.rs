@@ -68,6 +68,32 @@ pub struct Plan {
     pub stop: Option<(Site, usize)>,
     /// Milliseconds that each step takes longer, so that a fault can meet it.
     pub pause: u64,
+    pub backend: Backend,
+}
+
+/// A backend of Burn's on the CPU that this build has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Backend {
+    Flex,
+    #[cfg(feature = "ndarray")]
+    NdArray,
+}
+
+impl Backend {
+    pub const ALL: &[Self] = &[
+        Self::Flex,
+        #[cfg(feature = "ndarray")]
+        Self::NdArray,
+    ];
+
+    pub fn device(self) -> Device {
+        match self {
+            Self::Flex => Device::flex(),
+            #[cfg(feature = "ndarray")]
+            #[expect(deprecated, reason = "Burn still ships it, and so it is checked")]
+            Self::NdArray => Device::ndarray(),
+        }
+    }
 }
 
 /// What of a plan decides the weights, as a user would write it down.
@@ -103,16 +129,17 @@ struct Struck {
 
 static STRUCK: OnceLock<Struck> = OnceLock::new();
 
-fn strike(at: Site) {
-    if let Some(Struck { site, left, stop }) = STRUCK.get()
-        && *site == at
-        && left.fetch_sub(1, Ordering::Relaxed) == 1
-    {
+/// Does what is to happen at this call of a place, if something is; says whether it did.
+fn strike(at: Site) -> bool {
+    let Some(Struck { site, left, stop }) = STRUCK.get() else { return false };
+    let strikes = *site == at && left.fetch_sub(1, Ordering::Relaxed) == 1;
+    if strikes {
         match stop {
             Some(interrupter) => interrupter.stop(Some("asked to")),
             None => panic!("struck in {site:?}"),
         }
     }
+    strikes
 }
 
 /// How much longer a step takes.
@@ -146,6 +173,7 @@ impl Plan {
             fault: None,
             stop: None,
             pause: 0,
+            backend: Backend::Flex,
         }
     }
 
@@ -180,12 +208,7 @@ impl Plan {
 
     /// Copies the run as it was when the commit of this place was its newest.
     pub fn copy_until(&self, to: &Path, last: Progress) {
-        fs::create_dir_all(to.join("commits")).unwrap();
-        fs::copy(self.run.join("metrics.csv"), to.join("metrics.csv")).unwrap();
-        let commits = Commits::of(&self.run);
-        for place in self.commits().into_iter().filter(|place| *place <= last) {
-            copy_directory(commits.open(place).unwrap().path(), &to.join("commits"));
-        }
+        copy_commits(&self.run, to, last);
     }
 
     fn config(&self) -> Config {
@@ -196,7 +219,7 @@ impl Plan {
     pub fn model(&self) -> Result<Averaged<Net>> {
         let averages =
             [AverageConfig::new(Rule::ema(0.9)), AverageConfig::new(Rule::power_function(0.2))];
-        Averaged::new(Net::new(self.hidden, &Device::flex()), averages)
+        Averaged::new(Net::new(self.hidden, &self.backend.device()), averages)
     }
 
     fn loaders(&self) -> [Arc<dyn DataLoader<Batch>>; 2] {
@@ -204,7 +227,7 @@ impl Plan {
             DataLoaderBuilder::new(Rows)
                 .batch_size(self.batch_size)
                 .num_workers(workers)
-                .set_device(Device::flex())
+                .set_device(self.backend.device())
         };
         let train = builder(self.workers).shuffle(self.seed).build(Points { count: 64, from: 0 });
         [train, builder(0).build(Points { count: 24, from: 64 })]
@@ -217,7 +240,7 @@ impl Plan {
 
     /// The training as one of another configuration.
     pub fn fit_with(&self, config: &impl Serialize) -> Result<Fit<Net>> {
-        Device::flex().seed(self.seed);
+        self.backend.device().seed(self.seed);
         let model = self.model()?;
         let [train, valid] = self.loaders();
         let mut training = SupervisedTraining::new(&self.run, train, valid)
@@ -312,16 +335,19 @@ fn child() {
     }
 }
 
-/// Strikes once for each commit that is seen while it is written.
+/// Strikes once for each commit that is seen while it is written, and says when it is still
+/// being written then.
 fn strike_at_commits(run: &Path) {
     let commits = Commits::of(run).path().to_owned();
     thread::spawn(move || {
         let mut last = None;
         loop {
-            let unfinished = unfinished(&commits);
-            if unfinished.is_some() && unfinished != last {
-                strike(Site::Commit);
-                last = unfinished;
+            let seen = unfinished(&commits);
+            if seen.is_some() && seen != last {
+                if strike(Site::Commit) && unfinished(&commits) == seen {
+                    println!("WITHIN {seen:?}");
+                }
+                last = seen;
             }
             thread::sleep(Duration::from_micros(50));
         }
@@ -390,6 +416,16 @@ pub fn digest(run: &Path) -> String {
     }
     add("metrics".to_owned(), &fs::read(run.join("metrics.csv")).unwrap());
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Copies a run as it was when the commit of this place was its newest.
+pub fn copy_commits(run: &Path, to: &Path, last: Progress) {
+    fs::create_dir_all(to.join("commits")).unwrap();
+    fs::copy(run.join("metrics.csv"), to.join("metrics.csv")).unwrap();
+    let commits = Commits::of(run);
+    for place in commits.list().unwrap().into_iter().filter(|place| *place <= last) {
+        copy_directory(commits.open(place).unwrap().path(), &to.join("commits"));
+    }
 }
 
 fn copy_directory(from: &Path, into: &Path) {

@@ -181,13 +181,18 @@ pub fn put(commit: &Path, name: &str, bytes: &[u8]) {
 }
 
 /// Alters a manifest, and its digest.
-fn reseal(path: &Path, edit: impl FnOnce(&mut Value)) {
+pub fn reseal(path: &Path, edit: impl FnOnce(&mut Value)) {
     let text = fs::read_to_string(path).unwrap();
     let (json, _) = text.split_once("\nsha256 ").unwrap();
     let mut manifest = serde_json::from_str(json).unwrap();
     edit(&mut manifest);
     let json = serde_json::to_string_pretty(&manifest).unwrap() + "\n";
-    fs::write(path, format!("{json}sha256 {}\n", sha256(json.as_bytes()))).unwrap();
+    fs::write(path, signed(json.as_bytes())).unwrap();
+}
+
+/// The text of a manifest, with its digest.
+pub fn signed(json: &[u8]) -> Vec<u8> {
+    [json, format!("sha256 {}\n", sha256(json)).as_bytes()].concat()
 }
 
 pub fn sha256(bytes: &[u8]) -> String {
@@ -255,6 +260,19 @@ pub fn with_claim(bytes: &[u8], length: u32) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     bytes[METADATA - 4..METADATA].copy_from_slice(&length.to_le_bytes());
     bytes
+}
+
+/// The file of an average with the digest that fits it, if it has a place for one.
+pub fn sealed(bytes: &[u8]) -> Option<Vec<u8>> {
+    // The key, and the head of a text of 64 bytes.
+    let mark = b"burn-ema.sha256\x78\x40";
+    let start = bytes.windows(mark.len()).position(|window| window == mark)? + mark.len();
+    let place = start..start + 64;
+    let mut sealed = bytes.to_vec();
+    sealed.get_mut(place.clone())?.fill(b'0');
+    let digest = sha256(&sealed);
+    sealed[place].copy_from_slice(digest.as_bytes());
+    Some(sealed)
 }
 
 /// Burn's bytes with a number of a tensor of f32 replaced.
@@ -358,6 +376,107 @@ pub fn hostile(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ]);
     }
     files
+}
+
+/// Configurations that a reader may believe too much, made of one, and whether they are none.
+///
+/// Where they are as long as one may be, their digests fit, so that a parser is reached.
+pub fn hostile_configs(config: &str) -> Vec<(&'static str, String, bool)> {
+    const MOST: usize = 1 << 20;
+    // As many as there is room for, in place of a field that is there or beside all.
+    let full = |field: Option<&str>, item: &str| {
+        let mut value: Value = serde_json::from_str(config).unwrap();
+        let place = match field {
+            Some(field) => value.pointer_mut(field).unwrap(),
+            None => &mut value["more"],
+        };
+        *place = "here".into();
+        let text = serde_json::to_string_pretty(&value).unwrap() + "\n";
+        let room = MOST - text.len();
+        let items = vec![item; room / (item.len() + 1)].join(",");
+        sealed_config(&text.replace("\"here\"", &format!("[{items}]")))
+    };
+    let value: Value = serde_json::from_str(config).unwrap();
+    let compact = |pointer: &str| value.pointer(pointer).unwrap().to_string();
+    let deep = |open: &str| sealed_config(&config.replacen('{', &open.repeat(100_000), 1));
+    vec![
+        ("nothing", String::new(), true),
+        ("longer than any", sealed_config(&(config.to_owned() + &" ".repeat(MOST))), true),
+        ("a list of 100 MB", format!("[{}0]", "0,".repeat(50_000_000)), true),
+        ("a list that is not sealed", format!("[{}0]", "0,".repeat(MOST / 2 - 2)), true),
+        ("many layers", full(Some("/model/sizes"), "2"), false),
+        (
+            "many features",
+            full(Some("/preparation/features"), &compact("/preparation/features/0")),
+            true,
+        ),
+        ("many averages", full(Some("/averages"), &compact("/averages/0")), false),
+        ("many labels", full(Some("/preparation/task/Classification/labels"), "\"\""), true),
+        ("many numbers beside it", full(None, "0"), false),
+        ("many maps beside it", full(None, "{\"\":0}"), false),
+        ("lists in lists", deep("["), true),
+        ("maps in maps", deep("{\"\":"), true),
+    ]
+}
+
+/// A configuration with the digest that fits it.
+fn sealed_config(text: &str) -> String {
+    let (before, rest) = text.split_once("\n  \"sha256\": \"").unwrap();
+    let text = format!("{before}\n  \"sha256\": \"{}{}", "0".repeat(64), &rest[64..]);
+    let digest = sha256(text.as_bytes());
+    text.replacen(&"0".repeat(64), &digest, 1)
+}
+
+/// Texts in the place of the manifest of a run's newest commit: what it is, the file that an error
+/// must name, and the text, without its digest.
+pub fn hostile_manifests(run: &Run) -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let text = String::from_utf8(run.file(MANIFEST).to_vec()).unwrap();
+    let manifest: Value = serde_json::from_str(text.split_once("\nsha256 ").unwrap().0).unwrap();
+    let with = |edit: &dyn Fn(&mut Value)| {
+        let mut manifest = manifest.clone();
+        edit(&mut manifest);
+        manifest.to_string().into_bytes()
+    };
+    let file = json!({ "bytes": 1, "sha256": sha256(b"1") });
+    let named = |name: &str| with(&|manifest| manifest["files"][name] = file.clone());
+    let seed = |seed: Value| with(&|manifest| manifest["seed"] = seed.clone());
+    let most = |what: &str, count: usize| what.repeat(count).into_bytes();
+    let fields: serde_json::Map<_, _> =
+        (0..90_000).map(|index| (index.to_string(), json!(0))).collect();
+    let mut texts = vec![
+        ("nothing", MANIFEST, Vec::new()),
+        ("zeros", MANIFEST, vec![0; 4096]),
+        ("no text", MANIFEST, vec![0xff; 4096]),
+        ("lists in lists", MANIFEST, most("[", 100_000)),
+        ("maps in maps", MANIFEST, most("{\"a\":", 100_000)),
+        ("a number of 100,000 digits", MANIFEST, most("9", 100_000)),
+        ("a text without end", MANIFEST, [b"\"", &most("a", 1 << 20)[..]].concat()),
+        ("twice as much", MANIFEST, with(&|_| ()).repeat(2)),
+        ("a list of 200,000 numbers", MANIFEST, seed(json!(vec![0; 200_000]))),
+        ("a map of 90,000 numbers", MANIFEST, seed(fields.into())),
+        ("a text of 4 MB", MANIFEST, seed("a".repeat(4 << 20).into())),
+        ("a list as configuration", MANIFEST, with(&|m| m["config"] = json!(vec![0; 200_000]))),
+        (
+            "90,000 averages",
+            MANIFEST,
+            with(&|m| m["averages"] = json!(vec![["ema(0.9)", "ema(0.9)"]; 90_000])),
+        ),
+        ("a file of 18 EB", MODEL, with(&|m| m["files"][MODEL]["bytes"] = json!(u64::MAX))),
+        ("a file that is none", "/dev/zero", named("/dev/zero")),
+        ("a file elsewhere", "../../metrics.csv", named("../../metrics.csv")),
+        (
+            "90,000 files",
+            "0",
+            with(&|m| {
+                let files = m["files"].as_object_mut().unwrap();
+                files.extend((0..90_000).map(|index| (index.to_string(), file.clone())));
+            }),
+        ),
+    ];
+    for (_, _, text) in &mut texts {
+        text.push(b'\n');
+    }
+    texts
 }
 
 /// The names of the tensors in Burn's bytes.

@@ -1,0 +1,102 @@
+//! Digests as text, and bytes that hold their own.
+
+use std::ops::Range;
+
+use sha2::{Digest, Sha256};
+
+/// The SHA-256 of bytes, in hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hexadecimal(Sha256::digest(bytes))
+}
+
+/// The digits of a digest.
+pub(crate) fn hexadecimal(digest: impl AsRef<[u8]>) -> String {
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What stands in the place of a digest while it is computed.
+pub(crate) const UNSEALED: &str =
+    "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Puts the digest of bytes in the place of the [`UNSEALED`] one, which follows a mark.
+///
+/// None, and nothing changes, where the mark is not there, or is there twice.
+#[must_use]
+pub(crate) fn seal(bytes: &mut [u8], within: Range<usize>, mark: &[u8]) -> Option<()> {
+    let place = place(bytes, within, mark)?;
+    let digest = around(bytes, &place);
+    bytes[place].copy_from_slice(digest.as_bytes());
+    Some(())
+}
+
+/// The digest that bytes hold after a mark, and that of all of them but its digits.
+///
+/// None where the mark is not there, or is there twice.
+pub(crate) fn sealed(bytes: &[u8], within: Range<usize>, mark: &[u8]) -> Option<[String; 2]> {
+    let place = place(bytes, within, mark)?;
+    let found = around(bytes, &place);
+    Some([String::from_utf8_lossy(&bytes[place]).into_owned(), found])
+}
+
+/// Where the digits are that follow the only such mark.
+fn place(bytes: &[u8], within: Range<usize>, mark: &[u8]) -> Option<Range<usize>> {
+    let searched = bytes.get(within.clone())?;
+    let mut marks = searched.windows(mark.len()).enumerate().filter(|(_, window)| *window == mark);
+    let ((at, _), None) = (marks.next()?, marks.next()) else { return None };
+    let start = within.start + at + mark.len();
+    let place = start..start + UNSEALED.len();
+    (place.end <= within.end).then_some(place)
+}
+
+/// The digest of bytes as they were before their own stood there.
+fn around(bytes: &[u8], place: &Range<usize>) -> String {
+    let mut hash = Sha256::new();
+    hash.update(&bytes[..place.start]);
+    hash.update(UNSEALED);
+    hash.update(&bytes[place.end..]);
+    hexadecimal(hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The digest in bytes that hold it after a mark.
+    fn held(text: &str) -> Option<[String; 2]> {
+        sealed(text.as_bytes(), 0..text.len(), b"is ")
+    }
+
+    #[test]
+    fn what_is_sealed_holds_the_digest_of_the_rest() {
+        let text = format!("it is {UNSEALED}, and so on");
+        let mut bytes = text.clone().into_bytes();
+        seal(&mut bytes, 0..text.len(), b"is ").unwrap();
+        let whole = String::from_utf8(bytes).unwrap();
+        let digest = sha256(text.as_bytes());
+        assert_eq!(whole, text.replace(UNSEALED, &digest));
+        assert_eq!(held(&whole), Some([digest.clone(), digest.clone()]));
+        for other in [whole.replace("so", "SO"), whole.clone() + " ", whole.replace("it", "itt")] {
+            let [written, found] = held(&other).unwrap();
+            assert!(written == digest && found != digest, "{other}");
+        }
+    }
+
+    #[test]
+    fn without_one_place_for_it_there_is_no_digest() {
+        let digits = UNSEALED;
+        for text in
+            [digits.into(), format!("is {}", &digits[1..]), format!("is {digits}, is {digits}")]
+        {
+            let mut bytes = text.clone().into_bytes();
+            assert_eq!(seal(&mut bytes, 0..text.len(), b"is "), None);
+            assert_eq!(bytes, text.as_bytes());
+            assert_eq!(held(&text), None);
+        }
+        // Neither the mark nor the digits may lie outside of where they are searched.
+        let text = format!("is {digits} and more");
+        for within in [1..text.len(), 0..66, 0..text.len() + 1] {
+            assert_eq!(sealed(text.as_bytes(), within, b"is "), None);
+        }
+        assert!(sealed(text.as_bytes(), 0..67, b"is ").is_some());
+    }
+}

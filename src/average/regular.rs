@@ -1,0 +1,158 @@
+//! Files that others may have changed: opened where they are files at all, and read by a length
+//! that is known before.
+//!
+//! A pipe waits for its other side when it is opened, and a device gives bytes without end.
+
+use std::{
+    fmt,
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, Read as _},
+    path::Path,
+};
+
+use crate::{Error, Result};
+
+/// How long a file may be, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Length {
+    Any,
+    Exactly(u64),
+    AtMost(u64),
+}
+
+impl Length {
+    fn fits(self, bytes: u64) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exactly(expected) => bytes == expected,
+            Self::AtMost(most) => bytes <= most,
+        }
+    }
+}
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => write!(f, "any number of bytes"),
+            Self::Exactly(expected) => write!(f, "{expected} bytes"),
+            Self::AtMost(most) => write!(f, "at most {most} bytes"),
+        }
+    }
+}
+
+/// Opens a file to read it, and says how long it is.
+///
+/// # Errors
+///
+/// What is no file; one that cannot be opened.
+pub(crate) fn open(path: &Path) -> io::Result<(File, u64)> {
+    open_with(path, File::options().read(true))
+}
+
+/// Opens a file that is there, with these options, and says how long it is.
+///
+/// # Errors
+///
+/// What is no file; one that cannot be opened.
+pub(crate) fn open_with(path: &Path, options: &OpenOptions) -> io::Result<(File, u64)> {
+    length(&fs::metadata(path)?)?;
+    let file = options.open(path)?;
+    // Another may have taken its place.
+    let length = length(&file.metadata()?)?;
+    Ok((file, length))
+}
+
+/// Checks that what stands at a path, if anything does, is a file, which can be opened and written.
+///
+/// # Errors
+///
+/// What is no file; a path that cannot be looked at.
+#[cfg(feature = "train")]
+pub(crate) fn check(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        metadata => length(&metadata?).map(drop),
+    }
+}
+
+fn length(metadata: &Metadata) -> io::Result<u64> {
+    match metadata.is_file() {
+        true => Ok(metadata.len()),
+        false => Err(io::Error::other("it is no file")),
+    }
+}
+
+/// Reads a file into memory, of which it takes no more than the file has.
+///
+/// # Errors
+///
+/// What is no file; one that cannot be read; one of another length, by what was to be done with it.
+pub(crate) fn read(path: &Path, expected: Length, action: &'static str) -> Result<Vec<u8>> {
+    let input = Input::open(path, expected, action)?;
+    let mut bytes = Vec::new();
+    let room = usize::try_from(input.length).map_err(io::Error::other);
+    room.and_then(|room| Ok(bytes.try_reserve_exact(room)?))
+        .map_err(|error| Error::file("read", path, error))?;
+    input.visit(|piece| bytes.extend_from_slice(piece))?;
+    Ok(bytes)
+}
+
+/// Reads a file piece by piece.
+///
+/// # Errors
+///
+/// Those of [`read`].
+pub(crate) fn visit(
+    path: &Path,
+    expected: Length,
+    action: &'static str,
+    each: impl FnMut(&[u8]),
+) -> Result<()> {
+    Input::open(path, expected, action)?.visit(each)
+}
+
+/// A file whose length will do, what for, and how long it was when it was opened.
+struct Input<'a> {
+    path: &'a Path,
+    expected: Length,
+    action: &'static str,
+    file: File,
+    length: u64,
+}
+
+impl<'a> Input<'a> {
+    /// The length comes first, so that a file that has grown takes no time and no memory.
+    fn open(path: &'a Path, expected: Length, action: &'static str) -> Result<Self> {
+        let (file, length) = open(path).map_err(|error| Error::file("read", path, error))?;
+        let input = Self { path, expected, action, file, length };
+        if expected.fits(length) { Ok(input) } else { Err(input.refuse(expected, length)) }
+    }
+
+    fn visit(mut self, mut each: impl FnMut(&[u8])) -> Result<()> {
+        let (mut bytes, mut piece) = (0, vec![0; 1 << 16]);
+        loop {
+            match self.file.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => {
+                    bytes += count as u64;
+                    // It grows while it is read.
+                    if bytes > self.length {
+                        return Err(self.refuse(Length::Exactly(self.length), bytes));
+                    }
+                    each(&piece[..count]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::file("read", self.path, error)),
+            }
+        }
+        match self.expected.fits(bytes) {
+            true => Ok(()),
+            false => Err(self.refuse(self.expected, bytes)),
+        }
+    }
+
+    fn refuse(&self, expected: Length, found: u64) -> Error {
+        let error = Error::parameter("its length", expected, Length::Exactly(found));
+        Error::file(self.action, self.path, error)
+    }
+}
