@@ -1,0 +1,141 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn parse(text: &str) -> Result<Sheet> {
+    Sheet::parse(Path::new("t.csv"), text.as_bytes())
+}
+
+fn refusal(text: &str) -> String {
+    parse(text).err().unwrap().to_string()
+}
+
+#[test]
+fn cells_are_trimmed_and_a_mark_in_front_is_dropped() {
+    let sheet = parse("\u{feff} a ,b\n 1 ,\" x, \"\"y\"\" \"\n").unwrap();
+    assert_eq!(sheet.header(), ["a", "b"]);
+    assert_eq!(sheet.number(0, 0).unwrap(), 1.0);
+    assert_eq!(sheet.text(0, 1).unwrap(), "x, \"y\"");
+}
+
+#[test]
+fn rows_are_counted_as_in_a_text_editor() {
+    for end in ["\n", "\r\n", "\r"] {
+        let rows = ["a,b", "1,2", "", "", "\"x", "y\",3", "4,5", "", "6,7"];
+        let sheet = parse(&rows.join(end)).unwrap();
+        let numbers: Vec<_> = (0..sheet.len()).map(|row| sheet.row_number(row)).collect();
+        assert_eq!(numbers, [2, 5, 7, 9], "rows end with {end:?}");
+    }
+    let after_blanks = parse("\n\na,b\n1,2\n").unwrap();
+    assert_eq!(after_blanks.row_number(0), 4);
+}
+
+#[test]
+fn what_is_no_sheet_is_refused() {
+    assert_eq!(refusal(""), "t.csv: row 1: expected a header row, found an empty file");
+    assert_eq!(
+        refusal("a,b\n"),
+        "t.csv: after row 1: expected rows of data, found nothing but the header"
+    );
+    assert_eq!(
+        refusal("a,b\n1,2\n3\n"),
+        "t.csv: row 3: expected as many cells as the header has, 2, found 1"
+    );
+    assert_eq!(
+        refusal("a,b\n\n1,2,3\n"),
+        "t.csv: row 3: expected as many cells as the header has, 2, found 3"
+    );
+    assert_eq!(
+        refusal("a,b,a\n1,2,3\n"),
+        "t.csv: row 1, cell 3: expected a name that no other column has, \
+         found \"a\" a second time"
+    );
+    assert_eq!(
+        refusal(",a\n0,1\n"),
+        "t.csv: row 1, cell 1: expected the name of a column, found an empty cell"
+    );
+}
+
+#[test]
+fn what_is_no_number_is_refused() {
+    for bad in ["x", "", "NaN", "inf", "-Infinity", "1e39", "1 2"] {
+        let error = parse(&format!("a,b\n0,0\n1,{bad}\n")).unwrap().number(1, 1);
+        let found = if bad.is_empty() { "an empty cell".into() } else { format!("{bad:?}") };
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            format!(
+                "t.csv: row 3, column \"b\": \
+                 expected a number between -3.4e38 and 3.4e38, found {found}"
+            )
+        );
+    }
+    for (good, number) in [("-0", 0.0), ("1e-3", 0.001), ("+.5", 0.5), ("3e38", 3e38)] {
+        let sheet = parse(&format!("a,b\n{good},1\n")).unwrap();
+        assert_eq!(sheet.number(0, 0).unwrap(), number);
+    }
+}
+
+#[test]
+fn a_missing_column_is_refused_with_those_that_are_there() {
+    let sheet = parse("a,b\n1,2\n").unwrap();
+    assert_eq!(
+        sheet.column("c").unwrap_err().to_string(),
+        "t.csv: the header: expected a column \"c\", found the columns \"a\", \"b\""
+    );
+    let many: Vec<_> = (0..25).map(|i| i.to_string()).collect();
+    assert!(listed(&many).ends_with("\"19\", and 5 more"));
+}
+
+#[test]
+fn bytes_that_are_no_text_are_refused() {
+    let error = Sheet::parse(Path::new("t.csv"), b"a,b\n1,caf\xe9\n").err().unwrap();
+    assert_eq!(error.to_string(), "t.csv: row 2: expected UTF-8 text, found the byte 0xE9");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing.csv");
+    for path in [directory.path(), &missing] {
+        let error = Sheet::read(path).err().unwrap();
+        assert!(matches!(error, Error::File { action: "read", .. }));
+        assert!(error.to_string().contains(&path.display().to_string()));
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_content_panics(text in "[a0,;\"' \r\n\u{e9}\u{feff}]{0,60}") {
+        if let Ok(sheet) = parse(&text) {
+            for row in 0..sheet.len() {
+                prop_assert!(sheet.row_number(row) <= row_ends(text.as_bytes()) + 1);
+                prop_assert!(sheet.row_number(row) >= 2);
+                for column in 0..sheet.header().len() {
+                    let _ = (sheet.text(row, column), sheet.number(row, column));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read(
+        cells in prop::collection::vec(prop::collection::vec("[a-z,\"\n ]{0,6}", 3), 1..8)
+    ) {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.write_record(["a", "b", "c"]).unwrap();
+        for row in &cells {
+            writer.write_record(row).unwrap();
+        }
+        let written = String::from_utf8(writer.into_inner().unwrap()).unwrap();
+        let sheet = parse(&written).unwrap();
+        prop_assert_eq!(sheet.len(), cells.len());
+        let mut number = 2;
+        for (row, cells) in cells.iter().enumerate() {
+            prop_assert_eq!(sheet.row_number(row), number);
+            number += 1 + cells.iter().map(|cell| cell.matches('\n').count()).sum::<usize>();
+            for (column, cell) in cells.iter().enumerate() {
+                prop_assert_eq!(&sheet.rows[row].cells[column], cell.trim());
+            }
+        }
+    }
+}

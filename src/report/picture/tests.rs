@@ -1,0 +1,62 @@
+use super::*;
+
+#[test]
+fn marks_are_round_and_inside() {
+    assert_eq!(ticks((0.0, 40.0), 6), [0.0, 10.0, 20.0, 30.0, 40.0]);
+    assert_eq!(ticks((-0.31, 0.29), 6), [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0].map(|x| x * 0.1));
+    assert_eq!(whole(ticks((0.9, 1.1), 6)), [1.0]);
+    let powers = |range, most| -> Vec<String> {
+        log_ticks(range, most).iter().map(|tick| number(10f64.powf(*tick), 3)).collect()
+    };
+    assert_eq!(powers((-2.0, 0.0), 7), ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1"]);
+    assert_eq!(powers((-1.71, -1.69), 7), ["0.0196", "0.0198", "0.02", "0.0202", "0.0204"]);
+    assert_eq!(powers((-300.0, 300.0), 7).len(), 7);
+    for range in [(0.0, 0.0), (f64::NEG_INFINITY, f64::INFINITY), (-1e308, 1e308)] {
+        assert!(ticks(range, 6).len() <= 51);
+    }
+}
+
+#[test]
+fn a_range_is_a_little_wider_than_its_numbers() {
+    assert_eq!(range([0.0, 100.0, f64::NAN].into_iter()), (-4.0, 104.0));
+    assert_eq!(range([5.0].into_iter()), (4.5, 5.5));
+    assert_eq!(range([f64::INFINITY].into_iter()), (0.0, 1.0));
+}
+
+/// A height that is none is a gap, and a point alone is a dot.
+#[test]
+fn gaps_are_not_bridged() {
+    let points = [1.0, 2.0, f64::NAN, 4.0, f64::INFINITY, 6.0, 7.0];
+    let points = points.into_iter().enumerate().map(|(x, y)| (x as f64, y)).collect();
+    let line = Line { name: "a".to_owned(), of: Of::Live, points, best: None };
+    let lines = Lines {
+        x: "epoch",
+        y: "loss".to_owned(),
+        scale: Scale::Log,
+        lines: vec![line],
+        zero: false,
+        include: None,
+    };
+    assert_eq!(lines.extent(), Some((1.0, 7.0)));
+    let svg = lines.draw().unwrap().inline;
+    let live = |tag: &str| {
+        svg.lines().filter(|line| line.starts_with(tag) && line.contains("#C2410C")).count()
+    };
+    // Two pieces and the swatch of the legend.
+    assert_eq!(live("<polyline"), 3, "{svg}");
+    assert_eq!(live("<circle"), 1, "{svg}");
+    let empty = Lines { lines: Vec::new(), ..lines };
+    assert_eq!(empty.extent(), None);
+    empty.draw().unwrap();
+}
+
+#[test]
+fn many_classes_are_drawn_without_names() {
+    let labels: Vec<_> = (0..300).map(|index| index.to_string()).collect();
+    let counts: Vec<_> = (0..300).map(|class| (class, (class + 1) % 300, 2)).collect();
+    let mut cells = Cells { of: Of::Average(8), labels: &labels, counts: &counts };
+    assert_eq!(cells.draw().unwrap().inline.matches("<text").count(), 2);
+    (cells.labels, cells.counts) = (&labels[..3], &[(0, 1, 2), (9, 0, 1)]);
+    // The names along both sides, two titles, and one cell; what is beyond the classes is not.
+    assert_eq!(cells.draw().unwrap().inline.matches("<text").count(), 9);
+}
