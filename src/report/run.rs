@@ -106,8 +106,8 @@ fn json<T: DeserializeOwned>(path: PathBuf) -> Result<Option<T>> {
 
 /// What decided a run of the perceptron, for people.
 fn settings(config: &RunConfig, summary: Option<&Summary>) -> Vec<(String, String)> {
-    let RunConfig { model, preparation, averages, optimizer, lr, epochs, batch_size, data, seed } =
-        config;
+    let RunConfig { model, preparation, averages, optimizer, lr, epochs, batch_size, .. } = config;
+    let RunConfig { data, data_sha256, seed, .. } = config;
     let sizes: Vec<_> = model.sizes.iter().map(usize::to_string).collect();
     let counted = |names: &[&str]| match names.len() {
         count @ 0..=16 => format!("{count}: {}", names.join(", ")),
@@ -136,6 +136,7 @@ fn settings(config: &RunConfig, summary: Option<&Summary>) -> Vec<(String, Strin
                 None => "the digits that ship with the crate".to_owned(),
             },
         ),
+        ("SHA-256 of the data", data_sha256.clone()),
         ("target", preparation.target().to_owned()),
         ("task", task),
         ("inputs", counted(&preparation.columns())),

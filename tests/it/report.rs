@@ -59,6 +59,7 @@ pub fn generated(path: &Path, epochs: usize, averages: usize, hostile: bool) -> 
         epochs,
         batch_size: 8,
         data: hostile.then(|| PathBuf::from(HOSTILE[1])),
+        data_sha256: "5e".repeat(32),
         seed: 7,
     };
     let run = RunDirectory::create(path, &config).unwrap();

@@ -129,7 +129,7 @@ pub(crate) fn element(tensor: &DispatchTensor, place: usize) -> Result<Option<f6
         return Ok(None);
     }
     let row = Dispatch::float_reshape(tensor.clone(), Shape::new([count]));
-    let one = Tensor::<1>::from_dispatch(row).slice([place..place + 1]);
+    let one = Tensor::<1>::from_dispatch(row).narrow(0, place, 1);
     Ok(read(one.into_dispatch())?.first().copied())
 }
 
