@@ -161,7 +161,7 @@ impl RunDirectory {
 }
 
 /// The file of what a run skipped or warned of.
-const NOTES: &str = "notes.txt";
+const NOTES: &str = "remarks.txt";
 
 /// No configuration is longer; what is, is none, and is not read.
 const MOST_BYTES: u64 = 1 << 20;

@@ -44,7 +44,7 @@ impl Browser {
         std::thread::spawn(move || lines.for_each(drop));
         let profile = tempfile::tempdir().unwrap();
         let mut browser =
-            Self { driver, port: port.expect("a port"), session: String::new(), profile: profile };
+            Self { driver, port: port.expect("a port"), session: String::new(), profile };
         let flags = [
             "--headless",
             "--no-sandbox",

@@ -768,7 +768,7 @@ fn directories_and_files_that_do_not_fit_are_refused() {
     let files = directory.path().join("files");
     stored(&files, FloatDType::F32, 0, &widths(), |_, _, _| {});
     // Reading needs no dtype, and other files may lie there.
-    fs::write(files.join("notes.txt"), "text").unwrap();
+    fs::write(files.join("remarks.txt"), "text").unwrap();
     let snapshots = Snapshots::open(&files).unwrap();
     assert_eq!((snapshots.directory(), snapshots.list().unwrap().len()), (&*files, 32));
     for step in [0, 5, 161] {

@@ -1093,8 +1093,8 @@ fn missing_and_left_over_files() {
         }
     }
     // What is no commit at all.
-    fs::write(copy.path("notes.txt"), "mine").unwrap();
-    fs::write(commits.join("notes.txt"), "mine").unwrap();
+    fs::write(copy.path("remarks.txt"), "mine").unwrap();
+    fs::write(commits.join("remarks.txt"), "mine").unwrap();
     fs::create_dir(commits.join("epoch-9")).unwrap();
     fs::create_dir(commits.join("epoch-0001.aside-1")).unwrap();
     assert_eq!(copy.plan.commits(), places);
@@ -1118,10 +1118,10 @@ fn missing_and_left_over_files() {
             "epoch-0001.aside-1",
             "epoch-0002",
             "epoch-9",
-            "notes.txt"
+            "remarks.txt"
         ]
     );
-    assert!(copy.path("notes.txt").exists());
+    assert!(copy.path("remarks.txt").exists());
     // Metrics that are gone are told, and are no error.
     drop(resumed);
     let path = copy.plan.run.join("metrics.csv");
