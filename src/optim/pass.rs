@@ -22,10 +22,10 @@ use super::host::{self, Real};
 const BLOCK: usize = 1 << 10;
 
 /// From so many numbers on threads pay, which take some microseconds to wake.
-const THREADED: usize = 1 << 19;
+const THREADED: usize = 1 << 16;
 
 /// The most that is not shared between threads.
-const PIECE: usize = 1 << 16;
+const PIECE: usize = 1 << 15;
 
 /// How an optimizer moves weights by a gradient, and what it keeps: its moments.
 pub(super) trait Formula<const N: usize>: Sync {

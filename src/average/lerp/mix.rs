@@ -24,7 +24,7 @@ use super::{
 const PIECE: usize = 1 << 14;
 
 /// From so many numbers on threads pay, which take some microseconds to wake.
-pub(crate) const THREADED: usize = 1 << 19;
+pub(crate) const THREADED: usize = 1 << 17;
 
 /// Up to this share a pass can be taken back cheaply: the larger the share, the more of the
 /// average's last bits are lost in it, and have to be noted.

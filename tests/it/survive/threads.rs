@@ -28,8 +28,8 @@ const ROWS: usize = 64;
 const INPUTS: usize = 128;
 const WIDTH: usize = 1024;
 
-/// Products that Flex spreads over threads, then those that our layers cut into pieces; 2^19
-/// weights in one matrix, from which on our optimizer and the averages use threads.
+/// Products that Flex spreads over threads, then those that our layers cut into pieces; more
+/// weights than those from which on our optimizer and the averages use threads.
 #[derive(Module, Debug)]
 struct Wide {
     first: Linear,
