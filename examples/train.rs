@@ -15,7 +15,7 @@
 #[macro_use]
 mod shared; // `println!` to a reader that may leave
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{fmt::Display, io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail, ensure};
 use burn::{
@@ -388,17 +388,23 @@ fn configure(
         Moved::Adam => Optimizer::Adam,
     });
     if let Some(saved) = saved {
-        let same = |what: &str, same: bool| {
-            ensure!(same, "{what} differs from that of the run, which cannot change");
-            Ok(())
-        };
-        same("--seed", seed == saved.seed)?;
-        same("--batch-size", args.batch_size.is_none_or(|size| size == saved.batch_size))?;
-        same("--lr", args.lr.is_none_or(|lr| lr == saved.lr))?;
-        same("--optimizer", optimizer.is_none_or(|optimizer| optimizer == saved.optimizer))?;
-        same("the data", preparation == saved.preparation && data_sha256 == saved.data_sha256)?;
+        same("--seed", Some(seed), saved.seed)?;
+        same("--batch-size", args.batch_size, saved.batch_size)?;
+        same("--lr", args.lr, saved.lr)?;
+        same("--optimizer", optimizer.map(word), word(saved.optimizer))?;
+        ensure!(
+            preparation == saved.preparation && data_sha256 == saved.data_sha256,
+            "the data differs from that of the run, which cannot change: its SHA-256 is \
+             {data_sha256}, that of the run's {}, or the column, its kind or the split is \
+             another; {ANEW}",
+            saved.data_sha256
+        );
         let epochs = args.epochs.unwrap_or(saved.epochs);
-        ensure!(epochs >= saved.epochs, "the run has {} epochs, which can only grow", saved.epochs);
+        ensure!(
+            epochs >= saved.epochs,
+            "--epochs is {epochs}, but the run has {}, which can only grow; {ANEW}",
+            saved.epochs
+        );
         let averages = if averages.is_empty() { saved.averages.clone() } else { averages };
         return Ok(RunConfig { epochs, averages, ..saved.clone() });
     }
@@ -426,6 +432,25 @@ fn configure(
         data_sha256,
         seed,
     })
+}
+
+/// What to do where another setting is wanted.
+const ANEW: &str = "--run DIR begins another run, --overwrite replaces this one";
+
+/// Refuses another value of a setting than the run's.
+fn same<T: PartialEq + Display>(option: &str, wanted: Option<T>, saved: T) -> Result<()> {
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != saved) {
+        bail!("{option} is {wanted}, but {saved} in the run, which cannot change; {ANEW}");
+    }
+    Ok(())
+}
+
+/// An optimizer as the option has it.
+fn word(optimizer: Optimizer) -> &'static str {
+    match optimizer {
+        Optimizer::Sgd => "sgd",
+        Optimizer::Adam => "adam",
+    }
 }
 
 /// A rule, or a decay with bias correction, so that the first epochs' averages already mean

@@ -49,6 +49,19 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, u64)> {
     open_with(path, File::options().read(true))
 }
 
+/// Opens a file to read it; none where there is nothing of its name.
+///
+/// # Errors
+///
+/// What is no file; one that cannot be opened.
+pub(crate) fn open_if_there(path: &Path) -> Result<Option<File>> {
+    match open(path) {
+        Ok((file, _)) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("read", path, error)),
+    }
+}
+
 /// Opens a file that is there, with these options, and says how long it is.
 ///
 /// # Errors
@@ -60,6 +73,15 @@ pub(crate) fn open_with(path: &Path, options: &OpenOptions) -> io::Result<(File,
     // Another may have taken its place.
     let length = length(&file.metadata()?)?;
     Ok((file, length))
+}
+
+/// The name of the file that Burn gives such a name until it is whole: with the id of the process
+/// and a count. None for any other name.
+pub(crate) fn begun(name: &str) -> Option<&str> {
+    let (file, rest) = name.strip_suffix(".tmp")?.rsplit_once('.')?;
+    let (process, count) = rest.split_once('-')?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number(process) && is_number(count)).then_some(file)
 }
 
 /// Checks that what stands at a path, if anything does, is a file, which can be opened and written.

@@ -18,6 +18,7 @@ use sums::Sums;
 use super::{
     pack::{NAME, Pack, RULE, STEP},
     post_hoc::{Mix, Solve, Stored, Target, mix},
+    regular,
     rule::Rule,
     state::{Average, How},
     walk::Entry,
@@ -133,6 +134,9 @@ impl Snapshots {
     /// A directory for the snapshots of a new training, made if it is not there; averages are
     /// stored in this dtype.
     ///
+    /// A directory has one training at a time: what another, which was killed, had begun to write
+    /// there is removed.
+    ///
     /// 16 bits halve the files; [`Mix::noise_gain`] says by what their rounding is multiplied, and
     /// [`ROUNDING_LIMIT`](super::post_hoc::ROUNDING_LIMIT) how much of it a mix may have.
     ///
@@ -174,7 +178,22 @@ impl Snapshots {
             return Err(Error::value("the dtype of snapshots", "f16 or f32", format!("{dtype:?}")));
         }
         fs::create_dir_all(&directory).map_err(|error| Error::file("make", &directory, error))?;
-        Ok(Self { directory, dtype })
+        let snapshots = Self { directory, dtype };
+        snapshots.clear()?;
+        Ok(snapshots)
+    }
+
+    /// Removes what a process that was killed had begun to write.
+    fn clear(&self) -> Result<()> {
+        for path in self.paths()? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let file = name.and_then(regular::begun).map(Path::new);
+            if file.and_then(Path::extension).is_some_and(|e| e == burn_pack::EXTENSION) {
+                // What cannot be removed today is in the way of nothing, and is tried again.
+                let _ = fs::remove_file(path);
+            }
+        }
+        Ok(())
     }
 
     /// A directory that is there, to make averages of what it holds.
@@ -319,11 +338,15 @@ impl Snapshots {
 
     /// The paths of the files.
     fn files(&self) -> Result<Vec<PathBuf>> {
+        let is_ours = |path: &PathBuf| path.extension().is_some_and(|e| e == burn_pack::EXTENSION);
+        Ok(self.paths()?.into_iter().filter(is_ours).collect())
+    }
+
+    /// The paths of all that is there.
+    fn paths(&self) -> Result<Vec<PathBuf>> {
         let broken = |error: std::io::Error| Error::file("read", &self.directory, error);
         let entries = fs::read_dir(&self.directory).map_err(broken)?;
-        let paths = entries.map(|entry| Ok(entry.map_err(broken)?.path()));
-        let is_ours = |path: &PathBuf| path.extension().is_some_and(|e| e == burn_pack::EXTENSION);
-        paths.filter(|path| path.as_ref().map_or(true, is_ours)).collect()
+        entries.map(|entry| Ok(entry.map_err(broken)?.path())).collect()
     }
 
     /// The average of a profile at a stored step of the training, the newest if none is given, in

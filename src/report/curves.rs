@@ -1,9 +1,10 @@
 //! What the history of a run says: metrics epoch by epoch, a few weights step by step.
 
-use std::{collections::BTreeMap, fs::File, io::ErrorKind, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use crate::{
     Error, Result,
+    average::regular,
     run::METRICS,
     train::{Sample, TRACE},
 };
@@ -29,10 +30,7 @@ impl Curves {
     /// A file that cannot be opened. Of one that is damaged, what can be read is told.
     pub fn read(run: &Path) -> Result<Self> {
         let path = run.join(METRICS);
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
-            file => file.map_err(|error| Error::file("read", &path, error))?,
-        };
+        let Some(file) = regular::open_if_there(&path)? else { return Ok(Self::default()) };
         let mut curves = Self { exist: true, ..Self::default() };
         let mut lines = csv::ReaderBuilder::new().flexible(true).from_reader(file);
         let mut line = csv::StringRecord::new();

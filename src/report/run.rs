@@ -1,6 +1,6 @@
 //! What the directory of a run has to tell.
 
-use std::{fs, io::ErrorKind, path::PathBuf};
+use std::{io::BufReader, path::PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Report, Summary, curves::Curves};
 use crate::{
     AverageConfig, Error, Result,
+    average::regular,
     data::Task,
     run::{Newest, RunConfig, RunDirectory},
 };
@@ -94,14 +95,9 @@ impl Told {
 
 /// A value that a run may have left as JSON.
 fn json<T: DeserializeOwned>(path: PathBuf) -> Result<Option<T>> {
-    match fs::read(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::file("read", path, error)),
-        Ok(text) => {
-            let value = serde_json::from_slice(&text);
-            value.map(Some).map_err(|error| Error::file("read", path, error))
-        }
-    }
+    let Some(file) = regular::open_if_there(&path)? else { return Ok(None) };
+    let value = serde_json::from_reader(BufReader::new(file));
+    value.map(Some).map_err(|error| Error::file("read", path, error))
 }
 
 /// What decided a run of the perceptron, for people.

@@ -146,11 +146,10 @@ impl RunDirectory {
     /// A file that is there and cannot be read as text.
     pub fn notes(&self) -> Result<Vec<String>> {
         let path = self.path.join(NOTES);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(Error::file("read", path, error)),
-        }
+        let Some(file) = regular::open_if_there(&path)? else { return Ok(Vec::new()) };
+        let text = std::io::read_to_string(file);
+        let text = text.map_err(|error| Error::file("read", path, error))?;
+        Ok(text.lines().map(str::to_owned).collect())
     }
 
     /// Where the model is that the run leaves: a file of [`Average::save_file`](crate::Average) or
@@ -225,7 +224,7 @@ impl RunDirectory {
     fn clear(&self) {
         let names = names(&self.path).unwrap_or_default();
         // What cannot be removed today is in the way of nothing, and is tried again.
-        let begun = names.iter().filter(|name| is_begun(name));
+        let begun = names.iter().filter(|name| regular::begun(name) == Some("model.bpk"));
         begun.for_each(|name| _ = fs::remove_file(self.path.join(name)));
     }
 
@@ -331,15 +330,6 @@ fn json(path: &Path, value: &impl serde::Serialize) -> Result<Vec<u8>> {
         serde_json::to_vec_pretty(value).map_err(|error| Error::file("write", path, error))?;
     text.push(b'\n');
     Ok(text)
-}
-
-/// Whether Burn gives a model such a name until it is whole: with the id of the process and a count.
-#[cfg(feature = "train")]
-fn is_begun(name: &str) -> bool {
-    let rest = name.strip_prefix("model.bpk.").and_then(|rest| rest.strip_suffix(".tmp"));
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    rest.and_then(|rest| rest.split_once('-'))
-        .is_some_and(|(process, count)| is_number(process) && is_number(count))
 }
 
 /// What a process that was killed may have left before there was a run.

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, SeqAccess, Visitor},
+};
 use serde_json::Value;
 
 use super::history::Mark;
@@ -15,7 +18,15 @@ pub(crate) const FORMAT: u32 = 1;
 pub(crate) const MANIFEST: &str = "MANIFEST.json";
 
 /// No manifest is longer; what is, is none, and is not read.
+///
+/// It holds the metrics of each epoch: with ten of them, a hundred thousand epochs take as much.
 pub(crate) const MOST_BYTES: u64 = 64 << 20;
+
+/// No configuration in a manifest is longer, as JSON in one line.
+pub(crate) const MOST_CONFIG_BYTES: usize = 1 << 20;
+
+/// So none has more values, each of which takes up to hundreds of bytes when it is read.
+const MOST_CONFIG_VALUES: usize = MOST_CONFIG_BYTES / 2;
 
 /// How far a run is.
 #[derive(
@@ -144,14 +155,71 @@ impl Manifest {
         #[derive(Deserialize)]
         struct Format {
             format: u32,
+            #[serde(default)]
+            config: Values,
         }
         let read = |error: serde_json::Error| Error::parameter("the JSON", "a manifest", error);
-        let Format { format } = serde_json::from_str(json).map_err(read)?;
+        let Format { format, config } = serde_json::from_str(json).map_err(read)?;
         if format != FORMAT {
             let found = format!("{format}: it was written by another version of this crate");
             return Err(Error::parameter("format", FORMAT, found));
         }
+        if config.0 > MOST_CONFIG_VALUES {
+            let expected = format!("at most {MOST_CONFIG_VALUES} values");
+            return Err(Error::parameter("config", expected, config.0));
+        }
         serde_json::from_str(json).map_err(read)
+    }
+}
+
+/// How many values JSON has, which are counted and not kept.
+#[derive(Default)]
+struct Values(usize);
+
+impl<'de> Deserialize<'de> for Values {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(Count)
+    }
+}
+
+struct Count;
+
+/// A value that holds no others is one.
+macro_rules! one {
+    ($($visit:ident($kind:ty)),*) => {
+        $(fn $visit<E>(self, _: $kind) -> std::result::Result<Values, E> {
+            Ok(Values(1))
+        })*
+    };
+}
+
+impl<'de> Visitor<'de> for Count {
+    type Value = Values;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    one!(visit_bool(bool), visit_i64(i64), visit_u64(u64), visit_f64(f64), visit_str(&str));
+
+    fn visit_unit<E>(self) -> std::result::Result<Values, E> {
+        Ok(Values(1))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Values, A::Error> {
+        let mut count = 1;
+        while let Some(Values(more)) = list.next_element()? {
+            count += more;
+        }
+        Ok(Values(count))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Values, A::Error> {
+        let mut count = 1;
+        while let Some((Values(_), Values(more))) = map.next_entry()? {
+            count += more;
+        }
+        Ok(Values(count))
     }
 }
 

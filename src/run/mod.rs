@@ -47,5 +47,5 @@ pub(crate) use {
     commits::MODEL,
     disk::{create_directory, replace},
     history::{History, METRICS, Mark},
-    manifest::{FORMAT, MANIFEST},
+    manifest::{FORMAT, MANIFEST, MOST_CONFIG_BYTES},
 };

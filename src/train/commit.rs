@@ -14,7 +14,7 @@ use serde_json::Value;
 pub(super) use self::committer::{Committer, OPTIMIZER, SCHEDULER, message};
 use crate::{
     Error, Result,
-    run::{Change, Mark, Progress, RunConfig, RunDirectory, RunLock},
+    run::{Change, MOST_CONFIG_BYTES, Mark, Progress, RunConfig, RunDirectory, RunLock},
 };
 
 /// Where, when and of what a training commits; for [`Fit::with_commits`](super::Fit::with_commits).
@@ -81,9 +81,15 @@ impl CommitConfig {
     ///
     /// # Errors
     ///
-    /// A configuration that is no JSON.
+    /// A configuration that is no JSON, or of which that has more than 1 MiB: name a large part by
+    /// its digest.
     pub fn with_config(mut self, config: &impl Serialize) -> Result<Self> {
         self.config = serde_json::to_value(config).map_err(Error::other)?;
+        let length = self.config.to_string().len();
+        if length > MOST_CONFIG_BYTES {
+            let expected = format!("at most {MOST_CONFIG_BYTES} bytes of JSON");
+            return Err(Error::value("the configuration", expected, format!("{length} bytes")));
+        }
         Ok(self)
     }
 

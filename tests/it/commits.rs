@@ -21,7 +21,7 @@ use burn::{
     },
 };
 use burn_ema::{
-    AverageConfig, Error, Rule,
+    AverageConfig, Error, NonFinite, Rule,
     run::{Commits, Progress},
     train::{Averaged, CommitConfig, Fit, fit},
 };
@@ -134,6 +134,60 @@ fn the_best_and_the_newest_are_kept() {
         expected.dedup();
         assert_eq!(places(&plan), expected, "seed {seed}");
     }
+}
+
+/// What keeps a commit from being written keeps the older ones, of which two are to stay.
+#[test]
+#[cfg(target_os = "linux")]
+fn older_commits_stay_until_a_newer_one_is_there() {
+    let directory = directory();
+    let plan = Plan { epochs: 2, ..Plan::new(&directory.path().join("a")) };
+    let commits = CommitConfig::new(&plan.directory);
+    committing(&plan, 1, commits.clone()).launch().unwrap();
+    let both = [1, 2].map(Progress::after);
+    assert_eq!(places(&plan), both);
+    // No directory can be made there, nor is it one that can be removed.
+    let unfinished = plan.directory.join("commits/.unfinished-epoch-0003");
+    fs::write(&unfinished, "in the way").unwrap();
+    let plan = Plan { epochs: 3, ..plan };
+    let error = committing(&plan, 1, commits.clone()).resume().unwrap().launch().map(drop);
+    let error = error.unwrap_err();
+    assert!(error.to_string().contains(".unfinished-epoch-0003"), "{error}");
+    assert_eq!(places(&plan), both);
+    fs::remove_file(unfinished).unwrap();
+    committing(&plan, 1, commits).resume().unwrap().launch().unwrap();
+    assert_eq!(places(&plan), [2, 3].map(Progress::after));
+}
+
+/// What a training lets through, its commits do not, unless they are told to.
+#[test]
+fn numbers_that_are_not_finite_are_not_committed() {
+    for (allow, expected) in [(false, &[][..]), (true, &[1, 2])] {
+        let directory = directory();
+        let plan = Plan { epochs: 2, ..Plan::new(&directory.path().join("a")) };
+        let average = AverageConfig::new(Rule::ema(0.9)).with_non_finite(NonFinite::Take);
+        let model = Averaged::new(Net::new(1, &device()), [average]).unwrap();
+        let model = model.with_non_finite(NonFinite::Take).unwrap();
+        let commits = CommitConfig::new(&plan.directory).allow_non_finite(allow);
+        let fit = fit(plan.training(), model, adam(), ConstantLr::new(f64::NAN));
+        let launched = fit.with_commits(commits).unwrap().launch();
+        assert_eq!(launched.is_ok(), allow);
+        if let Err(error) = launched {
+            let start = "cannot commit ";
+            let error = error.to_string();
+            assert!(error.starts_with(start) && error.contains("epoch-0001/model.bpk"), "{error}");
+        }
+        let expected: Vec<_> = expected.iter().copied().map(Progress::after).collect();
+        assert_eq!(places(&plan), expected);
+    }
+}
+
+#[test]
+fn a_configuration_has_at_most_one_mebibyte() {
+    let config = |bytes: usize| CommitConfig::new("run").with_config(&"a".repeat(bytes - 2));
+    config(1 << 20).unwrap();
+    let told = "the configuration is 1048577 bytes, expected at most 1048576 bytes of JSON";
+    assert_eq!(config((1 << 20) + 1).unwrap_err().to_string(), told);
 }
 
 #[test]

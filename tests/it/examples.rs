@@ -111,10 +111,12 @@ fn an_older_run_is_never_lost_without_being_asked() {
     assert!(stdout.contains("resuming after epoch 1"), "{stdout}");
     assert!(stderr.starts_with("epoch 2/3"), "{stderr}");
     let message = fails(&mut resume(&["--lr", "0.5"]));
-    assert!(message.contains("--lr differs from that of the run"), "{message}");
+    let told =
+        "--lr is 0.5, but 0.02 in the run, which cannot change; --run DIR begins another run";
+    assert!(message.contains(told), "{message}");
 
     let message = fails(&mut resume(&["--epochs", "2"]));
-    assert!(message.contains("which can only grow"), "{message}");
+    assert!(message.contains("--epochs is 2, but the run has 3, which can only grow"), "{message}");
     let (stdout, _) = succeeds(&mut resume(&["--epochs", "3"]));
     assert!(stdout.contains("the run has its 3 epochs; --epochs gives it more"), "{stdout}");
 

@@ -744,6 +744,31 @@ struct Bare {
 }
 
 #[test]
+fn what_a_killed_training_had_begun_is_removed_by_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    stored(directory.path(), FloatDType::F32, 0, &widths(), |_, _, _| {});
+    let begun = ["0000000010-a.bpk.1-0.tmp", "0000000010-a.b.bpk.4194304-17.tmp"];
+    let others = ["0000000010-a.bpk.tmp", "a.bpk.1-.tmp", "a.bpk.1-0.tmp.txt", "a.txt.1-0.tmp"];
+    let there = |name: &&str| directory.path().join(name).exists();
+    type Begin = fn(&Path) -> bool;
+    let ways: [Begin; 2] = [
+        |path| Snapshots::create(path, FloatDType::F32).is_err(),
+        |path| Snapshots::resume(path, FloatDType::F32, 160).is_ok(),
+    ];
+    for way in ways {
+        for name in begun.iter().chain(&others) {
+            fs::write(directory.path().join(name), "half").unwrap();
+        }
+        // Who reads changes nothing.
+        assert_eq!(Snapshots::open(directory.path()).unwrap().list().unwrap().len(), 32);
+        assert!(begun.iter().all(there));
+        assert!(way(directory.path()));
+        assert!(!begun.iter().any(there) && others.iter().all(there));
+        assert_eq!(Snapshots::open(directory.path()).unwrap().list().unwrap().len(), 32);
+    }
+}
+
+#[test]
 fn directories_and_files_that_do_not_fit_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     for dtype in [FloatDType::F64, FloatDType::BF16, FloatDType::Flex32] {

@@ -23,6 +23,7 @@ use burn_ema::{
     average::{self, Description, Snapshots},
     data::Batch,
     model::{Activation, MlpConfig},
+    report::Page,
     run::{Commits, Progress, RunConfig, RunDirectory, RunLock},
     train::Averaged,
 };
@@ -401,6 +402,18 @@ fn every_bit_of_a_configuration() {
     rows::ran(8, 8 * whole.len());
 }
 
+#[test]
+fn a_configuration_that_could_not_be_read_is_not_written() {
+    let Perceptron { run, config, .. } = &Perceptron::new();
+    let path = run.path().join("config.json");
+    let before = fs::read(&path).unwrap();
+    let data = Some(PathBuf::from("a".repeat(1 << 20)));
+    let error = refusal(run.write_config(&RunConfig { data, ..config.clone() }));
+    let start = format!("cannot write {}: its length: expected at most 1048576", path.display());
+    assert!(error.starts_with(&start), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
 /// A way to load files, in a child whose memory is measured; modules are of a width.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Load {
@@ -681,6 +694,8 @@ fn what_is_no_file() {
         }),
         ("LOCK", |path| RunDirectory::resume(path.parent().unwrap()).map(drop)),
     ];
+    let drawn = ["metrics.csv", "report.json", "summary.json", "remarks.txt"];
+    let draw: Reader = |path| Page::of(&[RunDirectory::open(path.parent().unwrap())?]).map(drop);
     let told = |error: &str, path: &Path, what: &str| {
         let end = format!("{}: it is no file", path.display());
         assert!(error.ends_with(&end), "{what}: {error}");
@@ -694,7 +709,7 @@ fn what_is_no_file() {
             let error = in_time(move || refusal(read(given)));
             told(&error, &path, what);
         }
-        for (name, read) in of_run {
+        for (name, read) in of_run.into_iter().chain(drawn.map(|name| (name, draw))) {
             let Perceptron { run, .. } = &Perceptron::new();
             let path = run.path().join(name);
             let _ = fs::remove_file(&path);
@@ -1457,7 +1472,7 @@ fn another_version() {
         copy.within(MANIFEST, &errors[0])
     };
     let another = ": it was written by another version of this crate";
-    let cases: [(Edit, &str); 7] = [
+    let cases: [(Edit, &str); 8] = [
         (|manifest| manifest["format"] = json!(2), "format: expected 1, found 2"),
         (|manifest| *manifest = json!({ "format": 3, "new": [] }), "format: expected 1, found 3"),
         (|manifest| manifest["format"] = json!(0), "format: expected 1, found 0"),
@@ -1469,6 +1484,10 @@ fn another_version() {
         (
             |manifest| manifest["steps"] = json!(-1),
             "the JSON: expected a manifest, found invalid value",
+        ),
+        (
+            |manifest| manifest["config"] = json!(vec![json!({ "a": 0 }); 300_000]),
+            "config: expected at most 524288 values, found 600001",
         ),
         (|manifest| *manifest = json!([]), "the JSON: expected a manifest, found "),
     ];

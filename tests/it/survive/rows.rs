@@ -101,7 +101,7 @@ const ROWS: [(usize, &str, Tests); 28] = [
         "a resume from every commit, and twice",
         &[("behaviour::from_every_commit", 48), ("behaviour::what_is_done_is_not_done_again", 4)],
     ),
-    (25, "another version of the form", &[("damage::another_version", 8)]),
+    (25, "another version of the form", &[("damage::another_version", 9)]),
     (
         26,
         "clocks, ids of processes and other contents in the lock",

@@ -455,6 +455,11 @@ pub fn hostile_manifests(run: &Run) -> Vec<(&'static str, &'static str, Vec<u8>)
         ("a list of 200,000 numbers", MANIFEST, seed(json!(vec![0; 200_000]))),
         ("a map of 90,000 numbers", MANIFEST, seed(fields.into())),
         ("a text of 4 MB", MANIFEST, seed("a".repeat(4 << 20).into())),
+        (
+            "a configuration of 300,000 maps",
+            MANIFEST,
+            with(&|m| m["config"] = json!(vec![json!({ "a": 0 }); 300_000])),
+        ),
         ("a list as configuration", MANIFEST, with(&|m| m["config"] = json!(vec![0; 200_000]))),
         (
             "90,000 averages",
