@@ -10,6 +10,10 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+/// What is compared with: live after the last epoch, and live where it was best in validation.
+pub const LIVE: &str = "live";
+pub const EARLY: &str = "live, best epoch";
+
 /// A network on the splits that nothing was trained on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judged {
@@ -25,7 +29,7 @@ pub struct Judged {
     pub test_accuracy: Option<f64>,
 }
 
-/// A finished run: live first.
+/// A finished run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// The digest of everything that decides it.

@@ -22,11 +22,6 @@ pub const TIMES: usize = 40;
 /// The widths that are made of them afterwards.
 pub const WIDTHS: [f64; 10] = [0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.16, 0.2, 0.25];
 
-/// What the rows of a comparison are called, beside live: live where it was best in validation,
-/// averages of a training of so many steps, and the best of several widths.
-pub const EARLY: &str = "live, best epoch";
-pub const POST_HOC: &str = "post-hoc, best width";
-
 /// The averages of a training of so many steps, by the names that they have in tables.
 pub fn averages(steps: usize) -> Vec<(&'static str, AverageConfig)> {
     let average = AverageConfig::new;

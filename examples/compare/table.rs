@@ -4,14 +4,13 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
 
-use crate::{
-    results::{Judged, Line},
-    setting::EARLY,
+use super::{
+    results::{EARLY, Judged, LIVE, Line},
     statistics::{self, Interval},
 };
 
 /// What a table compares with.
-const BASES: [&str; 2] = ["live", EARLY];
+const BASES: [&str; 2] = [LIVE, EARLY];
 
 /// The least p, adjusted, that counts as none.
 const LEVEL: f64 = 0.05;
@@ -49,7 +48,7 @@ impl Comparison {
                 let names = lines.iter().flat_map(|line| &line.judged).map(|judged| &judged.name);
                 let mut seen: Vec<&String> = vec![];
                 names.for_each(|name| {
-                    if name != base && name != BASES[0] && !seen.contains(&name) {
+                    if name != base && name != LIVE && !seen.contains(&name) {
                         seen.push(name);
                     }
                 });

@@ -24,8 +24,8 @@ use burn_ema::{
 
 use crate::{
     data,
-    results::{Judged, Line},
-    setting::{self, EARLY, POST_HOC, Run, TIMES, TRACKED, WIDTHS},
+    results::{EARLY, Judged, LIVE, Line},
+    setting::{self, Run, TIMES, TRACKED, WIDTHS},
 };
 
 /// Trains as the example `train` does, from the same weights and in the same order.
@@ -86,7 +86,7 @@ pub fn train(run: &Run, device: &Device) -> Result<Line> {
     }
 
     let (live, splits) = (live.valid(), [&*valid, &*test]);
-    let mut judged = vec![judge("live", format!("epoch {}", setting.epochs), &live, splits)?];
+    let mut judged = vec![judge(LIVE, format!("epoch {}", setting.epochs), &live, splits)?];
     if let Some((epoch, _, best)) = early {
         judged.push(judge(EARLY, format!("epoch {epoch}"), &best, splits)?);
     }
@@ -97,7 +97,7 @@ pub fn train(run: &Run, device: &Device) -> Result<Line> {
     let loss = |mlp: &Mlp| Ok(Scores::of(mlp, &*valid)?.loss);
     let grid = snapshots.evaluate(&live, &targets, None, Solve::Published, loss)?;
     let best = grid.tried[grid.best].target.to_string();
-    judged.push(judge(POST_HOC, best, &grid.module, splits)?);
+    judged.push(judge("post-hoc, best width", best, &grid.module, splits)?);
     Ok(Line {
         key: run.key()?,
         setting: setting.name.clone(),

@@ -18,9 +18,12 @@ mod data;
 mod results;
 #[path = "../../examples/compare/statistics.rs"]
 mod statistics;
+#[path = "../../examples/compare/table.rs"]
+mod table;
 
-use results::{Line, Results};
+use results::{EARLY, Judged, LIVE, Line, Results};
 use statistics::{holm, interval, signed_rank};
+use table::Comparison;
 
 #[track_caller]
 fn assert_near(found: f64, expected: f64) {
@@ -161,6 +164,58 @@ fn a_line_that_was_cut_is_passed_over_and_those_after_it_are_not() {
     }
     let error = Results::open(directory.path()).err().unwrap();
     assert!(format!("{error:#}").contains(&directory.path().display().to_string()));
+}
+
+/// A model of a made-up run.
+fn judged(name: &str, loss: f64, accuracy: Option<f64>) -> Judged {
+    let [name, detail] = [name, "none"].map(str::to_owned);
+    Judged { name, detail, valid_loss: 9.0, test_loss: loss, test_accuracy: accuracy }
+}
+
+/// An average whose loss is lower and whose accuracy is lower too, in 20 seeds of which each has
+/// another share in it; and a regression, of which nothing is shown.
+#[test]
+fn a_gain_is_a_lower_loss_and_a_higher_accuracy() {
+    let runs = |setting: &str, judged: &dyn Fn(f64) -> Vec<Judged>| -> Vec<Line> {
+        let line = |seed| Line {
+            setting: setting.to_owned(),
+            seed,
+            judged: judged(seed as f64),
+            ..line("a")
+        };
+        (1..=20).map(line).collect()
+    };
+    let classes = runs("classes", &|seed| {
+        vec![
+            judged(LIVE, 0.2 + seed, Some(0.5)),
+            judged(EARLY, 0.1 + seed, Some(0.5)),
+            judged("average", 0.1 + seed - 0.001 * seed, Some(0.5 - 0.01 * seed)),
+        ]
+    });
+    let numbers = runs("numbers", &|seed| {
+        let sign = if seed % 2.0 == 0.0 { 1.0 } else { -1.0 };
+        vec![judged(LIVE, 1.0, None), judged(EARLY, 1.0 + sign, None), judged("average", 1.0, None)]
+    });
+    let lines = [classes, numbers];
+    let text = Comparison::new(&lines).unwrap().print(&lines, true);
+    // The means of 0.1 + seed - 0.001 seed and of 0.5 - 0.01 seed.
+    assert!(text.contains("| classes | average | 10.58950 | 39.50 % |"), "{text}");
+    // Half the interval is 2.093 times 0.001 sqrt(35 / 20), and p is 2^-19, of 9 tests.
+    let line = "| classes | average | -0.11050 [-0.11327, -0.10773] | -1.0 | 2e-6 | 2e-5 | gain | \
+                -10.50 [-13.27, -7.73] | 2e-6 | 2e-5 | harm |";
+    assert!(text.contains(line), "{text}");
+    let line = "| classes | average | -0.01050 [-0.01327, -0.00773] | -0.1 | 2e-6 | 2e-5 | gain | \
+                -10.50 [-13.27, -7.73] | 2e-6 | 2e-5 | harm |";
+    assert!(text.contains(line), "{text}");
+    let line = "| numbers | average | +0.00000 [+0.00000, +0.00000] | +0.0 | 1.000 | 1.000 | - |";
+    assert!(text.contains(line), "{text}");
+    assert!(text.contains("Of 9 comparisons, 3 show a gain, 2 a harm, 4 neither."), "{text}");
+
+    // A run without one of the models is told by its name.
+    let mut lines = lines;
+    lines[1][4].judged.truncate(2);
+    let error = Comparison::new(&lines).err().unwrap().to_string();
+    assert_eq!(error, "numbers, seed 5: no average");
 }
 
 fn compare(out: &Path, options: &[&str]) -> Command {
