@@ -108,6 +108,9 @@ impl Comparison {
 }
 
 const NOTES: &str = "\
+A loss is the mean half squared error; that of a regression is of the standardised target.
+Wrong labels are in the training split alone. Best epochs and widths are those of the least loss on
+the validation split, whose labels are true.
 p: Wilcoxon's signed-rank test over the seeds, two-sided. Holm: p adjusted for all comparisons here.
 gain, harm: the adjusted p is below 0.05, and the 95 % interval (Student's t) is on that side of 0.
 A seed decides the split, the first weights and the order: the pairs are of one data set, whose
