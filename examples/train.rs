@@ -421,7 +421,7 @@ fn configure(
         model: MlpConfig::new(sizes).with_output(output),
         preparation,
         averages: match averages.is_empty() {
-            true => vec![average(Rule::debiased(decay_for(steps)))],
+            true => vec![average(Rule::debiased(shared::decay_for(steps)))],
             false => averages,
         },
         optimizer,
@@ -460,11 +460,4 @@ fn rule(text: &str) -> Result<Rule, burn_ema::Error> {
         Ok(decay) => format!("ema({decay}, debias)").parse(),
         Err(_) => text.parse(),
     }
-}
-
-/// The decay for a training of this length: 0.999, but an average that remembers at most a fifth
-/// of the steps.
-fn decay_for(steps: usize) -> f64 {
-    let most = 1.0 - 5.0 / (steps as f64).max(10.0);
-    (most * 1e3).round().min(999.0) / 1e3
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! pip install torch
-//! cargo run --release --example compare -- --python python3 --json figures.json
+//! cargo bench --bench compare -- --python python3 --json figures.json
 //! ```
 //!
 //! Each row is a contest. Its contestants take turns of a fifth of a second; a number of a claim is
@@ -67,6 +67,9 @@ struct Args {
     /// Train and print the peak of memory, in the process that is measured
     #[arg(long, hide = true)]
     peak: Option<Through>,
+    /// Cargo gives this to every bench
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 /// Makes the contest of a name, among ours.

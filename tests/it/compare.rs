@@ -4,12 +4,13 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    sync::LazyLock,
 };
 
 use serde_json::Value;
 
-use crate::examples::{example, fails, succeeds};
+use crate::examples::{fails, succeeds};
 
 #[path = "../../benches/compare/figures.rs"]
 mod figures;
@@ -37,9 +38,37 @@ fn python(directory: &Path, script: &str) -> PathBuf {
     file
 }
 
+/// The bench, which `cargo test` leaves out: built as it builds the rest, and not run.
+static BENCH: LazyLock<PathBuf> = LazyLock::new(|| {
+    let tests = std::env::current_exe().unwrap();
+    let profile = tests.ancestors().nth(2).unwrap();
+    let features = [
+        ("flex", cfg!(feature = "flex")),
+        ("train", cfg!(feature = "train")),
+        ("ndarray", cfg!(feature = "ndarray")),
+        ("wgpu", cfg!(feature = "wgpu")),
+        ("tui", cfg!(feature = "tui")),
+    ];
+    let features = features.iter().filter(|(_, has)| *has).map(|(name, _)| *name);
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["test", "--no-run", "--offline", "--bench", "compare", "--message-format", "json"]);
+    cargo.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+    cargo.args(["--no-default-features", "--features", &features.collect::<Vec<_>>().join(",")]);
+    cargo.arg("--target-dir").arg(profile.parent().unwrap());
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let (stdout, _) = succeeds(&mut cargo);
+    let messages = stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut files = messages.filter_map(|message| Some(message["executable"].as_str()?.into()));
+    files.next_back().unwrap_or_else(|| panic!("no executable: {stdout}"))
+});
+
 fn compare(python: &Path, options: &[&str]) -> Command {
-    let mut command = example("compare");
-    command.env_remove("RUST_BACKTRACE");
+    let mut command = Command::new(&*BENCH);
+    // As `cargo bench` calls it.
+    command.arg("--bench").stdin(Stdio::null());
+    command.env_remove("BURN_DEVICE").env_remove("RUST_BACKTRACE");
     command.arg("--python").arg(python).args(["--threads", "1"]).args(options);
     command
 }

@@ -1,0 +1,230 @@
+//! What the runs say: means, paired differences with their intervals and p values, as tables.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result};
+
+use super::{
+    results::{EARLY, Judged, LIVE, Line},
+    statistics::{self, Interval},
+};
+
+/// What a table compares with.
+const BASES: [&str; 2] = [LIVE, EARLY];
+
+/// The least p, adjusted, that counts as none.
+const LEVEL: f64 = 0.05;
+
+/// Paired differences of one model from another, of one measure.
+struct Difference {
+    interval: Interval,
+    p: f64,
+    /// Adjusted for the number of all differences.
+    holm: f64,
+}
+
+/// A model in a setting, against another.
+struct Row {
+    setting: String,
+    name: String,
+    /// The loss in percent of the other's, of the means.
+    percent: f64,
+    /// Of the loss, and of the accuracy in percentage points.
+    differences: [Option<Difference>; 2],
+}
+
+/// All comparisons of all settings.
+pub struct Comparison {
+    /// The rows of a table for each of the [`BASES`].
+    rows: [Vec<Row>; 2],
+}
+
+impl Comparison {
+    /// Compares the runs of each setting, seed by seed.
+    pub fn new(settings: &[Vec<Line>]) -> Result<Self> {
+        let mut rows = [vec![], vec![]];
+        for lines in settings {
+            for (rows, base) in rows.iter_mut().zip(BASES) {
+                let names = lines.iter().flat_map(|line| &line.judged).map(|judged| &judged.name);
+                let mut seen: Vec<&String> = vec![];
+                names.for_each(|name| {
+                    if name != base && name != LIVE && !seen.contains(&name) {
+                        seen.push(name);
+                    }
+                });
+                for name in seen {
+                    rows.push(Row::new(lines, name, base)?);
+                }
+            }
+        }
+        // One family, of all that is shown.
+        let all = || rows.iter().flatten().flat_map(|row| row.differences.iter().flatten());
+        let adjusted = statistics::holm(&all().map(|difference| difference.p).collect::<Vec<_>>());
+        let all = rows.iter_mut().flatten().flat_map(|row| row.differences.iter_mut().flatten());
+        all.zip(adjusted).for_each(|(difference, p)| difference.holm = p);
+        Ok(Self { rows })
+    }
+
+    /// All tables, and what they come to.
+    pub fn print(&self, settings: &[Vec<Line>], markdown: bool) -> String {
+        let mut text = String::new();
+        let head = ["setting", "model", "test loss", "accuracy"];
+        text += &render(
+            &head,
+            &settings.iter().flat_map(|lines| means(lines)).collect::<Vec<_>>(),
+            markdown,
+        );
+        for (rows, base) in self.rows.iter().zip(BASES) {
+            let _ = writeln!(text, "\nDifferences from {base}, mean [95 % interval]:\n");
+            let head = [
+                "setting",
+                "model",
+                "loss",
+                "in %",
+                "p",
+                "Holm",
+                "",
+                "accuracy, points",
+                "p",
+                "Holm",
+                "",
+            ];
+            text += &render(&head, &rows.iter().map(Row::cells).collect::<Vec<_>>(), markdown);
+        }
+        let all = self.rows.iter().flatten();
+        let verdicts: Vec<_> = all.flat_map(|row| row.verdicts()).flatten().collect();
+        let count = |verdict| verdicts.iter().filter(|found| **found == verdict).count();
+        let _ = writeln!(
+            text,
+            "\nOf {} comparisons, {} show a gain, {} a harm, {} neither.",
+            verdicts.len(),
+            count("gain"),
+            count("harm"),
+            count("-"),
+        );
+        text += NOTES;
+        text
+    }
+}
+
+const NOTES: &str = "\
+A loss is the mean half squared error; that of a regression is of the standardised target.
+Wrong labels are in the training split alone. Best epochs and widths are those of the least loss on
+the validation split, whose labels are true.
+p: Wilcoxon's signed-rank test over the seeds, two-sided. Holm: p adjusted for all comparisons here.
+gain, harm: the adjusted p is below 0.05, and the 95 % interval (Student's t) is on that side of 0.
+A seed decides the split, the first weights and the order: the pairs are of one data set, whose
+splits overlap, and say nothing of other data.
+";
+
+impl Row {
+    fn new(lines: &[Line], name: &str, base: &str) -> Result<Self> {
+        let find = |line: &Line, name: &str| -> Result<Judged> {
+            let found = line.judged.iter().find(|judged| judged.name == name).cloned();
+            found.with_context(|| format!("{}, seed {}: no {name}", line.setting, line.seed))
+        };
+        let pair = |line| Ok((find(line, name)?, find(line, base)?));
+        let pairs = lines.iter().map(pair).collect::<Result<Vec<_>>>()?;
+        let loss = |judged: &Judged| Some(judged.test_loss);
+        let accuracy = |judged: &Judged| judged.test_accuracy.map(|accuracy| 100.0 * accuracy);
+        let difference = |measure: &dyn Fn(&Judged) -> Option<f64>| {
+            let differences =
+                pairs.iter().map(|(own, other)| Some(measure(own)? - measure(other)?));
+            let differences = differences.collect::<Option<Vec<_>>>()?;
+            let interval = statistics::interval(&differences)?;
+            Some(Difference { interval, p: statistics::signed_rank(&differences), holm: 1.0 })
+        };
+        let (own, other): (Vec<_>, Vec<_>) = pairs.iter().cloned().unzip();
+        let [own, other] = [own, other].map(|judged| average(&judged, loss).unwrap_or(f64::NAN));
+        Ok(Self {
+            setting: lines[0].setting.clone(),
+            name: name.to_owned(),
+            percent: 100.0 * (own / other - 1.0),
+            differences: [difference(&loss), difference(&accuracy)],
+        })
+    }
+
+    /// Whether each difference is one.
+    fn verdicts(&self) -> [Option<&'static str>; 2] {
+        // A loss is better when it is lower.
+        let [loss, accuracy] = &self.differences;
+        [(loss, -1.0), (accuracy, 1.0)].map(|(difference, good)| {
+            let Difference { interval, holm, .. } = difference.as_ref()?;
+            let beyond = interval.low > 0.0 || interval.high < 0.0;
+            Some(match (*holm < LEVEL && beyond, interval.mean * good > 0.0) {
+                (false, _) => "-",
+                (true, true) => "gain",
+                (true, false) => "harm",
+            })
+        })
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let mut cells = vec![self.setting.clone(), self.name.clone()];
+        let places = [5, 2];
+        let shown = self.differences.iter().zip(self.verdicts()).zip(places);
+        for (index, ((difference, verdict), places)) in shown.enumerate() {
+            let Some(Difference { interval: Interval { mean, low, high }, p, holm }) = difference
+            else {
+                cells.extend((0..4).map(|_| String::new()));
+                continue;
+            };
+            cells.push(format!("{mean:+.places$} [{low:+.places$}, {high:+.places$}]"));
+            if index == 0 {
+                cells.push(format!("{:+.1}", self.percent));
+            }
+            cells.extend([probability(*p), probability(*holm), verdict.unwrap_or("").to_owned()]);
+        }
+        cells
+    }
+}
+
+/// The means of all models of a setting, in rows.
+fn means(lines: &[Line]) -> Vec<Vec<String>> {
+    let Some(first) = lines.first() else { return vec![] };
+    let row = |place: usize, judged: &Judged| {
+        let all: Vec<_> = lines.iter().filter_map(|line| line.judged.get(place).cloned()).collect();
+        let loss = average(&all, |judged| Some(judged.test_loss)).unwrap_or(f64::NAN);
+        let accuracy = average(&all, |judged| judged.test_accuracy);
+        let accuracy = accuracy.map_or(String::new(), |share| format!("{:.2} %", 100.0 * share));
+        vec![first.setting.clone(), judged.name.clone(), format!("{loss:.5}"), accuracy]
+    };
+    first.judged.iter().enumerate().map(|(place, judged)| row(place, judged)).collect()
+}
+
+fn average(judged: &[Judged], measure: impl Fn(&Judged) -> Option<f64>) -> Option<f64> {
+    let measures = judged.iter().map(measure).collect::<Option<Vec<_>>>()?;
+    Some(statistics::mean(&measures))
+}
+
+fn probability(p: f64) -> String {
+    if p < 5e-4 { format!("{p:.0e}") } else { format!("{p:.3}") }
+}
+
+/// A table in Markdown, or in columns.
+fn render(head: &[&str], rows: &[Vec<String>], markdown: bool) -> String {
+    let head: Vec<_> = head.iter().map(|&cell| cell.to_owned()).collect();
+    let mut text = String::new();
+    if markdown {
+        let _ = writeln!(text, "| {} |", head.join(" | "));
+        let _ = writeln!(text, "|{}", "---|".repeat(head.len()));
+        for row in rows {
+            let _ = writeln!(text, "| {} |", row.join(" | "));
+        }
+        return text;
+    }
+    let width = |column: usize| {
+        let cells = [&head].into_iter().chain(rows).map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..head.len()).map(width).collect();
+    for row in [&head].into_iter().chain(rows) {
+        let cells =
+            row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column < 2 {
+                true => format!("{cell:width$}"),
+                false => format!("{cell:>width$}"),
+            });
+        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    text
+}
