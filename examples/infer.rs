@@ -4,22 +4,28 @@
 //! cargo run --example infer
 //! cargo run --example infer -- --draw my_digits.txt
 //! cargo run --example infer -- --run artifacts/runs/default --csv rows.csv > answers.csv
+//! cargo run --example infer -- --model model.safetensors
 //! ```
+//!
+//! A model's file is burnpack, safetensors or of `torch.save`, which its content tells.
 //!
 //! It needs no training stack: `--no-default-features --features flex` builds it.
 
 mod shared; // the standard output of a reader that may leave
 
 use std::{
+    fs,
     io::{Read, Write},
     path::PathBuf,
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use burn_ema::{
-    data::{Answer, Targets, Task, digits, read_features},
+    data::{Answer, Preparation, Targets, Task, digits, read_features},
     device,
+    export::{self, Contents, Kind},
+    model::{Mlp, MlpConfig},
     run::RunDirectory,
 };
 use clap::Parser;
@@ -33,12 +39,24 @@ const SHADES: &str = ".:-=+*#%@";
 const INK: f64 = 16.0;
 const SIDE: usize = 8;
 
+/// The run that ships.
+const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/artifacts/digits");
+
 #[derive(Parser)]
 #[command(about = "Answer with a saved average: digits drawn as text, or the rows of a CSV")]
 struct Args {
-    /// The directory of the run whose model answers
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/artifacts/digits"))]
+    /// The directory of the run whose model answers, and whose columns, labels and live weights
+    /// are taken where another model answers
+    #[arg(long, default_value = DIGITS)]
     run: PathBuf,
+    /// A file with the weights that answer in place of the run's: burnpack, safetensors (PyTorch's
+    /// too) or of torch.save; as many layers as it has, with the activations of the run's
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// A file with live's weights, of any of these forms; else those of the run's newest commit,
+    /// if there is one
+    #[arg(long)]
+    live: Option<PathBuf>,
     /// A text file (- for standard input) with pictures of 8 lines of 8 characters, from `.` or a
     /// space for paper over `:-=+*#%` to `@` for ink, with an empty line between two pictures;
     /// without it, digits that ship with the crate
@@ -62,16 +80,19 @@ fn main() -> Result<()> {
     eprintln!("device: {device}");
     let run = RunDirectory::open(&args.run)?;
     let preparation = run.config()?.preparation;
-    let model = run.model(&device.device)?;
-    let answer = |rows: &[Vec<f64>]| -> Result<Vec<Answer>> {
-        if rows.is_empty() {
-            return Ok(vec![]);
-        }
-        let shape = [rows.len(), preparation.inputs()];
-        let inputs = TensorData::new(preparation.encode(rows)?, shape);
-        let outputs = model.forward(Tensor::from_data(inputs, &device.device));
-        Ok(preparation.decode(&outputs.into_data().try_into_vec::<f32>()?)?)
+    let config = run.config()?.model;
+    let model = match &args.model {
+        None => run.model(&device.device)?,
+        Some(file) => read_model(file, &config, &device.device)?,
     };
+    let live = match &args.live {
+        Some(file) => Some(read_model(file, &config, &device.device)?),
+        None => run.live(&device.device).unwrap_or_else(|error| {
+            eprintln!("note: no live weights: {:#}", anyhow::Error::new(error));
+            None
+        }),
+    };
+    let answer = |rows: &[Vec<f64>]| answers(&model, &preparation, rows, &device.device);
 
     if let Some(file) = &args.csv {
         let rows = read_features(file, &preparation.columns())?;
@@ -91,14 +112,24 @@ fn main() -> Result<()> {
             (chosen.map(|row| table.features()[row].clone()).collect(), Some(labels))
         }
     };
+    let answers_of = |model: &Mlp| answers(model, &preparation, &pictures, &device.device);
+    let of_live = live.as_ref().map(answers_of).transpose()?;
     let mut out = shared::Out;
-    for (index, (picture, answer)) in pictures.iter().zip(answer(&pictures)?).enumerate() {
+    let mut differing = 0;
+    for (index, (picture, answer)) in pictures.iter().zip(answers_of(&model)?).enumerate() {
         show(&mut out, picture)?;
         if let Some(written) = &written {
             writeln!(out, "written: {}", written[index])?;
         }
         if let Answer::Class { label, probabilities } = answer {
             writeln!(out, "answer:  {label}")?;
+            if let Some(Answer::Class { label: other, probabilities }) =
+                of_live.as_ref().map(|answers| &answers[index]).filter(|live| !says(live, &label))
+            {
+                let share = probabilities.iter().copied().fold(0.0, f32::max);
+                writeln!(out, "live:    {other}, with {:.2} %", 100.0 * share)?;
+                differing += 1;
+            }
             if let Task::Classification { labels } = preparation.task() {
                 for (label, probability) in labels.iter().zip(probabilities) {
                     let bar = "#".repeat((40.0 * probability).round() as usize);
@@ -108,7 +139,77 @@ fn main() -> Result<()> {
         }
         writeln!(out)?;
     }
+    if of_live.is_some() {
+        writeln!(out, "live says otherwise for {differing} of {}", pictures.len())?;
+    }
     Ok(())
+}
+
+/// Whether an answer is this class.
+fn says(answer: &Answer, class: &str) -> bool {
+    matches!(answer, Answer::Class { label, .. } if label == class)
+}
+
+fn answers(
+    model: &Mlp,
+    preparation: &Preparation,
+    rows: &[Vec<f64>],
+    device: &Device,
+) -> Result<Vec<Answer>> {
+    if rows.is_empty() {
+        return Ok(vec![]);
+    }
+    let inputs = TensorData::new(preparation.encode(rows)?, [rows.len(), preparation.inputs()]);
+    let outputs = model.forward(Tensor::from_data(inputs, device));
+    Ok(preparation.decode(&outputs.into_data().try_into_vec::<f32>()?)?)
+}
+
+/// The perceptron in a file, as wide as the file says, with the activations of this configuration.
+fn read_model(file: &PathBuf, config: &MlpConfig, device: &Device) -> Result<Mlp> {
+    let Contents { kind, description, tensors, .. } = Contents::read(file)?;
+    match description {
+        Some(said) => eprintln!("{}: {kind}, {said}", file.display()),
+        None => eprintln!("{}: {kind}", file.display()),
+    }
+    let number = |name: &str| name.split('.').find_map(|part| part.parse::<usize>().ok());
+    let matrices = tensors.iter().filter(|(_, (_, shape))| shape.len() == 2);
+    let mut weights: Vec<_> = matrices.map(|(name, (_, shape))| (number(name), shape)).collect();
+    weights.sort_by_key(|(number, _)| *number);
+    let widths = |shape: &[usize]| match kind {
+        Kind::Burnpack | Kind::Safetensors => [shape[0], shape[1]],
+        Kind::Torch | Kind::Pt => [shape[1], shape[0]],
+    };
+    let weights: Vec<_> = weights.into_iter().map(|(_, shape)| widths(shape)).collect();
+    ensure!(
+        weights.windows(2).all(|pair| pair[0][1] == pair[1][0]),
+        "{}: expected layers that follow each other, found such from and to {weights:?}",
+        file.display()
+    );
+    let sizes: Vec<_> = match &weights[..] {
+        [] => config.sizes.clone(),
+        [first, ..] => [first[0]].into_iter().chain(weights.iter().map(|width| width[1])).collect(),
+    };
+    let [inputs, outputs] = [config.sizes[0], config.sizes[config.sizes.len() - 1]];
+    let found = (sizes[0], sizes[sizes.len() - 1]);
+    ensure!(
+        found == (inputs, outputs),
+        "{}: expected a network from {inputs} inputs to {outputs} outputs, found one from {} to {}",
+        file.display(),
+        found.0,
+        found.1
+    );
+    // PyTorch's files may show one number as a whole matrix.
+    let claimed =
+        tensors.values().map(|(dtype, shape)| (dtype.size() * shape.num_elements()) as u64);
+    let (claimed, length) = (claimed.sum::<u64>(), fs::metadata(file)?.len());
+    ensure!(
+        claimed <= length,
+        "{}: expected at most {length} bytes of weights, as the file has, found {claimed}",
+        file.display()
+    );
+    let config = MlpConfig { sizes, ..config.clone() };
+    let config = config.with_bias(tensors.keys().any(|name| name.ends_with("bias")));
+    Ok(export::load(config.init(device)?, file)?)
 }
 
 fn read(file: &PathBuf) -> Result<String> {

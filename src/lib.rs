@@ -41,7 +41,7 @@
 //!
 //! # Layout
 //!
-//! Imports run one way: `error <- {average, model, data, optim} <- run <- train <- report`.
+//! Imports run one way: `error <- {average, model, data, optim} <- {run, export} <- train <- report`.
 //!
 //! - [`average`]: rules, averages of any module, their profiles, the kernels that update them,
 //!   averages made afterwards of stored ones;
@@ -49,6 +49,7 @@
 //! - [`data`]: the digits that ship, tables from CSV, split, scaling, batches;
 //! - [`optim`]: optimizers whose step is one pass over weights, gradient and moments;
 //! - [`device`]: the one place that decides which device a program runs on;
+//! - [`export`]: a model as a file of Burn, safetensors or PyTorch, and from one;
 //! - [`run`]: a run on disk: its commits, what they say of themselves, who may write;
 //! - [`train`]: Burn's Learner around models and averages, and a loop that commits and goes on;
 //! - [`report`]: what the averages gained.
@@ -79,6 +80,7 @@ pub mod average;
 pub mod data;
 pub mod device;
 mod error;
+pub mod export;
 pub mod model;
 #[cfg(feature = "train")]
 pub mod optim;

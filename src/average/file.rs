@@ -26,7 +26,7 @@ const VERSION: &str = "burn-ema.version";
 const STATE: &str = "burn-ema.state";
 
 /// Where the tensors as they are kept stand, if they are not those that plain Burn loads.
-const KEPT: &str = "@weights";
+pub(crate) const KEPT: &str = "@weights";
 
 /// What a file says of the average in it.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,17 +76,23 @@ impl<M: Module> Average<M> {
         left_out.for_each(|kept| _ = pack.entries.remove(&kept.parameter.path));
         let kept = Pack::of_bytes(saved.record().into_bytes()?)?;
         pack.entries.extend(kept.entries);
-        let clock = self.clock();
-        pack.with_metadata(NAME, self.name())
-            .with_metadata(RULE, self.rule())
-            .with_metadata(STEP, clock.step)
-            .with_metadata(SAMPLES, clock.samples)
-            .with_metadata(MASS, self.mass())
-            .with_metadata(START, self.mass_on_start())
-            .with_metadata(SOURCE, source)
-            .with_metadata(VERSION, env!("CARGO_PKG_VERSION"))
+        pack.with_all(self.describe(source).metadata())
             .with_metadata(STATE, self.words().to_line())
             .write(path.as_ref())
+    }
+
+    /// What a file says of this average, made by `source`, such as the name of a run.
+    pub fn describe(&self, source: &str) -> Description {
+        let clock = self.clock();
+        Description {
+            name: self.name().to_owned(),
+            rule: self.rule().to_string(),
+            step: clock.step,
+            samples: clock.samples,
+            mass: self.mass(),
+            mass_on_start: self.mass_on_start(),
+            ..Description::new("", 0, source)
+        }
     }
 
     /// The average that a file holds, to go on with or to take its module.
@@ -159,6 +165,39 @@ pub fn load_file<M: Module>(module: M, path: impl AsRef<Path>) -> Result<M> {
 }
 
 impl Description {
+    /// Of weights that are no average's, such as live's: what they are, in the place of a rule,
+    /// after how many steps, and what they were made by.
+    ///
+    /// Live is the average that keeps nothing of the past: its mass is 1, none of it on the start.
+    pub fn new(rule: impl Into<String>, step: u64, source: impl Into<String>) -> Self {
+        let rule = rule.into();
+        Self {
+            name: rule.clone(),
+            rule,
+            step,
+            samples: 0,
+            mass: 1.0,
+            mass_on_start: 0.0,
+            source: source.into(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// The metadata that [`of`](Self::of) reads.
+    pub(crate) fn metadata(&self) -> BTreeMap<String, String> {
+        let entries = [
+            (NAME, self.name.clone()),
+            (RULE, self.rule.clone()),
+            (STEP, self.step.to_string()),
+            (SAMPLES, self.samples.to_string()),
+            (MASS, self.mass.to_string()),
+            (START, self.mass_on_start.to_string()),
+            (SOURCE, self.source.clone()),
+            (VERSION, self.version.clone()),
+        ];
+        entries.map(|(key, value)| (key.to_owned(), value)).into()
+    }
+
     /// What a file says of the average in it; the weights are neither read nor checked.
     ///
     /// # Errors
@@ -170,7 +209,7 @@ impl Description {
         described.map_err(|error| Error::file("find an average in", path, error))
     }
 
-    fn of(metadata: &BTreeMap<String, String>) -> Result<Self> {
+    pub(crate) fn of(metadata: &BTreeMap<String, String>) -> Result<Self> {
         fn number<T: std::str::FromStr>(
             metadata: &BTreeMap<String, String>,
             key: &str,

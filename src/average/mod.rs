@@ -37,23 +37,26 @@ mod warning;
 
 pub use clock::Clock;
 pub use config::{AverageConfig, NonFinite};
+pub(crate) use file::KEPT;
 pub use file::{Description, load_file, save_file};
 #[cfg(feature = "train")]
 pub(crate) use header::check as check_header;
 #[cfg(feature = "train")]
 pub(crate) use lerp::within;
 pub use numbers::Refused;
+pub(crate) use pack::{DIGEST, Pack, write_whole};
 pub use policy::{PathPolicy, Policy};
 pub use profile::Profile;
 pub(crate) use record::Opened;
 #[cfg(feature = "train")]
-pub(crate) use record::{AVERAGES, LIVE, Saved, WEIGHTS, Words, first_non_finite};
+pub(crate) use record::{AVERAGES, LIVE, STATE, Saved, WEIGHTS, Words, first_non_finite};
 pub use rule::Rule;
 pub use snapshots::{Grid, Snapshot, Snapshots, Synthesis, Tried};
 pub use state::{Average, Distance};
 #[cfg(feature = "train")]
 pub use statistics::reestimate_statistics;
 pub use update::update_all;
+pub(crate) use walk::{Entry, Place, describe, recorded};
 #[cfg(feature = "train")]
 pub(crate) use walk::{path_of, places, put_statistics, statistics, values_at};
 pub use warning::Warning;

@@ -24,7 +24,7 @@ pub(crate) const RULE: &str = "burn-ema.rule";
 pub(crate) const STEP: &str = "burn-ema.step";
 
 /// The key of the digest of every other byte of the file.
-const DIGEST: &str = "burn-ema.sha256";
+pub(crate) const DIGEST: &str = "burn-ema.sha256";
 
 /// The same as it stands in the file, with the head of the text that follows, of 64 bytes.
 const MARK: &[u8] = b"burn-ema.sha256\x78\x40";
@@ -50,6 +50,11 @@ impl Pack {
         self
     }
 
+    pub fn with_all(mut self, metadata: BTreeMap<String, String>) -> Self {
+        self.metadata.extend(metadata);
+        self
+    }
+
     /// Writes the file, whole or not at all.
     pub fn write(self, path: &Path) -> Result<()> {
         let refuse = |error: burn_pack::Error| Error::file("write", path, error);
@@ -67,15 +72,7 @@ impl Pack {
             let error = Error::parameter(DIGEST, "one entry of this name", "names like it");
             Error::file("write", path, error)
         })?;
-        // As Burn's own writer does.
-        let path = match path.extension() {
-            None => path.with_extension(burn_pack::EXTENSION),
-            Some(_) => path.to_owned(),
-        };
-        let (unfinished, mut file) = AtomicFile::create(&path).map_err(refuse)?;
-        let written = file.write_all(&bytes).and_then(|()| file.sync_all());
-        written.map_err(|error| Error::file("write", unfinished.path(), error))?;
-        unfinished.commit().map_err(refuse)
+        write_whole(path, burn_pack::EXTENSION, &bytes)
     }
 
     /// Reads the file into memory, so that what happens to it later reaches nothing.
@@ -110,6 +107,20 @@ impl Pack {
         let reader = reader.map_err(|error| Error::file("read", path, error))?;
         Ok(reader.metadata().clone())
     }
+}
+
+/// Writes a file, whole or not at all; as Burn's own writer does, it adds the extension to a path
+/// without one.
+pub(crate) fn write_whole(path: &Path, extension: &str, bytes: &[u8]) -> Result<()> {
+    let refuse = |error: burn_pack::Error| Error::file("write", path, error);
+    let path = match path.extension() {
+        None => &path.with_extension(extension),
+        Some(_) => path,
+    };
+    let (unfinished, mut file) = AtomicFile::create(path).map_err(refuse)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    written.map_err(|error| Error::file("write", unfinished.path(), error))?;
+    unfinished.commit().map_err(refuse)
 }
 
 fn entries(reader: Reader) -> Result<BTreeMap<String, Entry>, burn_pack::Error> {

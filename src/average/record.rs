@@ -18,10 +18,12 @@ use burn::{
     tensor::{Bytes, DType, Device, Int, Tensor, TensorData},
 };
 
-/// The names of a record of a live module with its averages: `live.`, `averages.NAME.weights.`.
+/// The names of a record of a live module with its averages: `live.`, `averages.NAME.weights.` and
+/// `averages.NAME.state`.
 pub(crate) const LIVE: &str = "live";
 pub(crate) const AVERAGES: &str = "averages.";
 pub(crate) const WEIGHTS: &str = ".weights";
+pub(crate) const STATE: &str = ".state";
 
 /// The version that the words of this crate begin with.
 const VERSION: i32 = 2;
@@ -201,6 +203,15 @@ impl Opened {
             true => Ok(Self { entries }),
             false => Err(Error::parameter(place, "an average of this name", "nothing")),
         }
+    }
+
+    /// Live in the record of a live module with its averages, as plain weights.
+    pub fn live(self) -> Self {
+        let entries = self.entries.into_iter().filter_map(|(path, entry)| {
+            let path = path.strip_prefix(LIVE)?.strip_prefix('.')?.to_owned();
+            Some((path, entry))
+        });
+        Self { entries: entries.collect() }
     }
 
     /// The record, if the floats of the entries that are asked about are finite.

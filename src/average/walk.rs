@@ -48,7 +48,7 @@ impl Parameter {
 }
 
 /// A dtype and a shape, for messages.
-pub(super) fn describe(dtype: DType, shape: &Shape) -> String {
+pub(crate) fn describe(dtype: DType, shape: &Shape) -> String {
     format!("{} {:?}", dtype.name(), shape.as_slice())
 }
 
@@ -172,7 +172,7 @@ pub(crate) fn put_statistics<M: Module>(
 
 /// A tensor of a record.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub id: ParamId,
     pub data: TensorData,
 }
@@ -190,11 +190,26 @@ pub(super) fn hollow<M: Module>(module: M) -> M {
     module.map(&mut Hollow)
 }
 
-/// The dtype and shape of every parameter as a record stores it, by path.
-pub(super) fn recorded_layout<M: Module>(module: &M) -> BTreeMap<String, (DType, Shape)> {
+/// A parameter as a record stores it.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    pub place: Place,
+    pub id: ParamId,
+    pub dtype: DType,
+    pub shape: Shape,
+}
+
+/// Every parameter as a record stores it, in the module's order.
+pub(crate) fn recorded<M: Module>(module: &M) -> Vec<Recorded> {
     let mut layout = Layout::default();
     module.visit(&mut layout);
     layout.found
+}
+
+/// The dtype and shape of every parameter as a record stores it, by path.
+pub(super) fn recorded_layout<M: Module>(module: &M) -> BTreeMap<String, (DType, Shape)> {
+    let recorded = recorded(module).into_iter();
+    recorded.map(|found| (found.place.path(), (found.dtype, found.shape))).collect()
 }
 
 /// Every flag of the module, such as `norm.training`: its path and whether it is on.
@@ -294,10 +309,12 @@ fn pair<'p>(
 }
 
 /// Where a traversal is.
-#[derive(Default)]
-struct Place {
-    names: Vec<String>,
-    containers: Vec<String>,
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    /// The names of the path, outermost first.
+    pub names: Vec<String>,
+    /// What each name is a part of, such as `Struct:Linear`, `Enum:Layer` or `Vec`.
+    pub containers: Vec<String>,
 }
 
 impl Place {
@@ -311,7 +328,7 @@ impl Place {
         self.containers.pop();
     }
 
-    fn path(&self) -> String {
+    pub fn path(&self) -> String {
         self.names.join(".")
     }
 
@@ -526,38 +543,36 @@ impl ModuleMapper for Hollow {
 
 #[derive(Default)]
 struct Layout {
-    path: Vec<String>,
-    found: BTreeMap<String, (DType, Shape)>,
+    place: Place,
+    found: Vec<Recorded>,
 }
 
 impl Layout {
-    fn push(&mut self, dtype: DType, shape: Shape) {
-        self.found.insert(self.path.join("."), (dtype, shape));
+    fn push<const D: usize, K: Basic>(&mut self, id: ParamId, saved: Tensor<D, K>) {
+        let (dtype, shape) = (saved.dtype(), saved.shape());
+        self.found.push(Recorded { place: self.place.clone(), id, dtype, shape });
     }
 }
 
 impl ModuleVisitor for Layout {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.place.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+        self.place.exit();
     }
 
     // The saved form, which a layout mapping may have transposed, is what a record holds.
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let saved = param.transform_for_save().base();
-        self.push(saved.dtype(), saved.shape());
+        self.push(param.id, param.transform_for_save().base());
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
-        let saved = param.transform_for_save().base();
-        self.push(saved.dtype(), saved.shape());
+        self.push(param.id, param.transform_for_save().base());
     }
 
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
-        let saved = param.transform_for_save().base();
-        self.push(saved.dtype(), saved.shape());
+        self.push(param.id, param.transform_for_save().base());
     }
 }

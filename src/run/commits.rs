@@ -12,7 +12,7 @@ use super::manifest::{File, MANIFEST, MOST_BYTES, Manifest, Progress};
 use crate::{
     Error, Result,
     average::{
-        Opened, digest,
+        Description, Opened, digest,
         regular::{self, Length},
     },
 };
@@ -159,11 +159,36 @@ impl Commit {
     /// shape or dtype; a NaN or an infinity; an average that is more than its weights (a window,
     /// BEMA), which a resumed training alone can make.
     pub fn average<M: Module>(&self, module: M) -> Result<M> {
-        let bytes = Bytes::from_bytes_vec(self.read(MODEL)?);
         let name = self.manifest.averages.first().map_or("", |(name, _)| name);
-        let average =
-            Opened::of_bytes(bytes).and_then(|opened| opened.average(name)?.finite(|_| true));
-        let loaded = average.and_then(|average| average.apply(module, &[], |_| false));
+        self.load(module, |opened| opened.average(name))
+    }
+
+    /// What a file says of that average, made by `source`, such as the name of the run.
+    ///
+    /// # Errors
+    ///
+    /// A file that is not as it was written; a commit without averages.
+    pub fn describe_average(&self, source: &str) -> Result<Description> {
+        let (name, rule) = self.manifest.averages.first().map_or(("", ""), |(n, r)| (n, r));
+        let opened = Opened::of_bytes(Bytes::from_bytes_vec(self.read(MODEL)?));
+        let described = opened.and_then(|opened| opened.describe(name, rule, source));
+        described.map_err(|error| Error::file(USE, self.path.join(MODEL), error))
+    }
+
+    /// Live, as this module: plain weights, in memory.
+    ///
+    /// # Errors
+    ///
+    /// A file that is not as it was written; a parameter that differs from the module's in path,
+    /// shape or dtype; a NaN or an infinity.
+    pub fn live<M: Module>(&self, module: M) -> Result<M> {
+        self.load(module, |opened| Ok(opened.live()))
+    }
+
+    fn load<M: Module>(&self, module: M, part: impl FnOnce(Opened) -> Result<Opened>) -> Result<M> {
+        let bytes = Bytes::from_bytes_vec(self.read(MODEL)?);
+        let part = Opened::of_bytes(bytes).and_then(|opened| part(opened)?.finite(|_| true));
+        let loaded = part.and_then(|part| part.apply(module, &[], |_| false));
         loaded.map_err(|error| Error::file("load the model from", self.path.join(MODEL), error))
     }
 

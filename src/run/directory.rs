@@ -9,7 +9,7 @@ use std::{io, sync::Arc};
 
 use burn::{module::Module, tensor::Device};
 
-use super::{Commits, Newest, RunConfig};
+use super::{Commit, Commits, Newest, RunConfig};
 #[cfg(feature = "train")]
 use super::{RunLock, disk, history::METRICS};
 #[cfg(feature = "train")]
@@ -119,18 +119,35 @@ impl RunDirectory {
         if path.exists() {
             return average::load_file(mlp, path).map(|mlp| mlp.valid());
         }
+        let model = self.of_newest(|commit| commit.average(mlp.clone()))?;
+        model.ok_or_else(|| Error::file("load the model from", path, NO_MODEL))
+    }
+
+    /// Live at the newest whole commit, on a device, in validation mode; none where there is no
+    /// commit.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, that was altered, or that does not hold the weights of the
+    /// configured network.
+    pub fn live(&self, device: &Device) -> Result<Option<Mlp>> {
+        let mlp = self.config()?.model.init(device)?;
+        self.of_newest(|commit| commit.live(mlp.clone()))
+    }
+
+    /// What the newest whole commit holds; none where there is no commit.
+    fn of_newest(&self, load: impl Fn(&Commit) -> Result<Mlp>) -> Result<Option<Mlp>> {
         // A commit that was the newest may have been removed before it was read.
         let mut tries = 0;
         loop {
             let Newest { commit, passed_over } = self.commits().newest()?;
             let Some(commit) = commit else {
-                let none = || Error::file("load the model from", path, NO_MODEL);
-                return Err(passed_over.into_iter().next().unwrap_or_else(none));
+                return passed_over.into_iter().next().map_or(Ok(None), Err);
             };
             tries += 1;
-            match commit.average(mlp.clone()) {
+            match load(&commit) {
                 Err(_) if tries < 10 && !commit.path().exists() => {}
-                loaded => return loaded.map(|mlp| mlp.valid()),
+                loaded => return loaded.map(|mlp| Some(mlp.valid())),
             }
         }
     }

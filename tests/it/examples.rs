@@ -6,9 +6,11 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor, TensorData};
 use burn_ema::{
-    data::{self, Prepared, loader},
+    average::Description,
+    data::{self, Answer, Prepared, loader},
+    export::Contents,
     report::{Report, Scores},
     run::{Commits, RunDirectory, RunLock},
 };
@@ -435,6 +437,119 @@ fn the_committed_model_answers_drawn_digits() {
         let message = fails(infer.args(["--device", "flex", "--draw"]).arg(&file));
         assert!(message.contains(expected), "{message}");
     }
+}
+
+/// The model of a run, and live, in every form: what answers is the same, and live is told where it
+/// says otherwise.
+#[test]
+fn a_model_goes_out_in_every_form_and_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let run = path("run");
+    succeeds(&mut train(&run, &["--epochs", "1"]));
+    let infer = |options: &[&str]| {
+        let mut command = example("infer");
+        command.args(["--device", "flex", "--count", "60", "--run"]).arg(&run).args(options);
+        command
+    };
+    let text = |file: &Path| file.to_str().unwrap().to_owned();
+    let (answers, _) = succeeds(&mut infer(&[]));
+    for form in ["burnpack", "safetensors", "torch"] {
+        let files = [path(&format!("{form} average")), path(&format!("{form} live"))];
+        let export = |file: &Path, options: &[&str]| {
+            let mut command = example("export");
+            command.env("BURN_DEVICE", "flex").arg(&run).args(["--format", form, "--to"]);
+            succeeds(command.arg(file).args(options)).0
+        };
+        let said = export(&files[0], &[]);
+        assert!(said.contains(" at step 135 (1078 samples), "), "{said}");
+        assert!(export(&files[1], &["--live"]).contains("live at step 135, "));
+        let [average, live] = files.each_ref().map(|file| text(file));
+        let (found, heard) = succeeds(&mut infer(&["--model", &average, "--live", &live]));
+        assert_eq!(found, answers, "{form}");
+        assert!(heard.contains("live at step 135, "), "{heard}");
+        // Live against itself.
+        let (found, _) = succeeds(&mut infer(&["--model", &live]));
+        assert!(found.ends_with("live says otherwise for 0 of 60\n"), "{found}");
+    }
+
+    // While there is no model, the newest commit says the same of its average.
+    let (model, early) = (run.join("model.bpk"), path("early.safetensors"));
+    let said = Description::read(&model).unwrap();
+    fs::rename(&model, path("model.bpk")).unwrap();
+    let mut command = example("export");
+    succeeds(command.env("BURN_DEVICE", "flex").arg(&run).arg("--to").arg(&early));
+    fs::rename(path("model.bpk"), &model).unwrap();
+    let mut of_commit = Contents::read(&early).unwrap().description.unwrap();
+    assert!(of_commit.source.starts_with("the run in "), "{of_commit}");
+    of_commit.source.clone_from(&said.source);
+    assert_eq!(of_commit, said);
+    assert!(said.mass_on_start > 0.0 || said.mass < 1.0, "{said:?}");
+    assert!(succeeds(example("export").arg("--help")).0.contains("PyTorch's names"));
+
+    // The same by the library.
+    let run = RunDirectory::open(&run).unwrap();
+    let device = Device::flex();
+    let preparation = run.config().unwrap().preparation;
+    let table = data::digits().unwrap();
+    let rows = table.features().len();
+    let rows: Vec<_> = (0..60).map(|index| table.features()[index * rows / 60].clone()).collect();
+    let labels = |model: burn_ema::model::Mlp| -> Vec<String> {
+        let inputs = TensorData::new(preparation.encode(&rows).unwrap(), [60, 64]);
+        let outputs = model.forward(Tensor::from_data(inputs, &device)).into_data();
+        let answers = preparation.decode(&outputs.try_into_vec::<f32>().unwrap()).unwrap();
+        let label = |answer| match answer {
+            Answer::Class { label, .. } => label,
+            Answer::Number(_) => panic!(),
+        };
+        answers.into_iter().map(label).collect()
+    };
+    let (ours, of_live) =
+        (labels(run.model(&device).unwrap()), labels(run.live(&device).unwrap().unwrap()));
+    let differing: Vec<_> = ours.iter().zip(&of_live).filter(|(a, b)| a != b).collect();
+    assert!(!differing.is_empty(), "after one epoch the average lags behind");
+    let told = answers.split("answer:  ").skip(1).filter_map(|answer| {
+        let (label, rest) = answer.split_once('\n')?;
+        Some((label, rest.strip_prefix("live:    ")?.split_once(", with ")?.0))
+    });
+    assert!(told.eq(differing.iter().map(|(a, b)| (&a[..], &b[..]))), "{answers}");
+    let last = format!("live says otherwise for {} of 60\n", differing.len());
+    assert!(answers.ends_with(&last), "{answers}");
+}
+
+/// What PyTorch wrote answers, whatever it is called, and what is no network of digits does not.
+#[test]
+fn models_of_others_answer() {
+    let oracle = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model");
+    let infer = || {
+        let mut command = example("infer");
+        command.args(["--device", "flex", "--count", "100", "--model"]).arg(&path);
+        command
+    };
+    for file in ["torch_mlp.safetensors", "torch_mlp.pt", "torch_mlp_legacy.pt"] {
+        fs::copy(oracle.join(file), &path).unwrap();
+        let (stdout, _) = succeeds(&mut infer());
+        let of = |what: &str| -> Vec<_> {
+            stdout.lines().filter_map(|line| line.strip_prefix(what)).map(str::trim).collect()
+        };
+        let (written, answers) = (of("written:"), of("answer:"));
+        assert_eq!((written.len(), answers.len()), (100, 100));
+        let right = written.iter().zip(answers).filter(|(a, b)| **a == *b).count();
+        assert!(right >= 97, "{file}: {right}");
+        assert!(!stdout.contains("live"), "the run that ships has no live weights");
+    }
+    fs::copy(oracle.join("torch_net.safetensors"), &path).unwrap();
+    let expected = "expected a network from 64 inputs to 10 outputs, found one from 2 to 3";
+    assert!(fails(&mut infer()).contains(expected));
+    // One number that is shown as a matrix of gigabytes.
+    fs::copy(oracle.join("torch_expanded.pt"), &path).unwrap();
+    assert!(fails(&mut infer()).contains("bytes of weights, as the file has, found 2960000000"));
+    fs::write(&path, &fs::read(oracle.join("torch_mlp.pt")).unwrap()[..5000]).unwrap();
+    assert!(fails(&mut infer()).contains(&path.display().to_string()));
+    fs::write(&path, "Some text.").unwrap();
+    assert!(fails(&mut infer()).contains("expected those of burnpack, safetensors or torch.save"));
 }
 
 #[test]

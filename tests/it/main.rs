@@ -28,6 +28,8 @@ mod dtypes; // in which dtype and where an average is kept; nothing of it is sha
 #[cfg(feature = "train")]
 mod examples; // the example programs, as a user runs them
 #[cfg(feature = "train")]
+mod export; // models as files of other frameworks, and from them
+#[cfg(feature = "train")]
 mod gains; // live against its averages over many seeds: statistics, wrong labels, resumption
 #[cfg(feature = "train")]
 mod gauges; // several averages of one training: metrics, gaps, distances, the best

@@ -11,12 +11,11 @@ use burn::{
 use super::{Averaged, Guard, Shared};
 use crate::{
     Average, Clock, Error, Result,
-    average::{AVERAGES, LIVE, Opened, Refused, Saved, WEIGHTS, Words},
+    average::{AVERAGES, LIVE, Opened, Refused, STATE, Saved, WEIGHTS, Words},
 };
 
-/// The names of a record's entries.
+/// The name of a record's entry.
 const STEP: &str = "step";
-const STATE: &str = ".state";
 
 /// The prefix of an average's entries.
 fn entry(name: &str) -> String {

@@ -1,0 +1,95 @@
+//! Writes the averaged model of a run, or live, as a file that opens elsewhere.
+//!
+//! ```text
+//! cargo run --example export -- --to model.safetensors
+//! cargo run --example export -- artifacts/runs/default --to live.bpk --format burnpack --live
+//! ```
+//!
+//! It needs no training stack: `--no-default-features --features flex` builds it.
+
+#[macro_use]
+mod shared; // the standard output of a reader that may leave
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use burn_ema::{
+    average::Description,
+    device,
+    export::{self, Contents, Form},
+    run::RunDirectory,
+};
+use clap::{Parser, ValueEnum};
+
+/// Tensors come and go.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+#[command(about = "Write the averaged model of a run as a file that opens elsewhere")]
+struct Args {
+    /// The directory of the run; while it has left no model, its newest commit has the average
+    #[arg(default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/artifacts/digits"))]
+    run: PathBuf,
+    /// The file to write; an older one is replaced
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    /// What to write
+    #[arg(long, default_value = "torch")]
+    format: Format,
+    /// Live at the newest commit, in place of the average
+    #[arg(long)]
+    live: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// Burn's own form
+    Burnpack,
+    /// Safetensors under Burn's paths
+    Safetensors,
+    /// Safetensors under PyTorch's names, in its layout
+    Torch,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let device = device::select(None)?.device;
+    let run = RunDirectory::open(&args.run)?;
+    let source = format!("the run in {}", run.path().display());
+    let newest = || anyhow::Ok(run.commits().newest()?.commit);
+    let fresh = || run.config()?.model.init(&device);
+    let (model, description) = if args.live {
+        let commit = newest()?.context("the run has no commit, and so no live weights")?;
+        let steps = commit.manifest().steps;
+        (commit.live(fresh()?)?, Description::new("live", steps, source))
+    } else if run.model_file().exists() {
+        let said = Contents::read(run.model_file())?.description;
+        let steps = || anyhow::Ok(newest()?.map_or(0, |commit| commit.manifest().steps));
+        let description = match said {
+            Some(said) => said,
+            None => Description::new("made of averages", steps()?, source),
+        };
+        (run.model(&device)?, description)
+    } else {
+        let commit = newest()?.context("the run has left no model yet, and has no commit")?;
+        (commit.average(fresh()?)?, commit.describe_average(&source)?)
+    };
+    let form = match args.format {
+        Format::Burnpack => Form::Burnpack,
+        Format::Safetensors => Form::Safetensors,
+        Format::Torch => Form::torch(),
+    };
+    let to = match (args.to.extension(), args.format) {
+        (Some(_), _) => args.to,
+        (None, Format::Burnpack) => args.to.with_extension("bpk"),
+        (None, _) => args.to.with_extension("safetensors"),
+    };
+    export::save(&model, &to, &form, &description)?;
+    let Contents { kind, tensors, .. } = Contents::read(&to)?;
+    println!("{}: {kind}, {description}", to.display());
+    for (name, (dtype, shape)) in tensors {
+        println!("  {name:<16} {} {:?}", dtype.name(), shape.as_slice());
+    }
+    Ok(())
+}

@@ -1,0 +1,359 @@
+//! One model as a file that opens elsewhere, and a model from such a file.
+//!
+//! An average or live, of any module, as burnpack, as safetensors, or as safetensors that PyTorch
+//! loads; with what it is, what made it and a digest in its metadata.
+//! Read back from each, and from a file of `torch.save`; what a file is, its content tells.
+//!
+//! ```no_run
+//! use burn_ema::{AverageConfig, Rule, export::{self, Form}, model::MlpConfig};
+//!
+//! let config = MlpConfig::new(vec![64, 32, 10]);
+//! let live = config.init(&Default::default())?;
+//! let average = AverageConfig::new(Rule::ema(0.99)).init(&live)?;
+//! // ... a training ...
+//! let description = average.describe("my run");
+//! export::save(&average.module(), "model.safetensors", &Form::torch(), &description)?;
+//!
+//! let model = export::load(config.init(&Default::default())?, "model.safetensors")?;
+//! # let _ = model;
+//! # Ok::<_, burn_ema::Error>(())
+//! ```
+//!
+//! ```python
+//! layers = [torch.nn.Linear(64, 32), torch.nn.Sigmoid(), torch.nn.Linear(32, 10), torch.nn.Sigmoid()]
+//! torch.nn.Sequential(*layers).load_state_dict(safetensors.torch.load_file("model.safetensors"))
+//! ```
+//!
+//! # PyTorch's names and layout
+//!
+//! - A [`Linear`](burn::nn::Linear) and a layer of the [`Mlp`](crate::model::Mlp) have their weight
+//!   as `[outputs, inputs]`.
+//! - Normalizations have `weight` and `bias` for `gamma` and `beta`.
+//! - Variants of enums are no part of a name.
+//! - An `Mlp` is a `Sequential` with an activation behind each layer: `0.weight`, `2.bias`.
+//! - All else has its path in the module, and [`Names`] of yours come after.
+//!
+//! The first three are those of burn-store.
+//! What PyTorch keeps in another shape (the gates of its recurrent layers, the joint weight of its
+//! attention) is not converted.
+//! A batch norm's `num_batches_tracked` is neither written nor read; PyTorch does without it.
+//!
+//! # What is checked
+//!
+//! Every tensor of the module must be there, in its shape and dtype, and no other; floats must be
+//! finite.
+//! A file that [`save`] wrote has a digest, and one that was altered is refused.
+//! `torch.save` keeps a checksum of each tensor; safetensors of others have none.
+
+mod names;
+mod source;
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use burn::{
+    module::Module,
+    tensor::{DType, Shape, TensorData},
+};
+use burn_store::bridge;
+use safetensors::{Dtype, tensor::TensorInfo};
+use serde_json::{Map, Value};
+
+pub use self::{names::Names, source::Kind};
+use self::{
+    names::{Slot, in_file, slots},
+    source::{LAYOUT, MARK, OF_BURN, OF_TORCH, Source, dtype_in_file},
+};
+use crate::{
+    Error, Result,
+    average::{
+        DIGEST, Description, Entry, Opened, Pack, describe,
+        digest::{self, UNSEALED},
+        write_whole,
+    },
+};
+
+/// How a model is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Burn's own: `module.load_file(path)` of plain Burn loads it.
+    Burnpack,
+    /// Safetensors, under the paths and in the layout of Burn.
+    Safetensors,
+    /// Safetensors under PyTorch's names and in its layout.
+    Torch(Names),
+}
+
+impl Form {
+    /// Safetensors under PyTorch's names, without names of yours.
+    pub fn torch() -> Self {
+        Self::Torch(Names::new())
+    }
+
+    /// PyTorch's names, where these are meant.
+    fn names(&self) -> Option<&Names> {
+        match self {
+            Self::Burnpack | Self::Safetensors => None,
+            Self::Torch(names) => Some(names),
+        }
+    }
+}
+
+/// Writes a module with what is said of it, as [`Average::describe`](crate::Average::describe) and
+/// [`Description::new`] have it.
+///
+/// The file appears whole or not at all.
+/// A path without an extension gets `.bpk` or `.safetensors`.
+///
+/// A training goes on from [`Average::save_file`](crate::Average::save_file), which keeps more.
+///
+/// # Errors
+///
+/// A file that cannot be written; tensors that cannot be read back; for safetensors, a tensor of a
+/// dtype that they do not have (quantized), or two of one name.
+pub fn save<M: Module>(
+    module: &M,
+    path: impl AsRef<Path>,
+    form: &Form,
+    description: &Description,
+) -> Result<()> {
+    let record = module.clone().into_record().into_bytes()?;
+    let pack = Pack::of_bytes(record)?.with_all(description.metadata());
+    if *form == Form::Burnpack {
+        return pack.write(path.as_ref());
+    }
+    let path = path.as_ref();
+    let bytes = serialized(module, pack, form.names());
+    write_whole(path, EXTENSION, &bytes.map_err(|error| Error::file("write", path, error))?)
+}
+
+/// The module with the weights in a file of any form, told by its content.
+///
+/// Safetensors are in the layout that they say: those of [`save`] and of burn-store do.
+/// Others, and those of `torch.save`, have PyTorch's names and layout; see [`load_as`].
+/// The weights live in memory, whatever happens to the file later.
+/// A path without an extension gets `.bpk`, else `.safetensors`, where there is no file without.
+///
+/// Reading takes no more memory than some times the length of the file, and the module's own.
+///
+/// # Errors
+///
+/// A file that cannot be read, that is of no known form, that is cut or damaged, or that was altered
+/// since [`save`] wrote it; a tensor that is missing, that is not the module's, or that differs from
+/// it in shape or dtype; a NaN or an infinity.
+pub fn load<M: Module>(module: M, path: impl AsRef<Path>) -> Result<M> {
+    load_from(module, path.as_ref(), None)
+}
+
+/// The same, with the names and the layout of this form, whatever the file says: for names of
+/// yours, and for safetensors of others in Burn's layout.
+///
+/// # Errors
+///
+/// Those of [`load`].
+pub fn load_as<M: Module>(module: M, path: impl AsRef<Path>, form: &Form) -> Result<M> {
+    load_from(module, path.as_ref(), Some(form))
+}
+
+/// What a file of any form holds.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Contents {
+    /// What the file is.
+    pub kind: Kind,
+    /// What it says of itself; others' files say nothing.
+    pub description: Option<Description>,
+    /// The dtype and shape of each tensor, by its name in the file.
+    pub tensors: BTreeMap<String, (DType, Shape)>,
+}
+
+impl Contents {
+    /// What a file holds.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, that is of no known form, that is cut, or that was altered since
+    /// [`save`] wrote it.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let Source { kind, tensors, metadata } = Source::open(&found(path.as_ref()))?;
+        let tensors = tensors.into_iter().map(|(name, it)| (name, (it.dtype, it.shape)));
+        let description = Description::of(&metadata).ok();
+        Ok(Self { kind, description, tensors: tensors.collect() })
+    }
+}
+
+/// The extension of safetensors.
+const EXTENSION: &str = "safetensors";
+
+/// The path with an extension of [`save`], where it has none and is no file as it is.
+fn found(path: &Path) -> PathBuf {
+    if path.extension().is_some() || path.exists() {
+        return path.to_owned();
+    }
+    let extended = [burn_pack::EXTENSION, EXTENSION].map(|it| path.with_extension(it));
+    extended.into_iter().find(|path| path.exists()).unwrap_or_else(|| path.to_owned())
+}
+
+/// The name that no tensor of safetensors has.
+const METADATA: &str = "__metadata__";
+
+/// The module as the bytes of safetensors.
+fn serialized<M: Module>(module: &M, pack: Pack, names: Option<&Names>) -> Result<Vec<u8>> {
+    let Pack { mut entries, mut metadata } = pack;
+    let mut tensors = BTreeMap::new();
+    for (name, slot) in slots(module, names)? {
+        let Some(Entry { data, .. }) = entries.remove(&slot.path) else {
+            let found = "nothing: save one of its modules alone";
+            return Err(Error::parameter(slot.path, "an entry in the module's record", found));
+        };
+        let dtype = dtype_in_file(data.dtype());
+        let Some((of_burn, of_file)) = dtype else {
+            let expected = "a dtype that safetensors have";
+            return Err(Error::parameter(slot.path, expected, data.dtype().name()));
+        };
+        let unread = |error| Error::parameter(&slot.path, "a tensor that can be read", error);
+        let data = cast(data, of_burn).map_err(unread)?;
+        let tensor = slot.outward(bridge::from_data(data, slot.path.clone(), None));
+        let data = bridge::into_data(tensor).map_err(|error| unread(error.to_string()))?;
+        tensors.insert(name, (of_file, data));
+    }
+    if let Some((path, Entry { data, .. })) = entries.pop_first() {
+        let found = describe(data.dtype(), data.shape()) + " in its record alone";
+        return Err(Error::parameter(path, "a parameter of the module", found));
+    }
+    match names {
+        None => _ = metadata.insert(LAYOUT.to_owned(), OF_BURN.to_owned()),
+        Some(_) => {
+            metadata.insert(LAYOUT.to_owned(), OF_TORCH.to_owned());
+            // Programs around PyTorch ask for it.
+            metadata.insert("format".to_owned(), "pt".to_owned());
+        }
+    }
+    metadata.insert(DIGEST.to_owned(), UNSEALED.to_owned());
+    sealed(&tensors, &metadata)
+}
+
+/// Tensors and metadata as safetensors, which are the same whenever these are, with their digest.
+fn sealed(
+    tensors: &BTreeMap<String, (Dtype, TensorData)>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    // The widest numbers come first, so that all lie at multiples of their width.
+    let mut tensors: Vec<_> = tensors.iter().collect();
+    tensors.sort_by_key(|(_, (dtype, _))| Reverse(dtype.bitsize()));
+    let mut header = Map::new();
+    header.insert(METADATA.to_owned(), serde_json::to_value(metadata).map_err(Error::other)?);
+    let mut end = 0;
+    for (name, (dtype, data)) in &tensors {
+        let start = end;
+        end += data.as_bytes().len();
+        let shape = data.shape().as_slice().to_vec();
+        let info = TensorInfo { dtype: *dtype, shape, data_offsets: (start, end) };
+        let info = serde_json::to_value(info).map_err(Error::other)?;
+        if header.insert((*name).clone(), info).is_some() {
+            let expected = "a name that stands for no metadata";
+            return Err(Error::parameter(*name, expected, "this one"));
+        }
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    let within = bytes.len()..bytes.len() + header.len();
+    bytes.reserve_exact(header.len() + end);
+    bytes.append(&mut header);
+    tensors.iter().for_each(|(_, (_, data))| bytes.extend_from_slice(data.as_bytes()));
+    digest::seal(&mut bytes, within, MARK)
+        .ok_or_else(|| Error::parameter(DIGEST, "one entry of this name", "names like it"))?;
+    Ok(bytes)
+}
+
+fn load_from<M: Module>(module: M, path: &Path, form: Option<&Form>) -> Result<M> {
+    let path = &found(path);
+    let source = Source::open(path)?;
+    let of_torch = Names::new();
+    let names = match form {
+        Some(form) => form.names(),
+        None => source.kind.is_of_torch().then_some(&of_torch),
+    };
+    let loaded = opened(&module, source, names);
+    let loaded = loaded.and_then(|opened| opened.apply(module, &[], |_| false));
+    loaded.map_err(|error| Error::file("load the weights in", path, error))
+}
+
+/// The tensors of a source as a record of the module.
+fn opened<M: Module>(module: &M, source: Source, names: Option<&Names>) -> Result<Opened> {
+    let slots = slots(module, names)?;
+    let mut tensors = source.tensors;
+    for (name, slot) in &slots {
+        let expected = slot.in_file();
+        let found = match tensors.get(name) {
+            Some(tensor) => in_file(tensor),
+            None => nothing(&tensors, &slots),
+        };
+        if found != expected {
+            return Err(Error::parameter(slot.label(name), expected, found));
+        }
+    }
+    let is_known = |name: &str| {
+        slots.contains_key(name) || (names.is_some() && is_count_of_batches(name, &slots))
+    };
+    if let Some((name, tensor)) = tensors.iter().find(|(name, _)| !is_known(name)) {
+        let found = in_file(tensor) + " in the file";
+        return Err(Error::parameter(name, "no tensor of this name", found));
+    }
+    // Nothing is read before all that is claimed fits, so that no claim takes memory.
+    let mut entries = BTreeMap::new();
+    for (name, slot) in slots {
+        let Some(tensor) = tensors.remove(&name) else { continue };
+        let id = tensor.param_id.map_or(slot.id, Into::into);
+        let data = read(&slot, tensor);
+        let data = data.map_err(|found| {
+            Error::parameter(slot.label(&name), "a tensor that can be read", found)
+        })?;
+        entries.insert(slot.path, Entry { id, data });
+    }
+    Opened::from(entries).finite(|_| true)
+}
+
+/// The numbers of a tensor as the module has them.
+fn read(slot: &Slot, tensor: burn_pack::Tensor) -> Result<TensorData, String> {
+    let data = bridge::into_data(slot.inward(tensor)).map_err(|error| error.to_string())?;
+    if data.dtype().is_bool()
+        && let Some(index) = data.as_bytes().iter().position(|byte| *byte > 1)
+    {
+        return Err(format!("{} for a truth value at index {index}", data.as_bytes()[index]));
+    }
+    cast(data, slot.dtype)
+}
+
+fn cast(data: TensorData, dtype: DType) -> Result<TensorData, String> {
+    match data.dtype() == dtype {
+        true => Ok(data),
+        false => data.try_cast(dtype).map_err(|error| error.to_string()),
+    }
+}
+
+/// What is found where a tensor is missing: others, by which a person sees how names differ.
+fn nothing(
+    tensors: &BTreeMap<String, burn_pack::Tensor>,
+    slots: &BTreeMap<String, Slot>,
+) -> String {
+    let others = tensors.keys().filter(|name| !slots.contains_key(*name)).map(String::as_str);
+    let others: Vec<_> = others.take(4).collect();
+    match &others[..] {
+        [] => "nothing of this name in the file".to_owned(),
+        [first @ .., _] if others.len() == 4 => {
+            format!("nothing of this name among {}, ...", first.join(", "))
+        }
+        others => format!("nothing of this name among {}", others.join(", ")),
+    }
+}
+
+/// Whether this is a batch norm's count of batches, which Burn does not keep.
+fn is_count_of_batches(name: &str, slots: &BTreeMap<String, Slot>) -> bool {
+    let norm = name.strip_suffix("num_batches_tracked");
+    norm.is_some_and(|norm| slots.contains_key(&format!("{norm}running_mean")))
+}

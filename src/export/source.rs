@@ -1,0 +1,265 @@
+//! A file of weights in any form: what it is, and its tensors, unread.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, Read as _},
+    ops::Range,
+    path::Path,
+    sync::Arc,
+};
+
+use burn::tensor::{BoolStore, Bytes, DType, Shape, TensorData};
+use burn_pack::Tensor;
+use burn_store::{bridge, pytorch_reader::PytorchReader};
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorInfo},
+};
+
+use crate::{
+    Error, Result,
+    average::{
+        DIGEST, KEPT, Pack, digest,
+        regular::{self, Length},
+    },
+};
+
+/// The key of the layout in the metadata of safetensors, and its values.
+pub(super) const LAYOUT: &str = "burn-ema.layout";
+pub(super) const OF_BURN: &str = "burn";
+pub(super) const OF_TORCH: &str = "torch";
+
+/// What all keys of ours begin with.
+const OURS: &str = "burn-ema.";
+
+/// The digest's key as it stands in the header of safetensors, where no other text has it so.
+pub(super) const MARK: &[u8] = b"\"burn-ema.sha256\":\"";
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Burn's own form.
+    Burnpack,
+    /// Safetensors under Burn's paths and in its layout.
+    Safetensors,
+    /// Safetensors under PyTorch's names and in its layout.
+    Torch,
+    /// A file of `torch.save`.
+    Pt,
+}
+
+impl Kind {
+    pub(super) fn is_of_torch(self) -> bool {
+        matches!(self, Self::Torch | Self::Pt)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Burnpack => "burnpack",
+            Self::Safetensors => "safetensors",
+            Self::Torch => "safetensors of PyTorch's layout",
+            Self::Pt => "a file of torch.save",
+        })
+    }
+}
+
+/// A file that was opened: its tensors, unread, by their names in it, and its metadata.
+pub(super) struct Source {
+    pub kind: Kind,
+    pub tensors: BTreeMap<String, Tensor>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What a file is, as far as its first bytes tell.
+enum Container {
+    Burnpack,
+    Safetensors,
+    Torch,
+}
+
+/// The first bytes that are looked at.
+const HEAD: u64 = 512;
+
+impl Source {
+    /// Opens a file; one with a digest is checked by it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let broken = |error: io::Error| Error::file("read", path, error);
+        let mut head = Vec::new();
+        let (file, _) = regular::open(path).map_err(broken)?;
+        file.take(HEAD).read_to_end(&mut head).map_err(broken)?;
+        match container(&head) {
+            Some(Container::Burnpack) => Self::burnpack(Pack::read(path)?),
+            Some(Container::Safetensors) => {
+                Self::safetensors(regular::read(path, Length::Any, "read")?)
+            }
+            Some(Container::Torch) => Self::torch(path),
+            None => {
+                let found = format!("{:02x?}", &head[..head.len().min(8)]);
+                let expected = "those of burnpack, safetensors or torch.save";
+                Err(Error::parameter("the first bytes", expected, found))
+            }
+        }
+        .map_err(|error| match error {
+            error @ Error::File { .. } => error,
+            error => Error::file("read", path, error),
+        })
+    }
+
+    fn burnpack(pack: Pack) -> Result<Self> {
+        let Pack { entries, metadata } = pack;
+        // What an average keeps beside its weights is for a training to go on.
+        let weights = entries.into_iter().filter(|(path, _)| !path.starts_with(KEPT));
+        let tensors = weights.map(|(path, entry)| {
+            let tensor = bridge::from_data(entry.data, path.clone(), Some(entry.id.val()));
+            (path, tensor)
+        });
+        Ok(Self { kind: Kind::Burnpack, tensors: tensors.collect(), metadata })
+    }
+
+    fn safetensors(bytes: Vec<u8>) -> Result<Self> {
+        let (header, start) = header(&bytes)?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        let mut metadata: BTreeMap<_, _> = metadata.into_iter().collect();
+        check_digest(&bytes[..], start, &metadata)?;
+        metadata.remove(DIGEST);
+        let infos: BTreeMap<_, _> = header.tensors().into_iter().collect();
+        let bytes = Arc::new(bytes);
+        let mut tensors = BTreeMap::new();
+        for (name, TensorInfo { dtype, shape, data_offsets: (from, to) }) in infos {
+            let Some(dtype) = dtype_of_file(*dtype) else {
+                return Err(Error::parameter(name, "a dtype of Burn's", format!("{dtype:?}")));
+            };
+            let place = start + from..start + to;
+            let tensor = unread(name.clone(), dtype, shape, bytes.clone(), place);
+            tensors.insert(name, tensor);
+        }
+        let said = |key: &str, value: &str| metadata.get(key).is_some_and(|said| said == value);
+        // burn-store says who wrote it.
+        let of_burn = match metadata.contains_key(LAYOUT) {
+            true => said(LAYOUT, OF_BURN),
+            false => said("producer", "burn"),
+        };
+        let kind = if of_burn { Kind::Safetensors } else { Kind::Torch };
+        Ok(Self { kind, tensors, metadata })
+    }
+
+    fn torch(path: &Path) -> Result<Self> {
+        let reader = PytorchReader::new(path)
+            .map_err(|error| Error::parameter("the file", "one of torch.save", error))?;
+        let tensors = reader.into_tensors().into_iter();
+        let tensors = tensors.map(|(name, tensor)| (name, bridge::from_pytorch(tensor)));
+        Ok(Self { kind: Kind::Pt, tensors: tensors.collect(), metadata: BTreeMap::new() })
+    }
+}
+
+/// Refuses what [`save`](super::save) wrote and someone changed.
+fn check_digest(bytes: &[u8], start: usize, metadata: &BTreeMap<String, String>) -> Result<()> {
+    if !metadata.keys().any(|key| key.starts_with(OURS)) {
+        return Ok(());
+    }
+    match digest::sealed(bytes, 8..start, MARK) {
+        None => Err(Error::parameter(DIGEST, "an entry of this name", "none: it was altered")),
+        Some([written, found]) if written != found => {
+            Err(Error::parameter(DIGEST, written, format!("{found}: it was altered")))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn container(head: &[u8]) -> Option<Container> {
+    match head {
+        _ if head.starts_with(&burn_pack::MAGIC_NUMBER.to_le_bytes()) => Some(Container::Burnpack),
+        // Before the length of the header that it begins with is taken for anything else.
+        _ if head.get(8) == Some(&b'{') => Some(Container::Safetensors),
+        // An archive, a bare pickle, and the archive of the first versions.
+        [b'P', b'K', 3, 4, ..] | [0x80, ..] => Some(Container::Torch),
+        _ if head.get(257..262) == Some(b"ustar") => Some(Container::Torch),
+        _ => None,
+    }
+}
+
+/// A tensor in the bytes of safetensors, which is copied out when it is read.
+fn unread(
+    name: String,
+    dtype: DType,
+    shape: &[usize],
+    bytes: Arc<Vec<u8>>,
+    place: Range<usize>,
+) -> Tensor {
+    let shape = Shape::from(shape.to_vec());
+    bridge::deferred(name, dtype, shape.clone(), None, move || {
+        let bytes = Bytes::from_bytes_vec(bytes[place.clone()].to_vec());
+        TensorData::try_from_bytes(bytes, shape.clone(), dtype)
+            .map_err(|error| burn_pack::Error::ValidationError(error.to_string()))
+    })
+}
+
+/// The bytes that any header may have: that of some ten thousand tensors.
+const FREE: usize = 1 << 20;
+
+/// A header takes up to thirty times its length in memory while it is read, and that of real
+/// tensors has a hundred bytes for each: it may have this share of the file beyond what is free.
+const SHARE: usize = 32;
+
+/// The header of safetensors, and where the numbers begin.
+///
+/// The crate's own way from bytes to tensors adds what the header claims without a look, and so
+/// ends in a panic where that is more than a number can say.
+fn header(bytes: &[u8]) -> Result<(Metadata, usize)> {
+    const PLACE: &str = "the header";
+    let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));
+    let start = length.and_then(|length| usize::try_from(length).ok()?.checked_add(8));
+    let Some((start, header)) = start.and_then(|start| Some((start, bytes.get(8..start)?))) else {
+        let expected = format!("{} bytes, as it says", length.unwrap_or(8));
+        return Err(Error::parameter(PLACE, expected, format!("a file of {}", bytes.len())));
+    };
+    let most = FREE + bytes.len() / SHARE;
+    if header.len() > most {
+        let expected = format!("at most {most} bytes, in a file of {}", bytes.len());
+        return Err(Error::parameter(PLACE, expected, format!("{} bytes", header.len())));
+    }
+    let header: Metadata = serde_json::from_slice(header)
+        .map_err(|error| Error::parameter(PLACE, "that of safetensors", error))?;
+    let (expected, found) = (header.data_len(), bytes.len() - start);
+    if expected != found {
+        let expected = format!("{expected} bytes, as the header says");
+        return Err(Error::parameter("the tensors", expected, format!("{found} bytes")));
+    }
+    Ok((header, start))
+}
+
+/// The dtypes that both know.
+const DTYPES: [(DType, Dtype); 13] = [
+    (DType::F64, Dtype::F64),
+    (DType::F32, Dtype::F32),
+    (DType::F16, Dtype::F16),
+    (DType::BF16, Dtype::BF16),
+    (DType::I64, Dtype::I64),
+    (DType::I32, Dtype::I32),
+    (DType::I16, Dtype::I16),
+    (DType::I8, Dtype::I8),
+    (DType::U64, Dtype::U64),
+    (DType::U32, Dtype::U32),
+    (DType::U16, Dtype::U16),
+    (DType::U8, Dtype::U8),
+    (DType::Bool(BoolStore::Native), Dtype::BOOL),
+];
+
+/// How numbers of a dtype stand in a file; none of quantized ones.
+pub(super) fn dtype_in_file(dtype: DType) -> Option<(DType, Dtype)> {
+    // What a device makes of truth values and of floats is its own.
+    let dtype = match dtype {
+        DType::Bool(_) => DType::Bool(BoolStore::Native),
+        DType::Flex32 => DType::F32,
+        dtype => dtype,
+    };
+    DTYPES.into_iter().find(|(of_burn, _)| *of_burn == dtype)
+}
+
+fn dtype_of_file(dtype: Dtype) -> Option<DType> {
+    let found = DTYPES.into_iter().find(|(_, of_file)| *of_file == dtype);
+    found.map(|(of_burn, _)| of_burn)
+}
