@@ -7,6 +7,8 @@ mod common; // models, loaders and trainings that the others share
 #[cfg(feature = "train")]
 mod artifacts; // the committed run is what its command makes
 mod average; // `Average`: its pairing, its storage
+#[cfg(all(feature = "train", feature = "flex"))]
+mod averages; // a noisy weight and its averages: the figures, against closed forms
 mod backprop; // gradients in closed form against PyTorch, autodiff, central differences
 #[cfg(feature = "train")]
 mod browser; // the page of a run in Chromium, where someone asks for it

@@ -28,12 +28,13 @@ fn a_range_is_a_little_wider_than_its_numbers() {
 fn gaps_are_not_bridged() {
     let points = [1.0, 2.0, f64::NAN, 4.0, f64::INFINITY, 6.0, 7.0];
     let points = points.into_iter().enumerate().map(|(x, y)| (x as f64, y)).collect();
-    let line = Line { name: "a".to_owned(), of: Of::Live, points, best: None };
+    let line = Line { name: "a".to_owned(), of: Of::Live, points, best: None, thin: false };
     let lines = Lines {
         x: "epoch",
         y: "loss".to_owned(),
         scale: Scale::Log,
         lines: vec![line],
+        height: HEIGHT,
         zero: false,
         include: None,
     };
