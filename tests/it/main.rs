@@ -33,6 +33,7 @@ mod examples; // the example programs, as a user runs them
 mod gauges; // several averages of one training: metrics, gaps, distances, the best
 #[cfg(feature = "train")]
 mod guard; // NaN and infinity, refused
+mod guide; // what the guide says, and the formulas of the documentation
 #[cfg(feature = "train")]
 mod hand; // hands beside a training, such as a diary, and floats put into a module
 #[cfg(feature = "train")]
