@@ -66,9 +66,12 @@ pub(super) const SHADES: [Shade; 12] = [
 impl Shade {
     /// The colour on a light ground, as the backend writes it.
     pub fn light(&self) -> String {
-        let RGBColor(red, green, blue) = self.light;
-        format!("#{red:02X}{green:02X}{blue:02X}")
+        hex(self.light)
     }
+}
+
+fn hex(RGBColor(red, green, blue): RGBColor) -> String {
+    format!("#{red:02X}{green:02X}{blue:02X}")
 }
 
 /// The rules by which a picture follows the reader's choice of light or dark.
@@ -133,9 +136,12 @@ impl Picture {
                 picture.inline.replacen("<svg ", &moved, 1)
             })
             .collect();
+        // Else a page shows through the seams of a picture that is scaled.
+        let ground = hex(GROUND);
         let inline = format!(
             "<svg width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
-             xmlns=\"http://www.w3.org/2000/svg\">\n{pictures}</svg>\n"
+             xmlns=\"http://www.w3.org/2000/svg\">\n\
+             <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"{ground}\"/>\n{pictures}</svg>\n"
         );
         Self { inline, height }
     }
