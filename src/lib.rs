@@ -7,7 +7,8 @@
 //!
 //! - [`Averaged`](train::Averaged), the hook: a live module with its averages, for Burn's Learner;
 //! - [`Average`], for a loop of your own;
-//! - [`model`], a reference network from data to a saved record that answers.
+//! - [`model`], a reference network from data to a saved record that answers;
+//! - [`guide`], which average to use.
 //!
 //! ```
 //! use burn::nn::LinearConfig;
@@ -52,7 +53,8 @@
 //! - [`export`]: a model as a file of Burn, safetensors or PyTorch, and from one;
 //! - [`run`]: a run on disk: its commits, what they say of themselves, who may write;
 //! - [`train`]: Burn's Learner around models and averages, and a loop that commits and goes on;
-//! - [`report`]: what the averages gained.
+//! - [`report`]: what the averages gained;
+//! - [`guide`]: which average to use, without code.
 //!
 //! `optim`, `train`, `report` and the writing side of `run` are behind the default feature `train`.
 //!
@@ -81,6 +83,7 @@ pub mod data;
 pub mod device;
 mod error;
 pub mod export;
+pub mod guide;
 pub mod model;
 #[cfg(feature = "train")]
 pub mod optim;

@@ -105,7 +105,51 @@ impl NonFinite {
     }
 }
 
+/// The longest memory that [`AverageConfig::suggest`] gives, in steps: a decay of 0.9999.
+const LONGEST: u64 = 10_000;
+
 impl AverageConfig {
+    /// The average to begin with, for a training of so many steps: a constant decay with bias
+    /// correction, which remembers `1 / (1 - decay)` steps, a fifth of the training at most.
+    ///
+    /// The memory is the largest of 1, 2, 5, 10, 20, 50, ..., 10,000 steps that is at most a fifth
+    /// of the training: between 8 % and 20 % of one of 10 to 50,000 steps.
+    ///
+    /// ```
+    /// use burn_ema::AverageConfig;
+    ///
+    /// let rule = |steps| AverageConfig::suggest(steps).rule.to_string();
+    /// assert_eq!(rule(300), "ema(0.98, debias)");
+    /// assert_eq!(rule(5_400), "ema(0.999, debias)");
+    /// assert_eq!(rule(1_000_000), "ema(0.9999, debias)");
+    /// ```
+    ///
+    /// Why:
+    ///
+    /// - A longer memory averages more noise away, but the average lags behind by as many steps.
+    ///   Beyond a fifth it still has much of the beginning in it, as `ema(0.9999, debias)` after
+    ///   20,000 steps in the [table of profiles](Rule#what-they-are-made-of).
+    /// - Without bias correction the start keeps `decay^total_steps`, and the averages of the first
+    ///   epochs are mostly the start. With it they mean something from the first update on.
+    /// - Decays above 0.9999 are rare, and a longer memory needs more digits: an update that takes
+    ///   a share of 1e-4 is far from lost in 32 bits.
+    /// - It is one copy of the weights, and its number can be said in a sentence.
+    ///
+    /// A training of fewer than 10 steps has nothing to average: the decay is 0, which is live.
+    /// `total_steps` is set, so that warnings say at the start what the average will be at the end;
+    /// this one gives none.
+    /// The guide of the crate has the whole choice.
+    ///
+    /// # Errors
+    ///
+    /// None here; with 0 steps [`init`](Self::init) says that `total_steps` is to be 1 or more.
+    pub fn suggest(total_steps: u64) -> Self {
+        let most = (total_steps / 5).clamp(1, LONGEST);
+        let round = (0..).flat_map(|power| [1, 2, 5].map(|times| times * 10_u64.pow(power)));
+        let memory = round.take_while(|memory| *memory <= most).last().unwrap_or(1);
+        Self::new(Rule::debiased(1.0 - 1.0 / memory as f64)).with_total_steps(Some(total_steps))
+    }
+
     /// Adds a policy for the parameters whose path matches a glob, such as `encoder.**`,
     /// `*.bias` or `layers.0.weight`.
     pub fn on(mut self, pattern: impl Into<String>, policy: Policy) -> Self {
@@ -272,3 +316,6 @@ impl AverageConfig {
 fn shown(value: Option<impl fmt::Display>) -> String {
     value.map_or_else(|| "none".to_owned(), |value| value.to_string())
 }
+
+#[cfg(test)]
+mod tests;

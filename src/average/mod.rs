@@ -2,6 +2,13 @@
 //!
 //! It knows Burn's core and the crate's error, nothing else here.
 //!
+//! Every average is one update, in which a rule says how large the share of live `w` is: the raw
+//! weight `m` that it gives the step, by the mass `Z` of all steps so far.
+//!
+//! ```math
+//! a \leftarrow a + \alpha\,(w - a), \qquad \alpha = \frac{m}{Z}
+//! ```
+//!
 //! - Numbers, without tensors: [`Rule`] says how much of live an update takes, [`Profile`] what an
 //!   average is made of, [`post_hoc`] which mix of stored averages makes another one. The course of
 //!   an average (what it has seen, when it was updated) and the mass of each of its rules are all

@@ -9,13 +9,23 @@
 //! # Mathematics
 //!
 //! The profile of an average says how much weight the weights of each time have in it, and its
-//! integral is 1. That of a stored average of exponent `g` at step `T` is
-//! `p(t) = (g + 1) t^g / T^(g + 1)` on `(0, T]`.
+//! integral is 1. That of a stored average of exponent `g` at step `T` is, on `(0, T]`,
+//!
+//! ```math
+//! p(t) = \frac{(g + 1)\,t^g}{T^{\,g + 1}}
+//! ```
+//!
 //! With the weights after step `t` standing for the time `(t - 1, t]`, an average of this profile
 //! is exactly what the updates `a <- a + (1 - (1 - 1 / t)^(g + 1)) (w - a)` make.
 //! The mix is the one whose profile lies nearest to the profile that is wanted, in the L2 norm.
 //!
-//! The published way solves `A x = b` with `A_ij = <p_i, p_j>` and `b_i = <p_i, target>`.
+//! The published way (appendix C) solves, with `q` the profile that is wanted,
+//!
+//! ```math
+//! A x = b, \qquad A_{ij} = \int p_i(t)\,p_j(t)\,\mathrm{d}t, \qquad
+//! b_i = \int p_i(t)\,q(t)\,\mathrm{d}t
+//! ```
+//!
 //! Profiles of neighbours are almost parallel, so `A` is full and badly conditioned.
 //! But two profiles of one exponent are proportional below the earlier step, so
 //! `q_i = p_i - (T_j / T_i)^(g + 1) p_j`, with `j` the stored one of the same exponent before `i`,

@@ -149,7 +149,11 @@ impl Profile {
     }
 
     /// By how much independent noise is averaged down: one over the sum of the squared weights,
-    /// that of the start included.
+    /// that of the start included (Kish 1965, "Survey Sampling": the effective sample size).
+    ///
+    /// ```math
+    /// n_{\text{eff}} = \frac{1}{\sum_i p_i^2}
+    /// ```
     pub fn effective_steps(&self) -> f64 {
         self.effective_steps
     }

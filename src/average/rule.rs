@@ -97,23 +97,34 @@ use crate::{Error, Result};
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub enum Rule {
-    /// An exponential moving average of constant decay,
-    /// `a_t = decay a_{t-1} + (1 - decay) w_t`.
+    /// An exponential moving average of constant decay `d`.
     ///
-    /// It remembers about `1 / (1 - decay)` steps; decay 0 is no averaging.
+    /// ```math
+    /// a_t = d\,a_{t-1} + (1 - d)\,w_t
+    /// ```
+    ///
+    /// It remembers about `1 / (1 - d)` steps; decay 0 is no averaging.
     Constant {
         /// The share of the old average that one step keeps, in `[0, 1)`.
         decay: f64,
         /// Without bias correction (`false`) the average starts as a copy of the first weights,
         /// which keep the weight `decay^t` in it.
-        /// With it (`true`) the start has no weight: the average equals `v_t / (1 - decay^t)` of
-        /// `v_t = decay v_{t-1} + (1 - decay) w_t` and `v_0 = 0`
-        /// (Kingma and Ba 2015, "Adam", section 3).
+        /// With it (`true`) the start has no weight (Kingma and Ba 2015, "Adam", section 3,
+        /// equations 1 to 4), by a larger share of the first steps or, the same, by a division:
+        ///
+        /// ```math
+        /// \alpha_t = \frac{1 - d}{1 - d^t}, \qquad a_t = \frac{v_t}{1 - d^t}
+        /// \quad\text{of}\quad v_t = d\,v_{t-1} + (1 - d)\,w_t,\; v_0 = 0
+        /// ```
         debias: bool,
     },
 
-    /// The exponential moving average in which the weight of the past halves every `steps` steps,
-    /// `decay = 2^(-1 / steps)`, from a copy of the start.
+    /// The exponential moving average in which the weight of the past halves every `h = steps`
+    /// steps, from a copy of the start.
+    ///
+    /// ```math
+    /// d = 2^{-1 / h}
+    /// ```
     HalfLife {
         /// The half-life in steps, above 0.
         steps: f64,
@@ -133,8 +144,12 @@ pub enum Rule {
         epochs: f64,
     },
 
-    /// A decay that grows to its maximum, `d_t = min(max_decay, (1 + t) / (warm_up + t))`
-    /// (TensorFlow's moving averages and torch-ema with 10, d2go with any number).
+    /// A decay that grows to its maximum (TensorFlow's moving averages and torch-ema with 10, d2go
+    /// with any number).
+    ///
+    /// ```math
+    /// d_t = \min\left(d_{\max},\; \frac{1 + t}{\text{warm-up} + t}\right)
+    /// ```
     ///
     /// Before the maximum it is the power function with `gamma = warm_up - 2`.
     WarmUp {
@@ -144,9 +159,12 @@ pub enum Rule {
         max_decay: f64,
     },
 
-    /// A decay that grows by an inverse power: with `s = t - 1` it is 0 where `s = 0`, else
-    /// `1 - (1 + s / inv_gamma)^-power` between `min_decay` and `max_decay`
-    /// (k-diffusion, timm, ema-pytorch, diffusers).
+    /// A decay that grows by an inverse power `p`, between `min_decay` and `max_decay`; with
+    /// `s = t - 1` it is 0 where `s = 0` (k-diffusion, timm, ema-pytorch, diffusers).
+    ///
+    /// ```math
+    /// d_t = 1 - \left(1 + \frac{s}{\text{inv-gamma}}\right)^{-p}
+    /// ```
     ///
     /// The first update replaces the start.
     InverseGamma {
@@ -192,8 +210,15 @@ pub enum Rule {
     },
 
     /// The power function, of relative width `sigma_rel`: step `s` has a weight proportional to
-    /// `s^gamma`, so one update keeps `(t_0 / t_1)^(gamma + 1)`
-    /// (Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models").
+    /// `s^gamma` (Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion
+    /// Models", section 3.1).
+    ///
+    /// An update from `t_0` to `t_1` keeps
+    ///
+    /// ```math
+    /// \beta = \left(\frac{t_0}{t_1}\right)^{\gamma + 1}, \qquad
+    /// \sigma_{\text{rel}} = \sqrt{\frac{\gamma + 1}{(\gamma + 2)^2\,(\gamma + 3)}}
+    /// ```
     ///
     /// Its width is always the same share of the training so far, and the start has no weight.
     PowerFunction {
@@ -210,7 +235,11 @@ pub enum Rule {
 
     /// The mean of the weights after all steps, without the start; one update keeps `t_0 / t_1`
     /// (Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better
-    /// Generalization", SWA).
+    /// Generalization", SWA, algorithm 1).
+    ///
+    /// ```math
+    /// a_t = \frac{(t - 1)\,a_{t-1} + w_t}{t}
+    /// ```
     Equal,
 
     /// The mean of the last `snapshots` snapshots, one taken every `interval` steps
@@ -238,9 +267,13 @@ pub enum Rule {
         interval: u64,
     },
 
-    /// A decay that follows half a cosine,
-    /// `d_t = end - (end - start) (cos(pi t / steps) + 1) / 2` until `t = steps`, then `end`
+    /// A decay that follows half a cosine until `t = T` of `steps`, then `end`
     /// (the teachers of BYOL, Grill et al. 2020, and DINO, Caron et al. 2021).
+    ///
+    /// ```math
+    /// d_t = d_{\text{end}} - (d_{\text{end}} - d_{\text{start}})\,
+    /// \frac{\cos(\pi t / T) + 1}{2}
+    /// ```
     Cosine {
         /// The decay that it starts from, in `[0, 1]`; 0.996 in both.
         start: f64,
@@ -261,10 +294,14 @@ pub enum Rule {
         steps: f64,
     },
 
-    /// Bias-corrected averaging of a fine-tuning ("EMA Without the Lag: Bias-Corrected Iterate
-    /// Averaging Schemes", arXiv 2508.00180): an average of decay
-    /// `d_t = 1 - (rho + gamma t)^-kappa`, whose output is
-    /// `average + (rho + gamma t)^-eta (live - start)`.
+    /// Bias-corrected averaging of a fine-tuning (Block and Zhang 2025, "EMA Without the Lag:
+    /// Bias-Corrected Iterate Averaging Schemes", arXiv 2508.00180): an average `a` of decay `d`,
+    /// and the output `o`.
+    ///
+    /// ```math
+    /// d_t = 1 - (\rho + \gamma t)^{-\kappa}, \qquad
+    /// o_t = a_t + (\rho + \gamma t)^{-\eta}\,(w_t - w_0)
+    /// ```
     Bema {
         /// The lag, from 1; 10 by default.
         rho: f64,

@@ -2,7 +2,7 @@
 
 mod curves; // what the history of a run says, epoch by epoch and step by step
 mod page; // all of it, as HTML
-mod picture; // lines, bars, cells and points, as SVG
+pub mod picture; // lines, bars, cells and points, as SVG
 mod run; // what a directory has to tell
 mod summary; // what the averages are made of, and what was answered
 mod text; // what a user wrote, as HTML and in a shell

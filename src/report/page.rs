@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Answered, MadeOf, Scores,
-    picture::{Cells, Columns, Line, Lines, Of, Picture, Points, SHADES, Scale},
+    picture::{Cells, Columns, HEIGHT, Line, Lines, Of, Picture, Points, SHADES, Scale},
     run::Told,
     text::{html, number, word},
 };
@@ -320,6 +320,7 @@ impl Writer<'_> {
                 y: y.to_owned(),
                 scale,
                 lines: curves(run, metric, best),
+                height: HEIGHT,
                 zero: false,
                 include: None,
             });
@@ -726,7 +727,7 @@ fn curves(run: &Told, metric: &str, best: Best) -> Vec<Line> {
             Best::Least => finite.copied().reduce(|a, b| if b.1 < a.1 { b } else { a }),
             Best::Greatest => finite.copied().reduce(|a, b| if b.1 > a.1 { b } else { a }),
         };
-        let line = Line { name: name.to_owned(), of, points, best };
+        let line = Line { name: name.to_owned(), of, points, best, thin: false };
         (!line.points.is_empty()).then_some(line)
     };
     let live = of(Of::Live, "live", format!("{metric} (live)"));
@@ -755,6 +756,7 @@ fn gaps(run: &Told) -> Lines {
         y: "loss of live - loss of the average".to_owned(),
         scale: Scale::Linear,
         lines: lines.filter(|line| !line.points.is_empty()).collect(),
+        height: HEIGHT,
         zero: true,
         include: None,
     }
@@ -767,12 +769,14 @@ fn distances(run: &Told) -> Lines {
         of: Of::Average(index),
         points: run.curves.valid(&format!("Distance ({name})")),
         best: None,
+        thin: false,
     });
     Lines {
         x: "epoch",
         y: "distance, as a share of the average's norm".to_owned(),
         scale: Scale::Log,
         lines: lines.filter(|line| !line.points.is_empty()).collect(),
+        height: HEIGHT,
         zero: false,
         include: None,
     }
@@ -787,8 +791,13 @@ fn weights(run: &Told) -> Vec<(String, Lines)> {
             values.get(place).copied().flatten().map_or(f64::NAN, f64::from)
         };
         let live = samples.iter().map(|sample| (sample.step as f64, value(&sample.live)));
-        let live =
-            Line { name: "live".to_owned(), of: Of::Live, points: live.collect(), best: None };
+        let live = Line {
+            name: "live".to_owned(),
+            of: Of::Live,
+            points: live.collect(),
+            best: None,
+            thin: false,
+        };
         let averages = run.averages.iter().enumerate().map(|(index, (name, _))| {
             let points = samples.iter().filter_map(|sample| {
                 let (_, values) = sample.averages.iter().find(|(other, _)| other == name)?;
@@ -799,6 +808,7 @@ fn weights(run: &Told) -> Vec<(String, Lines)> {
                 of: Of::Average(index),
                 points: points.collect(),
                 best: None,
+                thin: false,
             }
         });
         let lines = Lines {
@@ -806,6 +816,7 @@ fn weights(run: &Told) -> Vec<(String, Lines)> {
             y: "weight".to_owned(),
             scale: Scale::Linear,
             lines: [live].into_iter().chain(averages).collect(),
+            height: HEIGHT,
             zero: false,
             include: None,
         };

@@ -66,9 +66,12 @@ pub(super) const SHADES: [Shade; 12] = [
 impl Shade {
     /// The colour on a light ground, as the backend writes it.
     pub fn light(&self) -> String {
-        let RGBColor(red, green, blue) = self.light;
-        format!("#{red:02X}{green:02X}{blue:02X}")
+        hex(self.light)
     }
+}
+
+fn hex(RGBColor(red, green, blue): RGBColor) -> String {
+    format!("#{red:02X}{green:02X}{blue:02X}")
 }
 
 /// The rules by which a picture follows the reader's choice of light or dark.
@@ -86,10 +89,12 @@ fn style() -> String {
     )
 }
 
-/// Whose a line is: live, or the average of an index.
+/// Whose a line is, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Of {
+pub enum Of {
+    /// The weights that are trained.
     Live,
+    /// The average of an index; after seven the colours begin anew.
     Average(usize),
 }
 
@@ -102,7 +107,7 @@ impl Of {
     }
 
     /// The name of its colour.
-    pub fn shade(self) -> String {
+    pub(super) fn shade(self) -> String {
         match self {
             Self::Live => "live".to_owned(),
             Self::Average(index) => format!("average-{}", index % AVERAGES.len()),
@@ -110,15 +115,38 @@ impl Of {
     }
 }
 
-/// A picture, by itself and for a page that has the [`SHADES`] in its own style.
+/// A picture, by itself and for a page that has the colours in its own style.
 #[derive(Clone, Debug)]
-pub(super) struct Picture {
+pub struct Picture {
     /// An SVG element without a style.
-    pub inline: String,
+    pub(super) inline: String,
+    /// Its height in CSS pixels.
+    height: u32,
 }
 
 impl Picture {
-    /// The picture as a file of its own.
+    /// Several pictures as one, from the top down.
+    pub fn stack(pictures: &[Self]) -> Self {
+        let mut height = 0;
+        let pictures: String = pictures
+            .iter()
+            .map(|picture| {
+                let moved = format!("<svg y=\"{height}\" ");
+                height += picture.height;
+                picture.inline.replacen("<svg ", &moved, 1)
+            })
+            .collect();
+        // Else a page shows through the seams of a picture that is scaled.
+        let ground = hex(GROUND);
+        let inline = format!(
+            "<svg width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
+             xmlns=\"http://www.w3.org/2000/svg\">\n\
+             <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"{ground}\"/>\n{pictures}</svg>\n"
+        );
+        Self { inline, height }
+    }
+
+    /// The picture as a file of its own, for a light and a dark ground.
     pub fn file(&self) -> String {
         let (open, rest) = self.inline.split_once('\n').unwrap_or((&self.inline, ""));
         format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{open}\n{}{rest}", style())
@@ -127,18 +155,23 @@ impl Picture {
 
 /// A curve.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
+pub struct Line {
+    /// What the legend calls it.
     pub name: String,
+    /// Whose it is.
     pub of: Of,
     /// Points that are no numbers are gaps.
     pub points: Vec<(f64, f64)>,
     /// A point to mark.
     pub best: Option<(f64, f64)>,
+    /// Whether it is drawn thin, beside another of its colour.
+    pub thin: bool,
 }
 
 /// How heights are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scale {
+pub enum Scale {
+    /// As they are.
     Linear,
     /// By their logarithm; heights of 0 and less are gaps.
     Log,
@@ -146,20 +179,27 @@ pub(super) enum Scale {
 
 /// Curves over a common axis.
 #[derive(Clone, Debug)]
-pub(super) struct Lines {
+pub struct Lines {
+    /// The words under the axes.
     pub x: &'static str,
+    /// The words over the axes, of which 66 letters have room.
     pub y: String,
+    /// How heights are drawn.
     pub scale: Scale,
+    /// The curves.
     pub lines: Vec<Line>,
+    /// The height of the axes in CSS pixels, usually [`HEIGHT`].
+    pub height: u32,
     /// Whether 0 has a line of its own, and is in the picture.
     pub zero: bool,
     /// The heights that must be in the picture, so that several pictures compare.
     pub include: Option<(f64, f64)>,
 }
 
-/// The width of a picture and the height of its axes, in CSS pixels.
+/// The width of a picture in CSS pixels.
 const WIDTH: u32 = 440;
-const HEIGHT: u32 = 250;
+/// The usual height of its axes in CSS pixels.
+pub const HEIGHT: u32 = 250;
 /// The height of a line of the legend.
 const ENTRY: u32 = 19;
 /// The height of the words over the axes.
@@ -227,7 +267,7 @@ fn draw(height: u32, paint: impl FnOnce(&Area<'_>) -> Drawn) -> Result<Picture> 
     // In the units of the page, so that a reader who opens the file sees words of a usual size.
     let whole = format!("width=\"{}\" height=\"{}\"", WIDTH * FINE, height * FINE);
     let inline = svg.replacen(&whole, &format!("width=\"{WIDTH}\" height=\"{height}\""), 1);
-    Ok(Picture { inline })
+    Ok(Picture { inline, height })
 }
 
 /// Whole steps of 1, 2 or 5 times a power of 10 in a range, at most about so many.
@@ -296,7 +336,7 @@ impl Lines {
 
     /// The heights from which to which the lines go, to [include](Self::include) in another
     /// picture.
-    pub fn extent(&self) -> Option<(f64, f64)> {
+    pub(super) fn extent(&self) -> Option<(f64, f64)> {
         let points = self.lines.iter().flat_map(|line| &line.points);
         let heights = points.map(|(_, y)| *y).filter(|y| self.height(*y).is_some());
         heights.fold(None, |extent, y| match extent {
@@ -305,10 +345,15 @@ impl Lines {
         })
     }
 
+    /// Draws them.
+    ///
+    /// # Errors
+    ///
+    /// What the drawing crate cannot draw, of which nothing is known.
     pub fn draw(&self) -> Result<Picture> {
         let names: Vec<_> = self.lines.iter().map(|line| (line.of, line.name.as_str())).collect();
-        draw(TITLE + HEIGHT + legend_height(&names), |root| {
-            let (axes, below) = root.split_vertically(pixels(TITLE + HEIGHT));
+        draw(TITLE + self.height + legend_height(&names), |root| {
+            let (axes, below) = root.split_vertically(pixels(TITLE + self.height));
             self.axes(&axes)?;
             legend(&below, &names)
         })
@@ -337,7 +382,7 @@ impl Lines {
             plane.draw(&zero)?;
         }
         for line in &self.lines {
-            let width = if line.of == Of::Live { 13 } else { 20 };
+            let width = if line.thin || line.of == Of::Live { 13 } else { 20 };
             let style = stroke(line.of.color(), width);
             let heights = line.points.iter().map(|(x, y)| Some((*x, self.height(*y)?)));
             let heights: Vec<_> = heights.collect();

@@ -7,6 +7,8 @@ mod common; // models, loaders and trainings that the others share
 #[cfg(feature = "train")]
 mod artifacts; // the committed run is what its command makes
 mod average; // `Average`: its pairing, its storage
+#[cfg(all(feature = "train", feature = "flex"))]
+mod averages; // a noisy weight and its averages: the figures, against closed forms
 mod backprop; // gradients in closed form against PyTorch, autodiff, central differences
 #[cfg(feature = "train")]
 mod browser; // the page of a run in Chromium, where someone asks for it
@@ -35,6 +37,7 @@ mod gains; // live against its averages over many seeds: statistics, wrong label
 mod gauges; // several averages of one training: metrics, gaps, distances, the best
 #[cfg(feature = "train")]
 mod guard; // NaN and infinity, refused
+mod guide; // what the guide says, and the formulas of the documentation
 #[cfg(feature = "train")]
 mod hand; // hands beside a training, such as a diary, and floats put into a module
 #[cfg(feature = "train")]

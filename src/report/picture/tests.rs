@@ -28,12 +28,13 @@ fn a_range_is_a_little_wider_than_its_numbers() {
 fn gaps_are_not_bridged() {
     let points = [1.0, 2.0, f64::NAN, 4.0, f64::INFINITY, 6.0, 7.0];
     let points = points.into_iter().enumerate().map(|(x, y)| (x as f64, y)).collect();
-    let line = Line { name: "a".to_owned(), of: Of::Live, points, best: None };
+    let line = Line { name: "a".to_owned(), of: Of::Live, points, best: None, thin: false };
     let lines = Lines {
         x: "epoch",
         y: "loss".to_owned(),
         scale: Scale::Log,
         lines: vec![line],
+        height: HEIGHT,
         zero: false,
         include: None,
     };
@@ -48,6 +49,47 @@ fn gaps_are_not_bridged() {
     let empty = Lines { lines: Vec::new(), ..lines };
     assert_eq!(empty.extent(), None);
     empty.draw().unwrap();
+}
+
+/// Each picture begins where the one above it ends, on the ground of all.
+#[test]
+fn stacked_pictures_do_not_overlap() {
+    let lines = |height: u32, thin: bool| {
+        let points = vec![(0.0, 0.0), (1.0, 1.0)];
+        let line = Line { name: "a".to_owned(), of: Of::Average(0), points, best: None, thin };
+        let lines = Lines {
+            x: "step",
+            y: "weight".to_owned(),
+            scale: Scale::Linear,
+            lines: vec![line],
+            height,
+            zero: false,
+            include: None,
+        };
+        lines.draw().unwrap()
+    };
+    let [low, high] = [lines(100, false), lines(HEIGHT, true)];
+    assert_eq!(high.height - low.height, HEIGHT - 100);
+    let svg = Picture::stack(&[low.clone(), high.clone(), low.clone()]).file();
+    let whole = 2 * low.height + high.height;
+    assert!(
+        svg.contains(&format!("<svg width=\"440\" height=\"{whole}\" viewBox=\"0 0 440 {whole}\""))
+    );
+    assert!(svg.contains(&format!("<rect width=\"440\" height=\"{whole}\" fill=\"#FEFEFE\"/>")));
+    let tops: Vec<_> = svg.lines().filter_map(|line| line.strip_prefix("<svg y=")).collect();
+    for (top, expected) in tops.iter().zip([0, low.height, low.height + high.height]) {
+        assert!(top.starts_with(&format!("\"{expected}\" width=\"440\"")), "{top}");
+    }
+    assert_eq!(tops.len(), 3);
+    assert_eq!(svg.matches("<svg").count(), svg.matches("</svg>").count());
+    // Of a thin line less ink, but in the legend.
+    let widths = |picture: &Picture| -> Vec<_> {
+        let lines = picture.inline.lines().filter(|line| line.contains("#1D4ED8"));
+        let width =
+            |line: &str| line.split("stroke-width=\"").nth(1)?.split('"').next()?.parse().ok();
+        lines.filter_map(width).collect::<Vec<u32>>()
+    };
+    assert_eq!([widths(&low), widths(&high)], [[8, 12], [5, 12]]);
 }
 
 #[test]
