@@ -14,7 +14,6 @@
 mod shared; // the standard output of a reader that may leave
 
 use std::{
-    fs,
     io::{Read, Write},
     path::PathBuf,
 };
@@ -166,7 +165,7 @@ fn answers(
 
 /// The perceptron in a file, as wide as the file says, with the activations of this configuration.
 fn read_model(file: &PathBuf, config: &MlpConfig, device: &Device) -> Result<Mlp> {
-    let Contents { kind, description, tensors, .. } = Contents::read(file)?;
+    let Contents { kind, bytes, description, tensors, .. } = Contents::read(file)?;
     match description {
         Some(said) => eprintln!("{}: {kind}, {said}", file.display()),
         None => eprintln!("{}: {kind}", file.display()),
@@ -201,10 +200,10 @@ fn read_model(file: &PathBuf, config: &MlpConfig, device: &Device) -> Result<Mlp
     // PyTorch's files may show one number as a whole matrix.
     let claimed =
         tensors.values().map(|(dtype, shape)| (dtype.size() * shape.num_elements()) as u64);
-    let (claimed, length) = (claimed.sum::<u64>(), fs::metadata(file)?.len());
+    let claimed: u64 = claimed.sum();
     ensure!(
-        claimed <= length,
-        "{}: expected at most {length} bytes of weights, as the file has, found {claimed}",
+        claimed <= bytes,
+        "{}: expected at most {bytes} bytes of weights, as the file has, found {claimed}",
         file.display()
     );
     let config = MlpConfig { sizes, ..config.clone() };

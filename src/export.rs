@@ -51,6 +51,7 @@ mod source;
 use std::{
     cmp::Reverse,
     collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -164,6 +165,8 @@ pub fn load_as<M: Module>(module: M, path: impl AsRef<Path>, form: &Form) -> Res
 pub struct Contents {
     /// What the file is.
     pub kind: Kind,
+    /// How many bytes it has.
+    pub bytes: u64,
     /// What it says of itself; others' files say nothing.
     pub description: Option<Description>,
     /// The dtype and shape of each tensor, by its name in the file.
@@ -178,10 +181,12 @@ impl Contents {
     /// A file that cannot be read, that is of no known form, that is cut, or that was altered since
     /// [`save`] wrote it.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        let Source { kind, tensors, metadata } = Source::open(&found(path.as_ref()))?;
+        let path = found(path.as_ref());
+        let Source { kind, tensors, metadata } = Source::open(&path)?;
+        let bytes = fs::metadata(&path).map_err(|error| Error::file("read", &path, error))?.len();
         let tensors = tensors.into_iter().map(|(name, it)| (name, (it.dtype, it.shape)));
         let description = Description::of(&metadata).ok();
-        Ok(Self { kind, description, tensors: tensors.collect() })
+        Ok(Self { kind, bytes, description, tensors: tensors.collect() })
     }
 }
 
