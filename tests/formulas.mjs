@@ -2,8 +2,8 @@
 // documentation: browsers draw MathML by themselves, so that neither building nor reading it needs
 // a network.
 //
-//   npm install --prefix /tmp/katex katex@0.16
-//   node tests/formulas.mjs /tmp/katex/node_modules/katex
+//   npm install --prefix target/katex katex@0.16
+//   node tests/formulas.mjs target/katex/node_modules/katex
 
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
