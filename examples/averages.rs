@@ -229,28 +229,23 @@ fn first(values: &[Vec<f64>]) -> Vec<(f64, f64)> {
     values.iter().enumerate().map(|(step, weights)| (step as f64, weights[0])).collect()
 }
 
+/// The course of the weight itself.
+fn live(course: &Course) -> Line {
+    Line { thin: true, ..Line::new("live", Of::Live, first(&course.live)) }
+}
+
 /// Live and the averages of each decay, one below the other.
 fn picture_of_settling(decays: &[Decay], course: &Course) -> Result<Picture> {
     let pictures = decays.iter().enumerate().map(|(index, Decay { decay, count })| {
-        let average = |which: usize, name: String| Line {
-            name,
-            of: Of::Average(which),
-            points: first(&course.averages[3 * index + which]),
-            best: None,
-            thin: false,
+        let average = |which: usize, name: String| {
+            Line::new(name, Of::Average(which), first(&course.averages[3 * index + which]))
         };
         let met = meeting(course, index);
         let meets = match met {
             Some(step) => format!("meet at step {step}, the first with d^t < 1 %"),
             None => "do not meet in these steps".to_owned(),
         };
-        let live = Line {
-            name: "live".to_owned(),
-            of: Of::Live,
-            points: first(&course.live),
-            best: None,
-            thin: true,
-        };
+        let live = live(course);
         let window = average(WINDOW, format!("mean of the last {count}"));
         let plain = average(PLAIN, "EMA from the start".to_owned());
         let mut corrected = average(CORRECTED, "EMA with bias correction".to_owned());
@@ -276,26 +271,16 @@ fn picture_of_outlier(
     settle: &Course,
     outlier: &Course,
 ) -> Result<Picture> {
-    let live = Line {
-        name: "live".to_owned(),
-        of: Of::Live,
-        points: first(&outlier.live),
-        best: None,
-        thin: true,
-    };
     let each = || decays.iter().enumerate();
-    let averages = each().map(|(index, Decay { decay, .. })| Line {
-        name: format!("ema({decay}, debias)"),
-        of: Of::Average(index),
-        points: first(&outlier.averages[3 * index + CORRECTED]),
-        best: None,
-        thin: false,
+    let averages = each().map(|(index, Decay { decay, .. })| {
+        let points = first(&outlier.averages[3 * index + CORRECTED]);
+        Line::new(format!("ema({decay}, debias)"), Of::Average(index), points)
     });
     let lines = Lines {
         x: "step",
         y: format!("a weight with an outlier of {} at step {}", args.outlier, args.outlier_at),
         scale: Scale::Linear,
-        lines: [live].into_iter().chain(averages).collect(),
+        lines: [live(outlier)].into_iter().chain(averages).collect(),
         height: HEIGHT * 2 / 3,
         zero: false,
         include: None,
@@ -310,11 +295,8 @@ fn picture_of_outlier(
     };
     let moved = each().flat_map(|(index, Decay { decay, count })| {
         let line = |which: usize, name: String, thin| Line {
-            name,
-            of: Of::Average(index),
-            points: moved(3 * index + which),
-            best: None,
             thin,
+            ..Line::new(name, Of::Average(index), moved(3 * index + which))
         };
         [
             line(CORRECTED, format!("ema({decay}, debias)"), false),

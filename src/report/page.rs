@@ -727,7 +727,7 @@ fn curves(run: &Told, metric: &str, best: Best) -> Vec<Line> {
             Best::Least => finite.copied().reduce(|a, b| if b.1 < a.1 { b } else { a }),
             Best::Greatest => finite.copied().reduce(|a, b| if b.1 > a.1 { b } else { a }),
         };
-        let line = Line { name: name.to_owned(), of, points, best, thin: false };
+        let line = Line { best, ..Line::new(name, of, points) };
         (!line.points.is_empty()).then_some(line)
     };
     let live = of(Of::Live, "live", format!("{metric} (live)"));
@@ -764,12 +764,9 @@ fn gaps(run: &Told) -> Lines {
 
 /// How far the weights of live are from those of each average.
 fn distances(run: &Told) -> Lines {
-    let lines = run.averages.iter().enumerate().map(|(index, (name, _))| Line {
-        name: name.clone(),
-        of: Of::Average(index),
-        points: run.curves.valid(&format!("Distance ({name})")),
-        best: None,
-        thin: false,
+    let lines = run.averages.iter().enumerate().map(|(index, (name, _))| {
+        let points = run.curves.valid(&format!("Distance ({name})"));
+        Line::new(name, Of::Average(index), points)
     });
     Lines {
         x: "epoch",
@@ -791,25 +788,13 @@ fn weights(run: &Told) -> Vec<(String, Lines)> {
             values.get(place).copied().flatten().map_or(f64::NAN, f64::from)
         };
         let live = samples.iter().map(|sample| (sample.step as f64, value(&sample.live)));
-        let live = Line {
-            name: "live".to_owned(),
-            of: Of::Live,
-            points: live.collect(),
-            best: None,
-            thin: false,
-        };
+        let live = Line::new("live", Of::Live, live);
         let averages = run.averages.iter().enumerate().map(|(index, (name, _))| {
             let points = samples.iter().filter_map(|sample| {
                 let (_, values) = sample.averages.iter().find(|(other, _)| other == name)?;
                 Some((sample.step as f64, value(values)))
             });
-            Line {
-                name: name.clone(),
-                of: Of::Average(index),
-                points: points.collect(),
-                best: None,
-                thin: false,
-            }
+            Line::new(name, Of::Average(index), points)
         });
         let lines = Lines {
             x: "step",

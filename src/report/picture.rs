@@ -168,6 +168,18 @@ pub struct Line {
     pub thin: bool,
 }
 
+impl Line {
+    /// A curve without a mark, as thick as most.
+    pub fn new(
+        name: impl Into<String>,
+        of: Of,
+        points: impl IntoIterator<Item = (f64, f64)>,
+    ) -> Self {
+        let points = points.into_iter().collect();
+        Self { name: name.into(), of, points, best: None, thin: false }
+    }
+}
+
 /// How heights are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
