@@ -1,6 +1,10 @@
 //! What a commit says of itself: where the run was, what it was, and the digest of each file.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Component, Path},
+};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -168,8 +172,19 @@ impl Manifest {
             let expected = format!("at most {MOST_CONFIG_VALUES} values");
             return Err(Error::parameter("config", expected, config.0));
         }
-        serde_json::from_str(json).map_err(read)
+        let manifest: Self = serde_json::from_str(json).map_err(read)?;
+        // A digest that fits makes a manifest whole, not kind: it opens no file elsewhere.
+        match manifest.files.keys().find(|name| !is_plain(name)) {
+            Some(name) => Err(Error::parameter("files", "names within the commit", name)),
+            None => Ok(manifest),
+        }
     }
+}
+
+/// Whether a name is of an entry of a directory, and no path out of it or further down.
+fn is_plain(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
 }
 
 /// How many values JSON has, which are counted and not kept.
@@ -226,6 +241,14 @@ impl<'de> Visitor<'de> for Count {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_without_a_way_is_plain() {
+        assert!(["model.bpk", "...", "a b", "~"].into_iter().all(is_plain));
+        for name in ["", ".", "..", "/", "/dev/zero", "../a", "./a", "a/", "a/.", "a/b", "a//b"] {
+            assert!(!is_plain(name), "{name}");
+        }
+    }
 
     #[test]
     fn a_place_in_a_run_has_one_name() {

@@ -467,8 +467,11 @@ pub fn hostile_manifests(run: &Run) -> Vec<(&'static str, &'static str, Vec<u8>)
             with(&|m| m["averages"] = json!(vec![["ema(0.9)", "ema(0.9)"]; 90_000])),
         ),
         ("a file of 18 EB", MODEL, with(&|m| m["files"][MODEL]["bytes"] = json!(u64::MAX))),
-        ("a file that is none", "/dev/zero", named("/dev/zero")),
-        ("a file elsewhere", "../../metrics.csv", named("../../metrics.csv")),
+        ("a file that is none", MANIFEST, named("/dev/zero")),
+        ("a file elsewhere", MANIFEST, named("../../metrics.csv")),
+        ("a file further down", MANIFEST, named("a/b")),
+        ("the directory", MANIFEST, named(".")),
+        ("a file without a name", MANIFEST, named("")),
         (
             "90,000 files",
             "0",
