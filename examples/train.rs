@@ -15,15 +15,16 @@
 #[macro_use]
 mod shared; // `println!` to a reader that may leave
 
-use std::{fmt::Display, io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{fmt::Display, path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail, ensure};
 use burn::{
     lr_scheduler::constant::ConstantLr,
     module::Module,
     train::{
-        LearningResult, SupervisedTraining,
+        Interrupter, LearningResult, SupervisedTraining,
         metric::{AccuracyMetric, LossMetric},
+        renderer::MetricsRenderer,
     },
 };
 use burn_ema::{
@@ -228,11 +229,8 @@ fn main() -> Result<ExitCode> {
             training = training.metric_valid_numeric(accuracy);
         }
     }
-    if !(cfg!(feature = "tui") && std::io::stdout().is_terminal()) {
-        // How far live is from its averages stands in the report.
-        let lines = ProgressLines::new(std::io::stderr()).without("Distance");
-        training = training.renderer(Box::new(lines));
-    }
+    let interrupter = training.interrupter();
+    training = training.renderer(renderer(interrupter));
     // Everything is committed, so that the run can go on from wherever it ends.
     let signals = Signals::install(training.interrupter())?;
     let mut committed_as = serde_json::to_value(&config)?;
@@ -334,6 +332,17 @@ fn main() -> Result<ExitCode> {
         Some(signal) => stopped(&run, Some(signal)),
         None => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Burn's dashboard where it is compiled in and someone looks, else a line an epoch.
+#[cfg_attr(not(feature = "tui"), allow(unused_variables))]
+fn renderer(interrupter: Interrupter) -> Box<dyn MetricsRenderer> {
+    #[cfg(feature = "tui")]
+    if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        return Box::new(burn_ema::train::Dashboard::new(interrupter));
+    }
+    // How far live is from its averages stands in the report.
+    Box::new(ProgressLines::new(std::io::stderr()).without("Distance"))
 }
 
 /// Says how a run goes on that was stopped, by a signal or in the dashboard, and how to end.

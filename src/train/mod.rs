@@ -2,6 +2,8 @@
 
 mod averaged;
 mod commit;
+#[cfg(feature = "tui")]
+mod dashboard;
 mod fit;
 mod gauge;
 mod metric;
@@ -15,6 +17,8 @@ mod trace;
 
 pub use averaged::{Averaged, Switch};
 pub use commit::CommitConfig;
+#[cfg(feature = "tui")]
+pub use dashboard::Dashboard;
 pub use fit::{Fit, Resumed, fit};
 pub use gauge::{DistanceMetric, Gap};
 pub use metric::Beside;

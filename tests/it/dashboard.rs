@@ -222,6 +222,23 @@ fn ctrl_c_stops_and_what_goes_on_is_the_undisturbed_run() {
 }
 
 #[test]
+fn live_is_on_the_plot_of_the_average() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("run");
+    let mut dashboard = Dashboard::of(&run, &["--epochs", ENDLESS]);
+    // In the legend of the plot, and before its last value.
+    dashboard.wait_for(&["Test - live", "live Test"]);
+    dashboard.keys(&CTRL_C);
+    let ended = dashboard.end();
+    assert_eq!(ended.code, Ok(130));
+    for plot in ["Loss", "Accuracy"] {
+        assert!(ended.told.contains(plot), "{plot}");
+        let own = format!("{plot} (live)");
+        assert!(!ended.told.contains(&own), "{own}");
+    }
+}
+
+#[test]
 fn signals_and_keys_of_the_dashboard_stop_in_order() {
     type End = fn(&mut Dashboard);
     let cases: [(&str, i32, End); 3] = [

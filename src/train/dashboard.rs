@@ -1,0 +1,186 @@
+//! Burn's full-screen dashboard, with live on the plots of the average.
+
+use burn::train::{
+    Interrupter, LearnerSummary,
+    logger::{EvaluationProgressLogger, TrainingProgressLogger},
+    metric::{MetricDefinition, MetricEntry, MetricId},
+    renderer::{
+        EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation,
+        MetricsRendererTraining, tui::TuiMetricsRendererWrapper,
+    },
+};
+
+/// What a metric of live is called beyond the metric of the average.
+const LIVE: &str = " (live)";
+
+/// Burn's dashboard, which draws what [`live_metric`](super::Averaged::live_metric) says of live
+/// over the same metric of the average, and not on a plot of its own.
+///
+/// The curves are those of training (`Train`), of the average in validation (`Valid`) and of live
+/// in validation (`Test - live`: the dashboard has a name of its own for no other kind of curve).
+///
+/// Give it to `SupervisedTraining::renderer`, with `training.interrupter()`. It takes the terminal
+/// when the training begins, so that what a program says before stays in sight.
+pub struct Dashboard {
+    open: Box<dyn Fn(Option<usize>) -> Box<dyn MetricsRenderer> + Send + Sync>,
+    renderer: Option<Box<dyn MetricsRenderer>>,
+    definitions: Vec<MetricDefinition>,
+}
+
+impl Dashboard {
+    /// The dashboard on standard output, from which this stops the training.
+    pub fn new(interrupter: Interrupter) -> Self {
+        Self::of(move |checkpoint| {
+            Box::new(TuiMetricsRendererWrapper::new(interrupter.clone(), checkpoint))
+        })
+    }
+
+    fn of(
+        open: impl Fn(Option<usize>) -> Box<dyn MetricsRenderer> + Send + Sync + 'static,
+    ) -> Self {
+        Self { open: Box::new(open), renderer: None, definitions: Vec::new() }
+    }
+
+    /// The renderer, opened by the first who asks; after so many epochs, for the time left.
+    fn after(&mut self, epochs: Option<usize>) -> &mut dyn MetricsRenderer {
+        let Self { open, renderer, definitions } = self;
+        let renderer = renderer.get_or_insert_with(|| {
+            let mut renderer = open(epochs);
+            // A plot without a curve would only be in the way.
+            let plots = definitions.iter().filter(|metric| of_live(metric, definitions).is_none());
+            plots.for_each(|metric| renderer.register_metric(metric.clone()));
+            renderer
+        });
+        renderer.as_mut()
+    }
+
+    fn renderer(&mut self) -> &mut dyn MetricsRenderer {
+        self.after(None)
+    }
+
+    /// The metric of the average over which this one is drawn.
+    fn average_of(&self, entry: &MetricEntry) -> Option<MetricId> {
+        let metric = self.definitions.iter().find(|metric| metric.metric_id == entry.metric_id)?;
+        of_live(metric, &self.definitions)
+    }
+}
+
+/// The metric among these that, in validation, is the average's, where this one is live's.
+fn of_live(live: &MetricDefinition, all: &[MetricDefinition]) -> Option<MetricId> {
+    let name = live.name.strip_suffix(LIVE)?;
+    let average = all.iter().find(|metric| *metric.name == name)?;
+    Some(average.metric_id.clone())
+}
+
+impl MetricsRendererTraining for Dashboard {
+    fn update_train(&mut self, state: MetricState) {
+        self.renderer().update_train(state);
+    }
+
+    fn update_valid(&mut self, mut state: MetricState) {
+        let (MetricState::Generic(entry) | MetricState::Numeric(entry, _)) = &mut state;
+        match self.average_of(entry) {
+            Some(average) => {
+                entry.metric_id = average;
+                self.renderer().update_test(EvaluationName::new("live"), state);
+            }
+            None => self.renderer().update_valid(state),
+        }
+    }
+
+    fn on_train_end(
+        &mut self,
+        summary: Option<LearnerSummary>,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        self.renderer().on_train_end(summary)
+    }
+}
+
+impl TrainingProgressLogger for Dashboard {
+    fn start(
+        &mut self,
+        total_epochs: usize,
+        starting_epoch: usize,
+        total_items: Option<usize>,
+        label: Option<&str>,
+    ) {
+        let renderer = self.after(starting_epoch.checked_sub(1));
+        renderer.start(total_epochs, starting_epoch, total_items, label);
+    }
+
+    fn update_epoch(&mut self, epoch: usize) {
+        self.renderer().update_epoch(epoch);
+    }
+
+    fn start_split(&mut self, split: &str, total_items: usize) {
+        self.renderer().start_split(split, total_items);
+    }
+
+    fn update_split(&mut self, items_processed: usize) {
+        self.renderer().update_split(items_processed);
+    }
+
+    fn end_split(&mut self) {
+        self.renderer().end_split();
+    }
+
+    fn end(&mut self) {
+        self.renderer().end();
+    }
+
+    fn log_event_training(&mut self, event: String) {
+        self.renderer().log_event_training(event);
+    }
+}
+
+impl MetricsRendererEvaluation for Dashboard {
+    fn update_test(&mut self, name: EvaluationName, state: MetricState) {
+        self.renderer().update_test(name, state);
+    }
+
+    fn on_test_end(
+        &mut self,
+        summary: Option<LearnerSummary>,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        self.renderer().on_test_end(summary)
+    }
+}
+
+impl EvaluationProgressLogger for Dashboard {
+    fn start_global_progress(&mut self, total_tests: usize) {
+        self.renderer().start_global_progress(total_tests);
+    }
+
+    fn start_test(&mut self, name: &str, total_items: usize) {
+        self.renderer().start_test(name, total_items);
+    }
+
+    fn update_test_progress(&mut self, items_processed: usize) {
+        self.renderer().update_test_progress(items_processed);
+    }
+
+    fn end_test(&mut self) {
+        self.renderer().end_test();
+    }
+
+    fn end_global_progress(&mut self) {
+        self.renderer().end_global_progress();
+    }
+
+    fn log_event_evaluation(&mut self, event: String) {
+        self.renderer().log_event_evaluation(event);
+    }
+}
+
+impl MetricsRenderer for Dashboard {
+    fn manual_close(&mut self) {
+        self.renderer().manual_close();
+    }
+
+    fn register_metric(&mut self, definition: MetricDefinition) {
+        self.definitions.push(definition.clone());
+        if self.renderer.is_some() && of_live(&definition, &self.definitions).is_none() {
+            self.renderer().register_metric(definition);
+        }
+    }
+}
