@@ -328,7 +328,8 @@ impl Writer<'_> {
         };
         let losses = of("Loss", "loss in validation", Scale::Log, Best::Least);
         // Burn's metric is in percent.
-        let accuracies = of("Accuracy", "accuracy in validation, %", Scale::Linear, Best::Greatest);
+        let accuracies =
+            of("Accuracy", "accuracy in validation, %", Scale::Percent, Best::Greatest);
         let table = self.table_of_epochs(&losses, &accuracies);
         let both = [("loss", "Loss", losses), ("accuracy", "Accuracy", accuracies)];
         self.figures(both)?;
@@ -382,7 +383,10 @@ impl Writer<'_> {
 
     /// The gap in loss, and the distance of the weights.
     fn plateau(&mut self) -> Result<()> {
-        let gaps: Vec<_> = self.runs.iter().map(gaps).collect();
+        let mut gaps: Vec<_> = self.runs.iter().map(gaps).collect();
+        // One scale for all, so that they compare.
+        let scale = Scale::Signed(usual(&gaps));
+        gaps.iter_mut().for_each(|lines| lines.scale = scale);
         let distances: Vec<_> = self.runs.iter().map(distances).collect();
         if gaps.iter().chain(&distances).all(|lines| lines.lines.is_empty()) {
             self.muted("Neither gap nor distance was recorded.");
@@ -760,6 +764,17 @@ fn gaps(run: &Told) -> Lines {
         zero: true,
         include: None,
     }
+}
+
+/// A tenth of the usual size of some gaps, as a power of 10: what is smaller is next to 0.
+fn usual(gaps: &[Lines]) -> f64 {
+    let points = gaps.iter().flat_map(|lines| &lines.lines).flat_map(|line| &line.points);
+    let sizes = points.map(|(_, gap)| gap.abs()).filter(|gap| *gap > 0.0 && gap.is_finite());
+    let mut sizes: Vec<f64> = sizes.collect();
+    sizes.sort_by(f64::total_cmp);
+    // So small and so large a number would leave no room for its powers.
+    let usual = sizes.get(sizes.len() / 2).map_or(1.0, |usual| usual.clamp(1e-200, 1e200));
+    10f64.powi(usual.log10().floor() as i32 - 1)
 }
 
 /// How far the weights of live are from those of each average.

@@ -181,12 +181,67 @@ impl Line {
 }
 
 /// How heights are drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scale {
     /// As they are.
     Linear,
     /// By their logarithm; heights of 0 and less are gaps.
     Log,
+    /// By their logarithm on either side of 0, and as they are in between, up to this height.
+    Signed(f64),
+    /// Percents by the logarithm of what is missing to 100, since 98 and 99 are far apart.
+    Percent,
+}
+
+/// What is missing to 100 % is drawn as at least this.
+const LEAST_MISSING: f64 = 0.05;
+
+impl Scale {
+    /// Where a height is drawn; none for a gap.
+    fn place(self, height: f64) -> Option<f64> {
+        let place = match self {
+            Self::Linear => height,
+            Self::Log if height > 0.0 => height.log10(),
+            Self::Log => return None,
+            Self::Signed(unit) => (height / unit).asinh(),
+            Self::Percent => -(100.0 - height).max(LEAST_MISSING).log10(),
+        };
+        place.is_finite().then_some(place)
+    }
+
+    /// The height that is drawn at a place.
+    fn height(self, place: f64) -> f64 {
+        match self {
+            Self::Linear => place,
+            Self::Log => 10f64.powf(place),
+            Self::Signed(unit) => unit * place.sinh(),
+            Self::Percent => 100.0 - 10f64.powf(-place),
+        }
+    }
+
+    /// Round heights, at their places.
+    fn marks(self, range: (f64, f64)) -> Vec<f64> {
+        let inside = |heights: Vec<f64>| -> Vec<f64> {
+            let places = heights.into_iter().filter_map(|height| self.place(height));
+            places.filter(|place| (range.0..=range.1).contains(place)).collect()
+        };
+        let (low, high) = (self.height(range.0), self.height(range.1));
+        let marks = match self {
+            Self::Linear => return ticks(range, 6),
+            Self::Log => return log_ticks(range, 7),
+            Self::Signed(unit) => {
+                let powers = (1..40).map(|power| unit * 10f64.powi(power));
+                let powers = powers.take_while(|height| *height <= high.max(-low));
+                inside(powers.flat_map(|height| [-height, height]).chain([0.0]).collect())
+            }
+            Self::Percent => inside([0.0, 50.0, 80.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.8].into()),
+        };
+        match marks.len() {
+            3.. => marks,
+            // A narrow range.
+            _ => inside(ticks((low, high), 6)),
+        }
+    }
 }
 
 /// Curves over a common axis.
@@ -215,7 +270,7 @@ pub const HEIGHT: u32 = 250;
 /// The height of a line of the legend.
 const ENTRY: u32 = 19;
 /// The height of the words over the axes.
-const TITLE: u32 = 22;
+const TITLE: u32 = 30;
 /// The size of words.
 const TEXT: u32 = 12;
 /// Units of a picture in a CSS pixel: the backend writes whole numbers.
@@ -336,21 +391,11 @@ fn range(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
 }
 
 impl Lines {
-    /// A height as it is drawn; none for a gap.
-    fn height(&self, y: f64) -> Option<f64> {
-        let height = match self.scale {
-            Scale::Log if y > 0.0 => y.log10(),
-            Scale::Log => return None,
-            Scale::Linear => y,
-        };
-        height.is_finite().then_some(height)
-    }
-
     /// The heights from which to which the lines go, to [include](Self::include) in another
     /// picture.
     pub(super) fn extent(&self) -> Option<(f64, f64)> {
         let points = self.lines.iter().flat_map(|line| &line.points);
-        let heights = points.map(|(_, y)| *y).filter(|y| self.height(*y).is_some());
+        let heights = points.map(|(_, y)| *y).filter(|y| self.scale.place(*y).is_some());
         heights.fold(None, |extent, y| match extent {
             None => Some((y, y)),
             Some((from, to)) => Some((y.min(from), y.max(to))),
@@ -375,16 +420,10 @@ impl Lines {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let included = self.include.into_iter().flat_map(|(from, to)| [from, to]);
         let heights = points().map(|(_, y)| *y).chain(included);
-        let heights = heights.filter_map(|y| self.height(y)).chain(self.zero.then_some(0.0));
+        let heights = heights.filter_map(|y| self.scale.place(y)).chain(self.zero.then_some(0.0));
         let (y, x) = (range(heights), range(points().map(|(x, _)| *x)));
-        let marks = match self.scale {
-            Scale::Log => log_ticks(y, 7),
-            Scale::Linear => ticks(y, 6),
-        };
-        let shown = |height: &f64| match self.scale {
-            Scale::Log => number(10f64.powf(*height), 3),
-            Scale::Linear => number(*height, 4),
-        };
+        let marks = self.scale.marks(y);
+        let shown = |place: &f64| number(self.scale.height(*place), 3);
         let along = |x: &f64| number(x.abs(), 7);
         let mut chart = frame(area, &self.y, (x, whole(ticks(x, 6))), (y, marks))?;
         mesh(&mut chart, self.x, &along, &shown)?;
@@ -396,7 +435,7 @@ impl Lines {
         for line in &self.lines {
             let width = if line.thin || line.of == Of::Live { 13 } else { 20 };
             let style = stroke(line.of.color(), width);
-            let heights = line.points.iter().map(|(x, y)| Some((*x, self.height(*y)?)));
+            let heights = line.points.iter().map(|(x, y)| Some((*x, self.scale.place(*y)?)));
             let heights: Vec<_> = heights.collect();
             for piece in heights.split(Option::is_none) {
                 let piece: Vec<_> = piece.iter().flatten().copied().collect();
@@ -413,7 +452,7 @@ impl Lines {
         // Over all lines.
         for line in &self.lines {
             let Some((x, y)) = line.best else { continue };
-            let Some(y) = self.height(y) else { continue };
+            let Some(y) = self.scale.place(y) else { continue };
             for (radius, color) in [(5, GROUND), (4, line.of.color())] {
                 let mark = Circle::new((x, y), pixels(radius), color.filled());
                 plane.draw(&mark)?;

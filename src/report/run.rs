@@ -119,7 +119,10 @@ fn settings(config: &RunConfig, summary: Option<&Summary>) -> Vec<(String, Strin
         }
     };
     let mut rows = vec![
-        ("network", format!("{}, {:?}, then {:?}", sizes.join("-"), model.hidden, model.output)),
+        (
+            "network",
+            format!("{}, hidden {:?}, output {:?}", sizes.join("-"), model.hidden, model.output),
+        ),
         ("optimizer", format!("{optimizer:?}")),
         ("learning rate", lr.to_string()),
         ("batch size", batch_size.to_string()),

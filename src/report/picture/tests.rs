@@ -17,6 +17,31 @@ fn marks_are_round_and_inside() {
 }
 
 #[test]
+fn marks_of_every_scale_are_round() {
+    let shown = |scale: Scale, range: [f64; 2]| -> Vec<String> {
+        let [low, high] = range.map(|height| scale.place(height).unwrap());
+        let marks = scale.marks((low, high)).into_iter();
+        let mut marks: Vec<f64> = marks.map(|place| scale.height(place)).collect();
+        marks.sort_by(f64::total_cmp);
+        marks.into_iter().map(|height| number(height, 3)).collect()
+    };
+    assert_eq!(shown(Scale::Linear, [0.0, 0.5]), ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]);
+    let signed = Scale::Signed(1e-4);
+    assert_eq!(shown(signed, [-0.2, 0.03]), ["-0.1", "-0.01", "-0.001", "0", "0.001", "0.01"]);
+    assert_eq!(shown(signed, [0.0, 2e-4]), ["0", "5.00e-5", "0.0001", "0.00015", "0.0002"]);
+    assert_eq!(shown(Scale::Percent, [60.0, 98.6]), ["80", "90", "95", "98"]);
+    assert_eq!(shown(Scale::Percent, [97.0, 97.5]), ["97", "97.1", "97.2", "97.3", "97.4", "97.5"]);
+    for scale in [Scale::Linear, Scale::Log, signed, Scale::Percent] {
+        for height in [0.01, 1.0, 98.5] {
+            let back = scale.height(scale.place(height).unwrap());
+            assert!((back - height).abs() < 1e-9, "{scale:?}: {back} for {height}");
+        }
+    }
+    assert_eq!(Scale::Percent.place(100.0), Scale::Percent.place(99.95));
+    assert_eq!(Scale::Log.place(-1.0), None);
+}
+
+#[test]
 fn a_range_is_a_little_wider_than_its_numbers() {
     assert_eq!(range([0.0, 100.0, f64::NAN].into_iter()), (-4.0, 104.0));
     assert_eq!(range([5.0].into_iter()), (4.5, 5.5));
