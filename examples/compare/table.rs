@@ -91,6 +91,13 @@ impl Comparison {
             ];
             text += &render(&head, &rows.iter().map(Row::cells).collect::<Vec<_>>(), markdown);
         }
+        for (measure, what) in ["loss, %", "accuracy, points"].into_iter().enumerate() {
+            let (head, rows) = self.short(measure);
+            if !rows.is_empty() {
+                let _ = writeln!(text, "\nIn short, differences from {LIVE}, {what}:\n");
+                text += &render(&head, &rows, markdown);
+            }
+        }
         let all = self.rows.iter().flatten();
         let verdicts: Vec<_> = all.flat_map(|row| row.verdicts()).flatten().collect();
         let count = |verdict| verdicts.iter().filter(|found| **found == verdict).count();
@@ -105,17 +112,32 @@ impl Comparison {
         text += NOTES;
         text
     }
-}
 
-const NOTES: &str = "\
-A loss is the mean half squared error; that of a regression is of the standardised target.
-Wrong labels are in the training split alone. Best epochs and widths are those of the least loss on
-the validation split, whose labels are true.
-p: Wilcoxon's signed-rank test over the seeds, two-sided. Holm: p adjusted for all comparisons here.
-gain, harm: the adjusted p is below 0.05, and the 95 % interval (Student's t) is on that side of 0.
-A seed decides the split, the first weights and the order: the pairs are of one data set, whose
-splits overlap, and say nothing of other data.
-";
+    /// A row for each setting, of the differences from live in one measure, if it has that one.
+    fn short(&self, measure: usize) -> (Vec<&str>, Vec<Vec<String>>) {
+        let has = |row: &&Row| row.differences[measure].is_some();
+        let of = |text: fn(&Row) -> &str| {
+            let mut seen = vec![];
+            for text in self.rows[0].iter().filter(has).map(text) {
+                if !seen.contains(&text) {
+                    seen.push(text);
+                }
+            }
+            seen
+        };
+        let (settings, names) = (of(|row| &row.setting), of(|row| &row.name));
+        let cell = |setting: &str, name: &str| {
+            let row = self.rows[0].iter().find(|row| row.setting == setting && row.name == name);
+            row.map_or(String::new(), |row| row.short(measure))
+        };
+        let rows = settings.iter().map(|setting| {
+            let cells = names.iter().map(|name| cell(setting, name));
+            [(*setting).to_owned()].into_iter().chain(cells).collect()
+        });
+        let rows = rows.collect();
+        (["setting"].into_iter().chain(names).collect(), rows)
+    }
+}
 
 impl Row {
     fn new(lines: &[Line], name: &str, base: &str) -> Result<Self> {
@@ -157,6 +179,19 @@ impl Row {
                 (true, false) => "harm",
             })
         })
+    }
+
+    /// The difference in one measure, of a loss in percent, and what it shows.
+    fn short(&self, measure: usize) -> String {
+        let mean = match (measure, &self.differences[measure]) {
+            (0, _) => format!("{:+.1}", self.percent),
+            (_, Some(difference)) => format!("{:+.2}", difference.interval.mean),
+            (_, None) => return String::new(),
+        };
+        match self.verdicts()[measure] {
+            Some("-") | None => mean,
+            Some(verdict) => format!("{mean} {verdict}"),
+        }
     }
 
     fn cells(&self) -> Vec<String> {

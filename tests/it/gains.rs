@@ -209,6 +209,12 @@ fn a_gain_is_a_lower_loss_and_a_higher_accuracy() {
     assert!(text.contains(line), "{text}");
     let line = "| numbers | average | +0.00000 [+0.00000, +0.00000] | +0.0 | 1.000 | 1.000 | - |";
     assert!(text.contains(line), "{text}");
+    let short = "loss, %:\n\n| setting | live, best epoch | average |\n|---|---|---|\n\
+                 | classes | -0.9 gain | -1.0 gain |\n| numbers | +0.0 | +0.0 |\n\n";
+    assert!(text.contains(short), "{text}");
+    let short = "accuracy, points:\n\n| setting | live, best epoch | average |\n|---|---|---|\n\
+                 | classes | +0.00 | -10.50 harm |\n\n";
+    assert!(text.contains(short), "{text}");
     assert!(text.contains("Of 9 comparisons, 3 show a gain, 2 a harm, 4 neither."), "{text}");
 
     // A run without one of the models is told by its name.
