@@ -139,6 +139,16 @@ impl Comparison {
     }
 }
 
+const NOTES: &str = "\
+A loss is the mean half squared error; that of a regression is of the standardised target.
+Wrong labels are in the training split alone. Best epochs and widths are those of the least loss on
+the validation split, whose labels are true.
+p: Wilcoxon's signed-rank test over the seeds, two-sided. Holm: p adjusted for all comparisons here.
+gain, harm: the adjusted p is below 0.05, and the 95 % interval (Student's t) is on that side of 0.
+A seed decides the split, the first weights and the order: the pairs are of one data set, whose
+splits overlap, and say nothing of other data.
+";
+
 impl Row {
     fn new(lines: &[Line], name: &str, base: &str) -> Result<Self> {
         let find = |line: &Line, name: &str| -> Result<Judged> {

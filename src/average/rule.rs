@@ -201,7 +201,8 @@ pub enum Rule {
     },
 
     /// A half-life that grows with training, `h_t = min(max_half_life, fraction t)` steps and
-    /// `d_t = 2^(-1 / h_t)` (Karras et al. 2022, "EDM"; torchtitan with 0.05 and no maximum).
+    /// `d_t = 2^(-1 / h_t)` (the code of Karras et al. 2022, "EDM", with 0.05 and at most 500,000
+    /// images; torchtitan with 0.05 and no maximum).
     HalfLifeRamp {
         /// The half-life as a share of the steps so far, above 0.
         fraction: f64,
@@ -234,8 +235,8 @@ pub enum Rule {
     },
 
     /// The mean of the weights after all steps, without the start; one update keeps `t_0 / t_1`
-    /// (Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better
-    /// Generalization", SWA, algorithm 1).
+    /// (as SWA of PyTorch; Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better
+    /// Generalization", take one model a cycle).
     ///
     /// ```math
     /// a_t = \frac{(t - 1)\,a_{t-1} + w_t}{t}

@@ -224,6 +224,22 @@ fn a_gain_is_a_lower_loss_and_a_higher_accuracy() {
     assert_eq!(error, "numbers, seed 5: no average");
 }
 
+/// The tables of the README are those that the command printed.
+#[test]
+fn the_readme_quotes_the_comparison() {
+    const MARKER: &str = "<!-- compare -->";
+    let (readme, whole) =
+        (include_str!("../../README.md"), include_str!("../../artifacts/compare.md"));
+    let tables: Vec<_> = readme.split(MARKER).skip(1).step_by(2).map(str::trim).collect();
+    assert_eq!(tables.len(), 2);
+    for table in tables {
+        assert!(table.starts_with("| setting |") && whole.contains(table), "{table}");
+    }
+    let (_, counts) = whole.split_once("Of 143 comparisons, ").unwrap();
+    assert!(counts.starts_with("33 show a gain, 13 a harm, 97 neither."), "{counts}");
+    assert!(readme.contains("Of all, 33 show a gain (4 of them live's best epoch), 13 a harm, 97"));
+}
+
 fn compare(out: &Path, options: &[&str]) -> Command {
     let mut command = example("compare");
     command.args(["--device", "flex", "--epochs", "2", "--seeds", "2", "--out"]);
