@@ -17,7 +17,7 @@ mod shared; // `println!` to a reader that may leave
 
 use std::{fmt::Display, path::PathBuf, process::ExitCode};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use burn::{
     lr_scheduler::constant::ConstantLr,
     module::Module,
@@ -126,7 +126,13 @@ fn main() -> Result<ExitCode> {
     let older = RunDirectory::open(&args.run);
     let begun = older.is_ok();
     let (saved, committed) = match older {
-        Ok(older) if args.resume => (Some(older.config()?), older.committed_config()?),
+        Ok(older) if args.resume => {
+            let saved = older.config().context(
+                "the configuration of the run cannot be used: delete its config.json, and --resume \
+                 takes the one in the last commit",
+            );
+            (Some(saved?), older.committed_config()?)
+        }
         _ => (None, None),
     };
     let seed = args.seed.or(saved.as_ref().map(|saved| saved.seed)).unwrap_or(1);
@@ -283,7 +289,13 @@ fn main() -> Result<ExitCode> {
         Err(error @ (Error::NonFinite { .. } | Error::RefusedStep { .. })) => {
             bail!(anyhow::Error::new(error).context(diverged))
         }
-        result => result?,
+        result => result.with_context(|| {
+            let run = shared::word(run.path());
+            format!(
+                "the training has ended; from its last commit this goes on:\n  cargo run --example \
+                 train -- --resume --run {run}"
+            )
+        })?,
     };
     // The dashboard leaves the terminal with its renderer; what is printed before is lost.
     let LearningResult { model, renderer, interrupted, .. } = result;

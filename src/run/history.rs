@@ -190,7 +190,8 @@ mod write {
                     history
                 }
                 Err(_) => {
-                    if path.exists() {
+                    // A link that leads nowhere is in the way, too.
+                    if path.symlink_metadata().is_ok() {
                         disk::set_aside(&path)?;
                     }
                     Self::create(run)?

@@ -742,6 +742,22 @@ fn what_is_no_file() {
     }
 }
 
+#[test]
+#[cfg(unix)]
+fn metrics_that_are_a_link_to_nothing_are_set_aside() {
+    for leads_to in ["metrics.csv", "nowhere"] {
+        let copy = RUN.copy();
+        let path = copy.plan.run.join("metrics.csv");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(leads_to, &path).unwrap();
+        copy.resume().unwrap().launch().unwrap();
+        assert!(path.symlink_metadata().unwrap().is_file(), "{leads_to}");
+        let aside = copy.plan.run.join("metrics.csv.aside-1");
+        assert!(aside.is_symlink(), "{leads_to}");
+        assert!(!copy.plan.run.join("nowhere").exists());
+    }
+}
+
 /// The names of the tensors of one parameter in a model file of a commit.
 const LIVE: &str = "live.first.weight";
 const AVERAGE: &str = "averages.ema(0.9).weights.first.bias";
