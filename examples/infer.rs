@@ -98,6 +98,9 @@ fn main() -> Result<()> {
         return write_csv(preparation.target(), preparation.task(), answer(&rows)?);
     }
     let reads_pictures = preparation.inputs() == SIDE * SIDE;
+    let Task::Classification { labels: classes } = preparation.task() else {
+        bail!("this model answers with numbers; give it a --csv");
+    };
     ensure!(reads_pictures, "this model does not read pictures of 8x8 pixels; give it a --csv");
     let (pictures, written): (Vec<_>, _) = match &args.draw {
         Some(file) => (pictures(&read(file)?)?, None),
@@ -129,11 +132,9 @@ fn main() -> Result<()> {
                 writeln!(out, "live:    {other}, with {:.2} %", 100.0 * share)?;
                 differing += 1;
             }
-            if let Task::Classification { labels } = preparation.task() {
-                for (label, probability) in labels.iter().zip(probabilities) {
-                    let bar = "#".repeat((40.0 * probability).round() as usize);
-                    writeln!(out, "  {label}  {:6.2} %  {bar}", 100.0 * probability)?;
-                }
+            for (label, probability) in classes.iter().zip(probabilities) {
+                let bar = "#".repeat((40.0 * probability).round() as usize);
+                writeln!(out, "  {label}  {:6.2} %  {bar}", 100.0 * probability)?;
             }
         }
         writeln!(out)?;

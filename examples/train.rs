@@ -60,7 +60,7 @@ struct Args {
     optimizer: Option<Moved>,
     /// The rule of an average, such as "power(sigma_rel=0.1)" or "ema(0.99)"; several make several
     /// averages, of which the first validates, and the best by validation loss is saved
-    /// [default: a decay of 0.999, less for a short training]
+    /// [default: what `AverageConfig::suggest` gives for the steps]
     #[arg(long, value_name = "RULE", value_parser = rule, allow_negative_numbers = true)]
     average: Vec<Rule>,
     /// The share of an average that one step keeps, in [0, 1), with bias correction: the rule
@@ -310,7 +310,8 @@ fn main() -> Result<ExitCode> {
     let best = ranking.best;
     let test = load(data.test, None)?;
     let report = Report::of(&model, ranking, &*test, &device, config.seed)?;
-    ensure!(report.live.loss.is_finite(), diverged);
+    let losses = report.averages.iter().map(|average| average.scores.loss);
+    ensure!(losses.chain([report.live.loss]).all(f64::is_finite), diverged);
     if let Some(signal) = signals.received() {
         return stopped(&run, Some(signal));
     }
@@ -442,7 +443,7 @@ fn configure(
         model: MlpConfig::new(sizes).with_output(output),
         preparation,
         averages: match averages.is_empty() {
-            true => vec![average(Rule::debiased(shared::decay_for(steps)))],
+            true => vec![average(AverageConfig::suggest(steps as u64).rule)],
             false => averages,
         },
         optimizer,

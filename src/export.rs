@@ -27,7 +27,7 @@
 //! # PyTorch's names and layout
 //!
 //! - A [`Linear`](burn::nn::Linear) and a layer of the [`Mlp`](crate::model::Mlp) have their weight
-//!   as `[outputs, inputs]`.
+//!   as `[outputs, inputs]`. Types go by their names, `Linear`, and `Dense` in a list in `Mlp`.
 //! - Normalizations have `weight` and `bias` for `gamma` and `beta`.
 //! - Variants of enums are no part of a name.
 //! - An `Mlp` is a `Sequential` with an activation behind each layer: `0.weight`, `2.bias`.
@@ -121,14 +121,18 @@ pub fn save<M: Module>(
     form: &Form,
     description: &Description,
 ) -> Result<()> {
-    let record = module.clone().into_record().into_bytes()?;
-    let pack = Pack::of_bytes(record)?.with_all(description.metadata());
-    if *form == Form::Burnpack {
-        return pack.write(path.as_ref());
-    }
     let path = path.as_ref();
-    let bytes = serialized(module, pack, form.names());
-    write_whole(path, EXTENSION, &bytes.map_err(|error| Error::file("write", path, error))?)
+    let refuse = |error| Error::file("write", path, error);
+    let pack = module.clone().into_record().into_bytes().map_err(Error::from);
+    let pack = pack.and_then(Pack::of_bytes).map_err(refuse)?;
+    let pack = pack.with_all(description.metadata());
+    match form {
+        Form::Burnpack => pack.write(path),
+        _ => {
+            let bytes = serialized(module, pack, form.names()).map_err(refuse)?;
+            write_whole(path, EXTENSION, &bytes)
+        }
+    }
 }
 
 /// The module with the weights in a file of any form, told by its content.

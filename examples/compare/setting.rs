@@ -6,14 +6,17 @@ use anyhow::{Context, Result};
 use burn_ema::{
     AverageConfig, Rule,
     data::{Table, digits},
+    run::Optimizer,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::shared;
-
 /// Runs that were made with another version of this program are not taken for ours.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// The values between inputs and outputs.
+pub const HIDDEN: usize = 64;
+pub const OPTIMIZER: Optimizer = Optimizer::Adam;
 
 /// The widths of the averages that are stored through the training.
 pub const TRACKED: [f64; 2] = [0.05, 0.1];
@@ -25,9 +28,8 @@ pub const WIDTHS: [f64; 10] = [0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.16, 0.
 /// The averages of a training of so many steps, by the names that they have in tables.
 pub fn averages(steps: usize) -> Vec<(&'static str, AverageConfig)> {
     let average = AverageConfig::new;
-    let default = Rule::debiased(shared::decay_for(steps));
     vec![
-        ("ema as in train", average(default)),
+        ("as suggested", AverageConfig::suggest(steps as u64)),
         ("ema(0.99, debias)", average(Rule::debiased(0.99))),
         ("power(sigma_rel=0.1)", average(Rule::power_function(0.1))),
         ("equal, last half", average(Rule::Equal).with_start(steps as u64 / 2)),
@@ -109,17 +111,19 @@ pub struct Run {
 }
 
 impl Run {
-    /// A digest of everything that decides the result, what this program holds included; where a
-    /// table lies and what the setting is called does not.
+    /// A digest of everything that decides the result, what this program holds included, if its
+    /// [`VERSION`] goes with what it does; where a table lies and what the setting is called does
+    /// not.
     pub fn key(&self) -> Result<String> {
         let mut setting = self.setting.clone();
         setting.name.clear();
         if let Source::File { path, .. } = &mut setting.source {
             path.clear();
         }
-        let averages = averages(1_000_000);
+        let averages: Vec<_> = (0..24).map(|power| averages(1 << power)).collect();
+        let network = (HIDDEN, OPTIMIZER);
         let decides = (
-            (VERSION, env!("CARGO_PKG_VERSION"), averages, TRACKED, TIMES, WIDTHS),
+            (VERSION, env!("CARGO_PKG_VERSION"), network, averages, TRACKED, TIMES, WIDTHS),
             (setting, self.seed, &self.data_sha256, &self.device),
         );
         let text = serde_json::to_vec(&decides).context("a digest of the setting")?;

@@ -157,17 +157,22 @@ impl Row {
         };
         let pair = |line| Ok((find(line, name)?, find(line, base)?));
         let pairs = lines.iter().map(pair).collect::<Result<Vec<_>>>()?;
-        let loss = |judged: &Judged| Some(judged.test_loss);
-        let accuracy = |judged: &Judged| judged.test_accuracy.map(|accuracy| 100.0 * accuracy);
-        let difference = |measure: &dyn Fn(&Judged) -> Option<f64>| {
-            let differences =
-                pairs.iter().map(|(own, other)| Some(measure(own)? - measure(other)?));
+        let loss = |own: &Judged, other: &Judged| Some(own.test_loss - other.test_loss);
+        // Equal differences of counts must have equal bits, by which ranks are shared.
+        let accuracy = |own: &Judged, other: &Judged| {
+            let points = 100.0 * (own.test_accuracy? - other.test_accuracy?);
+            Some((points * 1e9).round() / 1e9)
+        };
+        let difference = |measure: &dyn Fn(&Judged, &Judged) -> Option<f64>| {
+            let differences = pairs.iter().map(|(own, other)| measure(own, other));
             let differences = differences.collect::<Option<Vec<_>>>()?;
             let interval = statistics::interval(&differences)?;
             Some(Difference { interval, p: statistics::signed_rank(&differences), holm: 1.0 })
         };
-        let (own, other): (Vec<_>, Vec<_>) = pairs.iter().cloned().unzip();
-        let [own, other] = [own, other].map(|judged| average(&judged, loss).unwrap_or(f64::NAN));
+        let mean = |judged: &dyn Fn(&(Judged, Judged)) -> f64| {
+            statistics::mean(&pairs.iter().map(judged).collect::<Vec<_>>())
+        };
+        let (own, other) = (mean(&|pair| pair.0.test_loss), mean(&|pair| pair.1.test_loss));
         Ok(Self {
             setting: lines[0].setting.clone(),
             name: name.to_owned(),

@@ -19,13 +19,12 @@ use burn_ema::{
     data::{Batch, Prepared, Task, loader},
     model::{Activation, Mlp, MlpConfig},
     report::Scores,
-    run::Optimizer,
 };
 
 use crate::{
     data,
     results::{EARLY, Judged, LIVE, Line},
-    setting::{self, Run, TIMES, TRACKED, WIDTHS},
+    setting::{self, HIDDEN, OPTIMIZER, Run, TIMES, TRACKED, WIDTHS},
 };
 
 /// Trains as the example `train` does, from the same weights and in the same order.
@@ -51,10 +50,10 @@ pub fn train(run: &Run, device: &Device) -> Result<Line> {
         Task::Classification { .. } => Activation::Sigmoid,
         Task::Regression { .. } => Activation::Identity,
     };
-    let sizes = vec![rows.preparation.inputs(), 64, rows.preparation.outputs()];
+    let sizes = vec![rows.preparation.inputs(), HIDDEN, rows.preparation.outputs()];
     let network = MlpConfig::new(sizes).with_output(output);
     let mut live = network.init(&training)?;
-    let mut optimizer = Optimizer::Adam.init();
+    let mut optimizer = OPTIMIZER.init();
     let (names, configs): (Vec<_>, Vec<_>) = setting::averages(steps).into_iter().unzip();
     let tracked = TRACKED.map(|width| {
         // The rule may be among the averages already; its snapshots have a name of their own.

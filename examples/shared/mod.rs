@@ -18,13 +18,6 @@ pub fn word(path: &Path) -> String {
     }
 }
 
-/// The decay for a training of this length: 0.999, but an average that remembers at most a fifth
-/// of the steps.
-pub fn decay_for(steps: usize) -> f64 {
-    let most = 1.0 - 5.0 / (steps as f64).max(10.0);
-    (most * 1e3).round().min(999.0) / 1e3
-}
-
 /// The standard output, for as long as someone reads it.
 pub struct Out;
 

@@ -180,11 +180,13 @@ fn is_of_mlp(place: &Place) -> bool {
 
 /// What a parameter is a part of, as burn-store has to know it.
 fn containers(place: &Place) -> Vec<String> {
-    let known = |container: &String| match &container[..] {
-        DENSE => "Struct:Linear".to_owned(),
-        other => other.to_owned(),
-    };
-    place.containers.iter().map(known).collect()
+    let mut containers = place.containers.clone();
+    if is_of_mlp(place)
+        && let Some(dense) = containers.last_mut()
+    {
+        *dense = "Struct:Linear".to_owned();
+    }
+    containers
 }
 
 /// A layer of the perceptron, whose weight lies as a linear layer's.

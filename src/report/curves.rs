@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use crate::{
     Error, Result,
     average::regular,
-    run::METRICS,
+    run::{METRICS, VALIDATED},
     train::{Sample, TRACE},
 };
 
@@ -14,6 +14,8 @@ use crate::{
 pub(super) struct Curves {
     /// What each metric came to, by its split and name, such as `valid/Loss`, and by epoch.
     epochs: BTreeMap<String, BTreeMap<usize, f64>>,
+    /// Of which average the metrics of validation are, by the first epoch of it.
+    validated: BTreeMap<usize, String>,
     /// A few weights, by step.
     pub weights: Vec<Sample>,
     /// Why a line was passed over, if one was; the first such.
@@ -65,6 +67,9 @@ impl Curves {
                 let metric = self.epochs.entry(format!("{split}/{name}")).or_default();
                 metric.insert(epoch?.parse().ok()?, value.parse().ok()?);
             }
+            "text" if name == VALIDATED => {
+                self.validated.insert(epoch?.parse().ok()?, value.to_owned());
+            }
             "text" if name == TRACE => self.weights.push(serde_json::from_str(value).ok()?),
             // What single batches came to.
             _ => {}
@@ -76,5 +81,52 @@ impl Curves {
     pub fn valid(&self, metric: &str) -> Vec<(f64, f64)> {
         let epochs = self.epochs.get(&format!("valid/{metric}")).into_iter().flatten();
         epochs.map(|(&epoch, &value)| (epoch as f64, value)).collect()
+    }
+
+    /// What a metric of validation came to for an average, epoch by epoch.
+    ///
+    /// In the epochs that an average validates, the metric has its plain name; where it is not known
+    /// which one does, it is the first.
+    pub fn of_average(&self, metric: &str, average: &str, is_first: bool) -> Vec<(f64, f64)> {
+        let validates = |epoch: f64| match self.validated.range(..=epoch as usize).next_back() {
+            Some((_, name)) => name == average,
+            None => is_first,
+        };
+        let plain = self.valid(metric).into_iter().filter(|(epoch, _)| validates(*epoch));
+        let beside = self.valid(&format!("{metric} ({average})")).into_iter();
+        let mut points: Vec<_> = plain.chain(beside).collect();
+        points.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        points
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_metric_is_of_the_average_that_validates_then() {
+        let run = tempfile::tempdir().unwrap();
+        let history = |lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(|line| format!("valid,{line}\n")).collect();
+            let text = "split,epoch,metric,value,count\n".to_owned() + &lines.concat();
+            std::fs::write(run.path().join(METRICS), text).unwrap();
+            Curves::read(run.path()).unwrap()
+        };
+        let lines =
+            ["1,Loss,5,epoch", "1,Loss (b),4,epoch", "2,Loss,3,epoch", "2,Loss (a),2,epoch"];
+        let validated = ["1,Validated average,a,text", "2,Validated average,b,text"];
+        let of = |curves: &Curves, name: &str| curves.of_average("Loss", name, name == "a");
+
+        let curves = history(&[&validated[..], &lines].concat());
+        assert_eq!(curves.passed_over, None);
+        assert_eq!(of(&curves, "a"), [(1.0, 5.0), (2.0, 2.0)]);
+        assert_eq!(of(&curves, "b"), [(1.0, 4.0), (2.0, 3.0)]);
+        assert_eq!(of(&curves, "c"), []);
+
+        // One that does not say so.
+        let curves = history(&lines[..3]);
+        assert_eq!(of(&curves, "a"), [(1.0, 5.0), (2.0, 3.0)]);
+        assert_eq!(of(&curves, "b"), [(1.0, 4.0)]);
     }
 }

@@ -724,8 +724,7 @@ enum Best {
 
 /// The curves of live and of every average in a metric of validation.
 fn curves(run: &Told, metric: &str, best: Best) -> Vec<Line> {
-    let of = |of: Of, name: &str, metric: String| {
-        let points = run.curves.valid(&metric);
+    let of = |of: Of, name: &str, points: Vec<(f64, f64)>| {
         let finite = points.iter().filter(|(_, value)| value.is_finite());
         let best = match best {
             Best::Least => finite.copied().reduce(|a, b| if b.1 < a.1 { b } else { a }),
@@ -734,11 +733,9 @@ fn curves(run: &Told, metric: &str, best: Best) -> Vec<Line> {
         let line = Line { best, ..Line::new(name, of, points) };
         (!line.points.is_empty()).then_some(line)
     };
-    let live = of(Of::Live, "live", format!("{metric} (live)"));
+    let live = of(Of::Live, "live", run.curves.valid(&format!("{metric} (live)")));
     let averages = run.averages.iter().enumerate().filter_map(|(index, (name, _))| {
-        // The first has the plain name.
-        let metric = if index == 0 { metric.to_owned() } else { format!("{metric} ({name})") };
-        of(Of::Average(index), name, metric)
+        of(Of::Average(index), name, run.curves.of_average(metric, name, index == 0))
     });
     live.into_iter().chain(averages).collect()
 }
@@ -750,8 +747,8 @@ fn gaps(run: &Told) -> Lines {
     let live = live.map_or(&[][..], |live| &live.points);
     let lines = losses.iter().filter(|line| line.of != Of::Live).map(|line| {
         let gap = line.points.iter().filter_map(|(epoch, loss)| {
-            let (_, of_live) = live.iter().find(|(other, _)| other == epoch)?;
-            Some((*epoch, of_live - loss))
+            let at = live.binary_search_by(|(other, _)| other.total_cmp(epoch)).ok()?;
+            Some((*epoch, live[at].1 - loss))
         });
         Line { points: gap.collect(), best: None, ..line.clone() }
     });

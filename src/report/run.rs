@@ -39,10 +39,20 @@ impl Told {
     pub fn read(run: &RunDirectory) -> Result<Self> {
         let path = run.path().to_owned();
         let mut notes = run.notes()?;
-        let report: Option<Report> = json(path.join("report.json"))?;
-        let summary: Option<Summary> = json(path.join("summary.json"))?;
+        let mut report: Option<Report> = json(path.join("report.json"))?;
+        let mut summary: Option<Summary> = json(path.join("summary.json"))?;
         let curves = Curves::read(&path)?;
         let Newest { commit, passed_over } = run.commits().newest()?;
+        let steps = commit.as_ref().map(|commit| commit.manifest().steps);
+        if let Some((before, now)) = summary.as_ref().map(|summary| summary.steps).zip(steps)
+            && before != now
+        {
+            notes.push(format!(
+                "report.json and summary.json are of step {before}, and the run has gone on to \
+                 step {now}: they are left out"
+            ));
+            (report, summary) = (None, None);
+        }
         let (config, mut settings, averages) = match (run.config(), &commit) {
             (Ok(config), _) => {
                 let averages = config.averages.iter();
@@ -71,7 +81,7 @@ impl Told {
         notes.extend(curves.passed_over.clone());
         let missing = [
             (curves.exist, "no metrics.csv is left, so that there are no curves"),
-            (report.is_some(), "no report.json: the run has not ended, or was of another program"),
+            (report.is_some(), "no report: the run has not ended, or was of another program"),
             (
                 summary.is_some() || report.is_none(),
                 "no summary.json, so that neither profiles nor answers are drawn",

@@ -2,7 +2,7 @@
 //! saved average answered on the test split.
 
 use burn::{data::dataloader::DataLoader, module::Module};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     Error, Profile, Result,
@@ -29,6 +29,11 @@ pub struct Summary {
     pub answers: Answered,
 }
 
+/// A number that is none is null in JSON: of an average with more updates than a profile can list.
+fn or_nan<'de, D: Deserializer<'de>>(number: D) -> std::result::Result<f64, D::Error> {
+    Option::deserialize(number).map(|number| number.unwrap_or(f64::NAN))
+}
+
 /// What an average is made of, in few enough numbers to draw.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,14 +45,19 @@ pub struct MadeOf {
     /// The updates that it refused.
     pub refused_updates: u64,
     /// The weight of the start.
+    #[serde(deserialize_with = "or_nan")]
     pub mass_on_start: f64,
     /// The mean age in steps.
+    #[serde(deserialize_with = "or_nan")]
     pub mean_age: f64,
     /// The standard deviation of the age in steps.
+    #[serde(deserialize_with = "or_nan")]
     pub standard_deviation: f64,
     /// The age in steps of the newest half.
+    #[serde(deserialize_with = "or_nan")]
     pub half_life: f64,
     /// By how much independent noise is averaged down.
+    #[serde(deserialize_with = "or_nan")]
     pub effective_steps: f64,
     /// The last step.
     pub step: u64,

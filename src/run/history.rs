@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "train")]
 pub(crate) const METRICS: &str = "metrics.csv";
 
+/// The name under which the history says which average the metrics of validation are of.
+#[cfg(feature = "train")]
+pub(crate) const VALIDATED: &str = "Validated average";
+
 /// Where the history was when something was committed, and what decisions need of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -269,6 +273,16 @@ mod write {
                 epochs: self.epochs.clone(),
                 running: self.running.clone(),
             })
+        }
+
+        /// Says of which average the metrics of validation are from an epoch on.
+        pub fn validates(&mut self, epoch: usize, average: &str) -> Result<()> {
+            self.line(&Split::Valid.to_string(), epoch, VALIDATED, average, "text")
+        }
+
+        /// Whether nothing has been logged yet.
+        pub fn is_empty(&self) -> bool {
+            self.lines.is_empty() && self.bytes == HEADER.len() as u64
         }
 
         /// A handle with which another thread makes the file durable.

@@ -46,6 +46,6 @@ pub(crate) use {
     changes::check as check_changes,
     commits::MODEL,
     disk::{create_directory, replace},
-    history::{History, METRICS, Mark},
+    history::{History, METRICS, Mark, VALIDATED},
     manifest::{FORMAT, MANIFEST, MOST_CONFIG_BYTES},
 };

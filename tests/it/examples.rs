@@ -11,7 +11,7 @@ use burn_ema::{
     average::Description,
     data::{self, Answer, Prepared, loader},
     export::Contents,
-    report::{Report, Scores},
+    report::{Page, Report, Scores},
     run::{Commits, RunDirectory, RunLock},
 };
 
@@ -146,10 +146,28 @@ fn an_older_run_is_never_lost_without_being_asked() {
     assert!(stdout.contains("the run has its 3 epochs"), "{stdout}");
 
     // Averages change when they are named, and not otherwise.
+    let summary = fs::read(run.join("summary.json")).unwrap();
     let (stdout, _) = succeeds(&mut resume(&["--epochs", "4", "--average", "0.9"]));
     assert!(stdout.contains("average ema(0.9, debias): starts from the live weights"), "{stdout}");
-    assert!(stdout.contains("average ema(0.963, debias): dropped"), "{stdout}");
-    assert_eq!(stdout.matches("ema(0.963").count(), 1, "{stdout}");
+    assert!(stdout.contains("average ema(0.95, debias): dropped"), "{stdout}");
+    assert_eq!(stdout.matches("ema(0.95").count(), 1, "{stdout}");
+    let metrics = fs::read_to_string(run.join("metrics.csv")).unwrap();
+    let of = |line: &&str| line.contains("Validated average");
+    let expected = [
+        "valid,1,Validated average,\"ema(0.95, debias)\",text",
+        "valid,4,Validated average,\"ema(0.9, debias)\",text",
+    ];
+    assert_eq!(metrics.lines().filter(of).collect::<Vec<_>>(), expected);
+
+    // A report of before the run went on is not taken for one of its end.
+    let run_directory = RunDirectory::open(&run).unwrap();
+    let drawn = || Page::of(std::slice::from_ref(&run_directory)).unwrap().html().to_owned();
+    let stale = "are of step 405, and the run has gone on to step 540";
+    let (ended, now) = ("Saved is <b>", fs::read(run.join("summary.json")).unwrap());
+    assert!(drawn().contains(ended) && !drawn().contains(stale));
+    fs::write(run.join("summary.json"), &summary).unwrap();
+    assert!(drawn().contains(stale) && !drawn().contains(ended), "{}", drawn());
+    fs::write(run.join("summary.json"), now).unwrap();
 
     // A damaged commit is named, whichever of its files it is, and the one before it serves.
     for (epochs, kind) in [("5", "model"), ("6", "optimizer"), ("7", "scheduler")] {
@@ -170,7 +188,7 @@ fn an_older_run_is_never_lost_without_being_asked() {
     // Something of the user's survives an overwrite.
     fs::write(run.join("notes.txt"), "mine").unwrap();
     let (stdout, _) = succeeds(&mut train(&run, &["--epochs", "1", "--overwrite"]));
-    assert!(stdout.contains("ema(0.963, debias)"), "a short training, a short memory: {stdout}");
+    assert!(stdout.contains("ema(0.95, debias)"), "a short training, a short memory: {stdout}");
     assert_eq!(fs::read_to_string(run.join("notes.txt")).unwrap(), "mine");
 
     let other = directory.path().join("other");
@@ -515,6 +533,22 @@ fn a_model_goes_out_in_every_form_and_answers() {
     assert!(told.eq(differing.iter().map(|(a, b)| (&a[..], &b[..]))), "{answers}");
     let last = format!("live says otherwise for {} of 60\n", differing.len());
     assert!(answers.ends_with(&last), "{answers}");
+}
+
+/// As many columns as a picture has pixels make no picture of what is told by a number.
+#[test]
+fn a_number_is_not_drawn() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, run) = (directory.path().join("table.csv"), directory.path().join("run"));
+    let line = |cell: &dyn Fn(usize) -> String| (0..65).map(cell).collect::<Vec<_>>().join(",");
+    let rows = (0..40).map(|row| line(&|column| (row * (column + 1) % 7).to_string() + ".5"));
+    let lines: Vec<_> = [line(&|column| format!("c{column}"))].into_iter().chain(rows).collect();
+    fs::write(&file, lines.join("\n") + "\n").unwrap();
+    let mut train = train(&run, &["--epochs", "1", "--task", "regression", "--target", "c64"]);
+    succeeds(train.arg("--data").arg(&file));
+    let mut infer = example("infer");
+    let message = fails(infer.args(["--device", "flex", "--run"]).arg(&run));
+    assert!(message.contains("answers with numbers; give it a --csv"), "{message}");
 }
 
 /// What PyTorch wrote answers, whatever it is called, and what is no network of digits does not.

@@ -264,6 +264,38 @@ fn names_of_yours_go_both_ways() {
     assert!(reason.starts_with("__metadata__: expected a name"), "{reason}");
 }
 
+mod theirs {
+    use burn::{
+        module::{Module, Param},
+        tensor::Tensor,
+    };
+
+    /// Called as a layer of ours, and not one.
+    #[derive(Module, Debug)]
+    pub struct Dense {
+        pub weight: Param<Tensor<2>>,
+    }
+
+    #[derive(Module, Debug)]
+    pub struct Decoder {
+        pub layers: Vec<Dense>,
+    }
+}
+
+/// What has the name of a layer of the perceptron alone is written as it is.
+#[test]
+fn a_dense_of_yours_is_not_turned() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.safetensors");
+    let weight = || Param::from_tensor(Tensor::<2>::zeros([3, 3], &device()));
+    let decoder = theirs::Decoder { layers: vec![theirs::Dense { weight: weight() }] };
+    let decoder = randomized(decoder, 1);
+    export::save(&decoder, &path, &Form::torch(), &description()).unwrap();
+    assert_eq!(names_in(&path), ["layers.0.weight f32 [3, 3]"]);
+    let as_it_is = export::load_as(decoder.clone(), &path, &Form::Safetensors).unwrap();
+    assert_eq!(record(&as_it_is), record(&decoder));
+}
+
 /// Which layout a file of others has, and how to say it.
 #[test]
 fn the_layout_is_what_the_file_says() {

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use burn_ema::data::{Prepared, Sample, Table, Targets, TaskKind, digits};
+use burn_ema::{
+    data::{Prepared, Sample, Table, Targets, TaskKind, digits},
+    report::Report,
+};
 
 use crate::examples::{example, fails, misused, succeeds};
 
@@ -240,6 +243,36 @@ fn the_readme_quotes_the_comparison() {
     assert!(readme.contains("Of all, 33 show a gain (4 of them live's best epoch), 13 a harm, 97"));
 }
 
+/// Shares of 360 rows, of which the same difference has other bits at each of them.
+#[test]
+fn equal_differences_of_accuracies_share_their_ranks() {
+    let right = [
+        [351, 350],
+        [352, 351],
+        [350, 351],
+        [349, 348],
+        [340, 342],
+        [355, 352],
+        [331, 330],
+        [346, 345],
+        [322, 321],
+    ];
+    let runs = right.iter().enumerate().map(|(seed, [own, other])| {
+        let share = |right: &i32| Some(f64::from(*right) / 360.0);
+        let judged = vec![
+            judged(LIVE, 1.0, share(other)),
+            judged(EARLY, 1.0, share(other)),
+            judged("average", 1.0, share(own)),
+        ];
+        Line { seed: seed as u64, setting: "counts".to_owned(), judged, ..line("a") }
+    });
+    let text = Comparison::new(&[runs.collect()]).unwrap();
+    let text = text.print(&[], true);
+    // As SciPy 1.17.1 has it for the differences of the counts, with
+    // PermutationMethod(n_resamples=numpy.inf).
+    assert!(text.contains("| +0.19 [-0.12, +0.49] | 0.285 |"), "{text}");
+}
+
 fn compare(out: &Path, options: &[&str]) -> Command {
     let mut command = example("compare");
     command.args(["--device", "flex", "--epochs", "2", "--seeds", "2", "--out"]);
@@ -256,20 +289,34 @@ fn tables(stdout: &str) -> &str {
 fn all_settings_are_compared_and_what_is_done_is_not_done_again() {
     let directory = tempfile::tempdir().unwrap();
     let (stdout, stderr) = succeeds(&mut compare(directory.path(), &[]));
-    assert!(stdout.contains("runs: 14, of which 0 are there"), "{stdout}");
-    assert!(stderr.contains("run 14/14") && stderr.contains("0 s left"), "{stderr}");
+    assert!(stdout.contains("runs: 20, of which 0 are there"), "{stdout}");
+    assert!(stderr.contains("run 20/20") && stderr.contains("0 s left"), "{stderr}");
     assert!(stdout.contains("digits, 200 training rows: 200 training rows, 2 epochs, 50 steps"));
     // Six models against live and five against the early one; loss and accuracy, but for Friedman.
     assert!(
-        stdout.contains("Of 143 comparisons, 0 show a gain, 0 a harm, 143 neither."),
+        stdout.contains("Of 176 comparisons, 0 show a gain, 0 a harm, 176 neither."),
         "{stdout}"
     );
     let file = directory.path().join("results.jsonl");
     let whole = fs::read_to_string(&file).unwrap();
-    assert_eq!(whole.lines().count(), 14);
+    assert_eq!(whole.lines().count(), 20);
+
+    // The first setting is what the example `train` does.
+    let run = directory.path().join("run");
+    let mut train = example("train");
+    train.args(["--device", "flex", "--epochs", "2", "--seed", "2", "--run"]).arg(&run);
+    succeeds(&mut train);
+    let report: Report =
+        serde_json::from_slice(&fs::read(run.join("report.json")).unwrap()).unwrap();
+    let lines = whole.lines().map(|line| serde_json::from_str::<Line>(line).unwrap());
+    let mut lines = lines.filter(|line| line.setting == "digits" && line.seed == 2);
+    let judged = lines.next().unwrap().judged;
+    assert_eq!(judged[0].test_loss, report.live.loss);
+    assert_eq!(judged[2].detail, report.averages[0].rule);
+    assert_eq!(judged[2].test_loss, report.averages[0].scores.loss);
 
     let (again, stderr) = succeeds(&mut compare(directory.path(), &[]));
-    assert_eq!((again.replace("14 are", "0 are"), stderr), (stdout.clone(), String::new()));
+    assert_eq!((again.replace("20 are", "0 are"), stderr), (stdout.clone(), String::new()));
     assert_eq!(fs::read_to_string(&file).unwrap(), whole);
 
     // Three lines and a half, and one of another program.
@@ -277,7 +324,7 @@ fn all_settings_are_compared_and_what_is_done_is_not_done_again() {
     let half = &whole.lines().nth(3).unwrap()[..200];
     fs::write(&file, format!("{{\"key\": 1}}\n{kept}{half}")).unwrap();
     let (resumed, _) = succeeds(&mut compare(directory.path(), &[]));
-    assert!(resumed.contains("runs: 14, of which 3 are there"), "{resumed}");
+    assert!(resumed.contains("runs: 20, of which 3 are there"), "{resumed}");
     assert_eq!(tables(&resumed), tables(&stdout));
     assert!(fs::read_to_string(&file).unwrap().contains(&kept));
 

@@ -68,8 +68,8 @@ struct Shared {
 struct State {
     run: String,
     seed: u64,
-    /// Where a resumed history goes on.
-    mark: Option<Mark>,
+    /// Where a resumed history goes on, and the average that validated until there.
+    mark: Option<(Mark, Option<String>)>,
     history: Option<History>,
     names: HashMap<MetricId, String>,
     /// What the loop says of the next commit; an end of an epoch otherwise.
@@ -156,7 +156,8 @@ impl Committer {
         let mut state = self.lock();
         state.run = manifest.run.clone();
         state.seed = manifest.seed;
-        state.mark = Some(manifest.metrics.clone());
+        let validated = manifest.averages.first().map(|(name, _)| name.clone());
+        state.mark = Some((manifest.metrics.clone(), validated));
         state.restored = [MODEL, OPTIMIZER, SCHEDULER].into_iter().zip(files).collect();
         History::check(self.run(), &manifest.metrics).err()
     }
@@ -185,21 +186,28 @@ impl Committer {
         let given_up = self.0.store.after(from)?;
         let mut state = self.lock();
         // While they tell that there is something to keep.
-        if let Some(mark) = &state.mark
+        if let Some((mark, _)) = &state.mark
             && !given_up.is_empty()
         {
             History::keep(self.run(), mark)?;
         }
         self.0.store.set_aside(given_up)?;
-        match state.mark.take() {
-            Some(mark) => state.history = Some(History::resume(self.run(), &mark)?),
+        let (mut history, validated) = match state.mark.take() {
+            Some((mark, validated)) => (History::resume(self.run(), &mark)?, validated),
             None => {
-                state.history = Some(History::create(self.run())?);
                 // Not a weight of anything: two runs of one seed are two runs.
                 state.run = format!("{:016x}", ParamId::new().val());
                 state.seed = self.0.config.seed.unwrap_or_else(|| draw(device));
+                (History::create(self.run())?, None)
             }
+        };
+        let validates = self.0.averages.first().map(|(name, _)| name);
+        if let Some(average) =
+            validates.filter(|now| history.is_empty() || validated.as_ref() != Some(*now))
+        {
+            history.validates(from.map_or(0, |from| from.epochs) + 1, average)?;
         }
+        state.history = Some(history);
         drop(state);
         let part = || Part(self.clone());
         let training = training
