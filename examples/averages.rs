@@ -153,15 +153,18 @@ fn main() -> Result<()> {
     if args.markdown {
         return table(&mut out, &args, &decays, &settle, &outlier);
     }
-    for (index, decay) in decays.iter().enumerate() {
-        plot(&mut out, &args, decay, &settle, index)?;
+    let with = format!(", with an outlier of {} at step {}", args.outlier, args.outlier_at);
+    for (course, with) in [(&settle, ""), (&outlier, &with)] {
+        for (index, decay) in decays.iter().enumerate() {
+            plot(&mut out, &args, decay, (course, with), index)?;
+        }
     }
     table(&mut out, &args, &decays, &settle, &outlier)?;
     if let Some(directory) = &args.out {
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
         let files = [
-            ("settle.svg", picture_of_settling(&decays, &settle)?.file()),
+            ("settle.svg", Picture::stack(&pictures(&decays, &settle)?).file()),
             ("outlier.svg", picture_of_outlier(&args, &decays, &settle, &outlier)?.file()),
             ("settle.csv", csv(&rules, &settle)?),
             ("outlier.csv", csv(&rules, &outlier)?),
@@ -234,8 +237,8 @@ fn live(course: &Course) -> Line {
     Line { thin: true, ..Line::new("live", Of::Live, first(&course.live)) }
 }
 
-/// Live and the averages of each decay, one below the other.
-fn picture_of_settling(decays: &[Decay], course: &Course) -> Result<Picture> {
+/// Live and the averages of each decay.
+fn pictures(decays: &[Decay], course: &Course) -> Result<Vec<Picture>> {
     let pictures = decays.iter().enumerate().map(|(index, Decay { decay, count })| {
         let average = |which: usize, name: String| {
             Line::new(name, Of::Average(which), first(&course.averages[3 * index + which]))
@@ -261,30 +264,16 @@ fn picture_of_settling(decays: &[Decay], course: &Course) -> Result<Picture> {
         };
         Ok(lines.draw()?)
     });
-    Ok(Picture::stack(&pictures.collect::<Result<Vec<_>>>()?))
+    pictures.collect()
 }
 
-/// Live with the outlier, and by how much that moved each average.
+/// Live and the averages with the outlier, and by how much that moved each of them.
 fn picture_of_outlier(
     args: &Args,
     decays: &[Decay],
     settle: &Course,
     outlier: &Course,
 ) -> Result<Picture> {
-    let each = || decays.iter().enumerate();
-    let averages = each().map(|(index, Decay { decay, .. })| {
-        let points = first(&outlier.averages[3 * index + CORRECTED]);
-        Line::new(format!("ema({decay}, debias)"), Of::Average(index), points)
-    });
-    let lines = Lines {
-        x: "step",
-        y: format!("a weight with an outlier of {} at step {}", args.outlier, args.outlier_at),
-        scale: Scale::Linear,
-        lines: [live(outlier)].into_iter().chain(averages).collect(),
-        height: HEIGHT * 2 / 3,
-        zero: false,
-        include: None,
-    };
     // From a little before the outlier on.
     let from = args.outlier_at.saturating_sub(args.steps / 25) as usize;
     let moved = |index: usize| {
@@ -293,7 +282,7 @@ fn picture_of_outlier(
             with.iter().zip(without).map(|((step, with), (_, without))| (*step, with - without));
         moved.skip(from).collect::<Vec<_>>()
     };
-    let moved = each().flat_map(|(index, Decay { decay, count })| {
+    let moved = decays.iter().enumerate().flat_map(|(index, Decay { decay, count })| {
         let line = |which: usize, name: String, thin| Line {
             thin,
             ..Line::new(name, Of::Average(index), moved(3 * index + which))
@@ -312,7 +301,9 @@ fn picture_of_outlier(
         zero: true,
         include: None,
     };
-    Ok(Picture::stack(&[lines.draw()?, moved.draw()?]))
+    let mut pictures = pictures(decays, outlier)?;
+    pictures.push(moved.draw()?);
+    Ok(Picture::stack(&pictures))
 }
 
 /// Live and the averages of a decay as characters; in colours where a person reads.
@@ -320,7 +311,7 @@ fn plot(
     out: &mut impl Write,
     args: &Args,
     decay: &Decay,
-    course: &Course,
+    (course, with): (&Course, &str),
     index: usize,
 ) -> Result<()> {
     let points = |values: &[Vec<f64>]| -> Vec<_> {
@@ -342,7 +333,7 @@ fn plot(
     let meets = meets.map_or("never meet".to_owned(), |step| format!("meet at step {step}"));
     writeln!(
         out,
-        "{}, and the mean of the last {} values: both averages {meets}",
+        "{}, and the mean of the last {} values{with}: both averages {meets}",
         Rule::debiased(decay.decay),
         decay.count
     )?;

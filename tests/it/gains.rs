@@ -240,7 +240,9 @@ fn the_readme_quotes_the_comparison() {
     }
     let (_, counts) = whole.split_once("Of 176 comparisons, ").unwrap();
     assert!(counts.starts_with("50 show a gain, 14 a harm, 112 neither."), "{counts}");
-    assert!(readme.contains("Of all, 50 show a gain (5 of them live's best epoch), 14 a harm, 112"));
+    assert!(
+        readme.contains("Of all, 50 show a gain (5 of them live's best epoch), 14 a harm, 112")
+    );
 }
 
 /// Shares of 360 rows, of which the same difference has other bits at each of them.
