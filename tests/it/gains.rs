@@ -335,7 +335,7 @@ fn all_settings_are_compared_and_what_is_done_is_not_done_again() {
     let mut other = example("compare");
     other.args(["--device", "flex", "--seeds", "2", "--out"]).arg(directory.path()).args(only);
     let (other, _) = succeeds(&mut other);
-    assert!(other.contains("runs: 2, of which 0 are there"), "{other}");
+    assert!(other.contains("runs: 4, of which 0 are there"), "{other}");
     assert!(other.contains("| digits, 3 x learning rate | live, best epoch | "), "{other}");
 }
 
