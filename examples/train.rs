@@ -18,15 +18,18 @@ mod shared; // `println!` to a reader that may leave
 use std::{fmt::Display, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
+#[cfg(feature = "tui")]
+use burn::train::renderer::MetricsRenderer;
 use burn::{
     lr_scheduler::constant::ConstantLr,
     module::Module,
     train::{
-        Interrupter, LearningResult, SupervisedTraining,
+        LearningResult, SupervisedTraining,
         metric::{AccuracyMetric, LossMetric},
-        renderer::MetricsRenderer,
     },
 };
+#[cfg(feature = "tui")]
+use burn_ema::train::Dashboard;
 use burn_ema::{
     AverageConfig, Error, Rule,
     average::Description,
@@ -127,11 +130,15 @@ fn main() -> Result<ExitCode> {
     let begun = older.is_ok();
     let (saved, committed) = match older {
         Ok(older) if args.resume => {
-            let saved = older.config().context(
-                "the configuration of the run cannot be used: delete its config.json, and --resume \
-                 takes the one in the last commit",
-            );
-            (Some(saved?), older.committed_config()?)
+            let (saved, committed) = (older.config(), older.committed_config()?);
+            let saved = match committed.is_some() {
+                true => saved.context(
+                    "the configuration of the run cannot be used: delete its config.json, and \
+                     --resume takes the one in the last commit",
+                )?,
+                false => saved?,
+            };
+            (Some(saved), committed)
         }
         _ => (None, None),
     };
@@ -235,8 +242,15 @@ fn main() -> Result<ExitCode> {
             training = training.metric_valid_numeric(accuracy);
         }
     }
-    let interrupter = training.interrupter();
-    training = training.renderer(renderer(interrupter));
+    // Burn's dashboard where it is compiled in and someone looks, else a line an epoch, without how
+    // far live is from its averages, which stands in the report.
+    #[cfg(feature = "tui")]
+    let dashboard = std::io::IsTerminal::is_terminal(&std::io::stdout())
+        .then(|| Box::new(Dashboard::new(training.interrupter())) as Box<dyn MetricsRenderer>);
+    #[cfg(not(feature = "tui"))]
+    let dashboard = None;
+    let lines = || Box::new(ProgressLines::new(std::io::stderr()).without("Distance")) as _;
+    training = training.renderer(dashboard.unwrap_or_else(lines));
     // Everything is committed, so that the run can go on from wherever it ends.
     let signals = Signals::install(training.interrupter())?;
     let mut committed_as = serde_json::to_value(&config)?;
@@ -292,8 +306,8 @@ fn main() -> Result<ExitCode> {
         result => result.with_context(|| {
             let run = shared::word(run.path());
             format!(
-                "the training has ended; from its last commit this goes on:\n  cargo run --example \
-                 train -- --resume --run {run}"
+                "the training has ended; this goes on from its last commit, if there is one:\n  \
+                 cargo run --example train -- --resume --run {run}"
             )
         })?,
     };
@@ -345,17 +359,6 @@ fn main() -> Result<ExitCode> {
         Some(signal) => stopped(&run, Some(signal)),
         None => Ok(ExitCode::SUCCESS),
     }
-}
-
-/// Burn's dashboard where it is compiled in and someone looks, else a line an epoch.
-#[cfg_attr(not(feature = "tui"), allow(unused_variables))]
-fn renderer(interrupter: Interrupter) -> Box<dyn MetricsRenderer> {
-    #[cfg(feature = "tui")]
-    if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-        return Box::new(burn_ema::train::Dashboard::new(interrupter));
-    }
-    // How far live is from its averages stands in the report.
-    Box::new(ProgressLines::new(std::io::stderr()).without("Distance"))
 }
 
 /// Says how a run goes on that was stopped, by a signal or in the dashboard, and how to end.

@@ -45,14 +45,9 @@ impl Comparison {
         let mut rows = [vec![], vec![]];
         for lines in settings {
             for (rows, base) in rows.iter_mut().zip(BASES) {
-                let names = lines.iter().flat_map(|line| &line.judged).map(|judged| &judged.name);
-                let mut seen: Vec<&String> = vec![];
-                names.for_each(|name| {
-                    if name != base && name != LIVE && !seen.contains(&name) {
-                        seen.push(name);
-                    }
-                });
-                for name in seen {
+                let names = lines.iter().flat_map(|line| &line.judged);
+                let names = distinct(names.map(|judged| judged.name.as_str()));
+                for name in names.into_iter().filter(|name| ![base, LIVE].contains(name)) {
                     rows.push(Row::new(lines, name, base)?);
                 }
             }
@@ -115,19 +110,11 @@ impl Comparison {
 
     /// A row for each setting, of the differences from live in one measure, if it has that one.
     fn short(&self, measure: usize) -> (Vec<&str>, Vec<Vec<String>>) {
-        let has = |row: &&Row| row.differences[measure].is_some();
-        let of = |text: fn(&Row) -> &str| {
-            let mut seen = vec![];
-            for text in self.rows[0].iter().filter(has).map(text) {
-                if !seen.contains(&text) {
-                    seen.push(text);
-                }
-            }
-            seen
-        };
-        let (settings, names) = (of(|row| &row.setting), of(|row| &row.name));
+        let rows = || self.rows[0].iter().filter(|row| row.differences[measure].is_some());
+        let settings = distinct(rows().map(|row| row.setting.as_str()));
+        let names = distinct(rows().map(|row| row.name.as_str()));
         let cell = |setting: &str, name: &str| {
-            let row = self.rows[0].iter().find(|row| row.setting == setting && row.name == name);
+            let row = rows().find(|row| row.setting == setting && row.name == name);
             row.map_or(String::new(), |row| row.short(measure))
         };
         let rows = settings.iter().map(|setting| {
@@ -137,6 +124,17 @@ impl Comparison {
         let rows = rows.collect();
         (["setting"].into_iter().chain(names).collect(), rows)
     }
+}
+
+/// Each text once, in the order of its first place.
+fn distinct<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut seen = vec![];
+    texts.for_each(|text| {
+        if !seen.contains(&text) {
+            seen.push(text);
+        }
+    });
+    seen
 }
 
 const NOTES: &str = "\

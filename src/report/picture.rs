@@ -219,6 +219,14 @@ impl Scale {
         }
     }
 
+    /// How many digits tell the marks apart: powers need few.
+    fn digits(self) -> usize {
+        match self {
+            Self::Log | Self::Signed(_) => 3,
+            Self::Linear | Self::Percent => 4,
+        }
+    }
+
     /// Round heights, at their places.
     fn marks(self, range: (f64, f64)) -> Vec<f64> {
         let inside = |heights: Vec<f64>| -> Vec<f64> {
@@ -423,7 +431,7 @@ impl Lines {
         let heights = heights.filter_map(|y| self.scale.place(y)).chain(self.zero.then_some(0.0));
         let (y, x) = (range(heights), range(points().map(|(x, _)| *x)));
         let marks = self.scale.marks(y);
-        let shown = |place: &f64| number(self.scale.height(*place), 3);
+        let shown = |place: &f64| number(self.scale.height(*place), self.scale.digits());
         let along = |x: &f64| number(x.abs(), 7);
         let mut chart = frame(area, &self.y, (x, whole(ticks(x, 6))), (y, marks))?;
         mesh(&mut chart, self.x, &along, &shown)?;

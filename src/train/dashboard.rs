@@ -22,39 +22,30 @@ const LIVE: &str = " (live)";
 /// Give it to `SupervisedTraining::renderer`, with `training.interrupter()`. It takes the terminal
 /// when the training begins, so that what a program says before stays in sight.
 pub struct Dashboard {
-    open: Box<dyn Fn(Option<usize>) -> Box<dyn MetricsRenderer> + Send + Sync>,
-    renderer: Option<Box<dyn MetricsRenderer>>,
+    interrupter: Interrupter,
+    renderer: Option<TuiMetricsRendererWrapper>,
     definitions: Vec<MetricDefinition>,
 }
 
 impl Dashboard {
     /// The dashboard on standard output, from which this stops the training.
     pub fn new(interrupter: Interrupter) -> Self {
-        Self::of(move |checkpoint| {
-            Box::new(TuiMetricsRendererWrapper::new(interrupter.clone(), checkpoint))
-        })
-    }
-
-    fn of(
-        open: impl Fn(Option<usize>) -> Box<dyn MetricsRenderer> + Send + Sync + 'static,
-    ) -> Self {
-        Self { open: Box::new(open), renderer: None, definitions: Vec::new() }
+        Self { interrupter, renderer: None, definitions: Vec::new() }
     }
 
     /// The renderer, opened by the first who asks; after so many epochs, for the time left.
-    fn after(&mut self, epochs: Option<usize>) -> &mut dyn MetricsRenderer {
-        let Self { open, renderer, definitions } = self;
-        let renderer = renderer.get_or_insert_with(|| {
-            let mut renderer = open(epochs);
+    fn after(&mut self, epochs: Option<usize>) -> &mut TuiMetricsRendererWrapper {
+        let Self { interrupter, renderer, definitions } = self;
+        renderer.get_or_insert_with(|| {
+            let mut renderer = TuiMetricsRendererWrapper::new(interrupter.clone(), epochs);
             // A plot without a curve would only be in the way.
             let plots = definitions.iter().filter(|metric| of_live(metric, definitions).is_none());
             plots.for_each(|metric| renderer.register_metric(metric.clone()));
             renderer
-        });
-        renderer.as_mut()
+        })
     }
 
-    fn renderer(&mut self) -> &mut dyn MetricsRenderer {
+    fn renderer(&mut self) -> &mut TuiMetricsRendererWrapper {
         self.after(None)
     }
 

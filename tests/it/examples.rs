@@ -168,6 +168,11 @@ fn an_older_run_is_never_lost_without_being_asked() {
     fs::write(run.join("summary.json"), &summary).unwrap();
     assert!(drawn().contains(stale) && !drawn().contains(ended), "{}", drawn());
     fs::write(run.join("summary.json"), now).unwrap();
+    // One of its end stays, if the commit of the end is lost.
+    let lost = run.join("commits/epoch-0004");
+    fs::rename(&lost, run.join("lost")).unwrap();
+    assert!(drawn().contains(ended), "{}", drawn());
+    fs::rename(run.join("lost"), &lost).unwrap();
 
     // A damaged commit is named, whichever of its files it is, and the one before it serves.
     for (epochs, kind) in [("5", "model"), ("6", "optimizer"), ("7", "scheduler")] {

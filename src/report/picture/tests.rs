@@ -23,7 +23,7 @@ fn marks_of_every_scale_are_round() {
         let marks = scale.marks((low, high)).into_iter();
         let mut marks: Vec<f64> = marks.map(|place| scale.height(place)).collect();
         marks.sort_by(f64::total_cmp);
-        marks.into_iter().map(|height| number(height, 3)).collect()
+        marks.into_iter().map(|height| number(height, scale.digits())).collect()
     };
     assert_eq!(shown(Scale::Linear, [0.0, 0.5]), ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]);
     let signed = Scale::Signed(1e-4);
@@ -31,6 +31,8 @@ fn marks_of_every_scale_are_round() {
     assert_eq!(shown(signed, [0.0, 2e-4]), ["0", "5.00e-5", "0.0001", "0.00015", "0.0002"]);
     assert_eq!(shown(Scale::Percent, [60.0, 98.6]), ["80", "90", "95", "98"]);
     assert_eq!(shown(Scale::Percent, [97.0, 97.5]), ["97", "97.1", "97.2", "97.3", "97.4", "97.5"]);
+    let close = ["99.91", "99.92", "99.93", "99.94"];
+    assert_eq!(shown(Scale::Percent, [99.905, 99.945]), close);
     for scale in [Scale::Linear, Scale::Log, signed, Scale::Percent] {
         for height in [0.01, 1.0, 98.5] {
             let back = scale.height(scale.place(height).unwrap());

@@ -64,3 +64,31 @@ fn answers_are_counted_by_class() {
     let counts = confusion(&[0, 1, 1, 2, 1], &[0, 2, 1, 2, 2]);
     assert_eq!(counts, [(0, 0, 1), (1, 1, 1), (1, 2, 2), (2, 2, 1)]);
 }
+
+/// JSON has no NaN.
+#[test]
+fn what_is_unknown_comes_back_as_unknown() {
+    let [mass_on_start, mean_age, standard_deviation, half_life, effective_steps] = [f64::NAN; 5];
+    let known = made_of("ema(0.9)", 1, 0, 10);
+    let unknown = MadeOf {
+        mass_on_start,
+        mean_age,
+        standard_deviation,
+        half_life,
+        effective_steps,
+        ..known.clone()
+    };
+    let back = |made: &MadeOf| -> MadeOf {
+        serde_json::from_str(&serde_json::to_string(made).unwrap()).unwrap()
+    };
+    assert_eq!(back(&known), known);
+    let back = back(&unknown);
+    let numbers = [
+        back.mass_on_start,
+        back.mean_age,
+        back.standard_deviation,
+        back.half_life,
+        back.effective_steps,
+    ];
+    assert!(numbers.iter().all(|number| number.is_nan()), "{numbers:?}");
+}
