@@ -128,6 +128,27 @@ impl OwnLoop {
     }
 }
 
+/// A training in a loop of one's own, of a model with an average in it.
+pub struct Hooked {
+    model: Option<Averaged<Mlp>>,
+    optimizer: ModuleOptimizer,
+    rate: f64,
+}
+
+impl Hooked {
+    pub fn new(network: &Network, optimizer: Optimizer) -> Result<Self> {
+        let model = Averaged::new(network.init()?, [average()])?.train();
+        Ok(Self { model: Some(model), optimizer: optimizer.init(), rate: optimizer.rate() })
+    }
+
+    /// The same as in the [loop](OwnLoop::step) without one.
+    pub fn step(&mut self, batch: Batch) {
+        let Some(model) = self.model.take() else { return };
+        let gradients = TrainStep::step(&model, batch).grads;
+        self.model = Some(model.optimize(&mut self.optimizer, self.rate.into(), gradients));
+    }
+}
+
 /// A training by Burn's Learner, which clones its model at every step, with one average in it.
 pub struct Learned(Learner<Averaged<Mlp>>);
 

@@ -42,7 +42,8 @@
 //!
 //! # Layout
 //!
-//! Imports run one way: `error <- {average, model, data, optim} <- {run, export} <- train <- report`.
+//! Imports run one way: `error, threads <- {average, model, data} <- {run, export, optim} <- train
+//! <- report`.
 //!
 //! - [`average`]: rules, averages of any module, their profiles, the kernels that update them,
 //!   averages made afterwards of stored ones;
@@ -90,6 +91,8 @@ pub mod optim;
 #[cfg(feature = "train")]
 pub mod report;
 pub mod run;
+#[cfg(any(feature = "flex", feature = "train"))]
+mod threads;
 #[cfg(feature = "train")]
 pub mod train;
 

@@ -8,8 +8,9 @@
 //!
 //! Each row is a contest. Its contestants take turns of a fifth of a second; a number of a claim is
 //! made of the times of each round, and told is the median over all rounds.
-//! `loop of one's own` is `optimizer.step` and `average.update`; `Burn's Learner` is its steps on a
-//! model in `Averaged`. Both have all guards against numbers that are not finite.
+//! `the hook` is `Averaged`, whose `step` and `optimize` are called in a loop of one's own or by Burn's
+//! Learner, which clones its model at each step; `Average::update` comes after `optimizer.step`.
+//! All guards against numbers that are not finite are on.
 
 mod answer; // answers of a network
 mod contest; // contestants, their turns, what is claimed of their times

@@ -8,7 +8,7 @@ use crate::{
     figures::{Bar, Unit},
     update::bare,
     worker::Torch,
-    workload::{Learned, Network, Optimizer, OwnLoop},
+    workload::{Hooked, Learned, Network, Optimizer, OwnLoop},
 };
 
 /// How many weights the bare loop goes over, that the limit's rate is taken from.
@@ -27,9 +27,9 @@ pub fn beside(name: &str, network: &Network, by: Optimizer, torch: &Torch) -> Re
         )
     };
     let contestants = vec![
-        own("loop of one's own, with average", network, by, true)?,
-        own("loop of one's own, without", network, by, false)?,
-        learned("Burn's Learner, with average", network, by)?,
+        hooked("loop of one's own, with the hook", network, by)?,
+        own("loop of one's own, without average", network, by, false)?,
+        learned("Burn's Learner, with the hook", network, by)?,
         theirs("PyTorch eager, with AveragedModel", true, false),
         theirs("PyTorch compiled, with AveragedModel", true, true),
         theirs("PyTorch eager, without", false, false),
@@ -38,6 +38,7 @@ pub fn beside(name: &str, network: &Network, by: Optimizer, torch: &Torch) -> Re
             "PyTorch's matrix products alone",
             json!({"kind": "products", "sizes": network.sizes, "batch": network.batch}),
         ),
+        own("loop of one's own, with Average::update", network, by, true)?,
     ];
 
     let small = network.weights() < 10_000;
@@ -79,6 +80,15 @@ fn own(name: &str, network: &Network, by: Optimizer, average: bool) -> Result<Co
     let mut training = OwnLoop::new(network, by, average)?;
     let rows = network.rows();
     Ok(Contestant::timed(name, move || Ok(training.step(rows.clone())?)))
+}
+
+fn hooked(name: &str, network: &Network, by: Optimizer) -> Result<Contestant> {
+    let mut training = Hooked::new(network, by)?;
+    let rows = network.rows();
+    Ok(Contestant::timed(name, move || {
+        training.step(rows.clone());
+        Ok(())
+    }))
 }
 
 fn learned(name: &str, network: &Network, by: Optimizer) -> Result<Contestant> {

@@ -2,7 +2,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 
-use crate::workload::{Learned, NETWORKS, Optimizer, OwnLoop};
+use crate::workload::{Hooked, Learned, NETWORKS, Optimizer, OwnLoop};
 
 pub fn steps(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("step");
@@ -17,6 +17,10 @@ pub fn steps(criterion: &mut Criterion) {
                     bench.iter(|| training.step(rows.clone()).unwrap());
                 });
             }
+            let mut training = Hooked::new(network, optimizer).unwrap();
+            group.bench_function(id("with the hook"), |bench| {
+                bench.iter(|| training.step(rows.clone()));
+            });
             let mut training = Learned::new(network, optimizer).unwrap();
             group.bench_function(id("in Learner"), |bench| {
                 bench.iter(|| training.step(rows.clone()));

@@ -1,6 +1,6 @@
 //! The averaging engine: rules, averages of any module, the kernels that update them.
 //!
-//! It knows Burn's core and the crate's error, nothing else here.
+//! It knows Burn's core, the crate's error and its threads, nothing else here.
 //!
 //! Every average is one update, in which a rule says how large the share of live `w` is: the raw
 //! weight `m` that it gives the step, by the mass `Z` of all steps so far.
@@ -24,6 +24,8 @@ mod course;
 pub(crate) mod digest;
 mod file;
 mod header;
+#[cfg(feature = "train")]
+mod late;
 mod lerp;
 mod numbers;
 mod pack;
@@ -49,7 +51,11 @@ pub use file::{Description, load_file, save_file};
 #[cfg(feature = "train")]
 pub(crate) use header::check as check_header;
 #[cfg(feature = "train")]
-pub(crate) use lerp::within;
+pub(crate) use late::{Known, Late, Rider, SMALL, arrive};
+#[cfg(feature = "train")]
+pub(crate) use lerp::host::{is_here, laid_out};
+#[cfg(feature = "train")]
+pub(crate) use lerp::{Real, Spot, are_within, mix_numbers, spot, within};
 pub use numbers::Refused;
 pub(crate) use pack::{DIGEST, Pack, write_whole};
 pub use policy::{PathPolicy, Policy};
@@ -63,6 +69,8 @@ pub use state::{Average, Distance};
 #[cfg(feature = "train")]
 pub use statistics::reestimate_statistics;
 pub use update::update_all;
+#[cfg(feature = "train")]
+pub(crate) use update::update_late;
 pub(crate) use walk::{Entry, Place, describe, recorded};
 #[cfg(feature = "train")]
 pub(crate) use walk::{path_of, places, put_statistics, statistics, values_at};

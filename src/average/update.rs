@@ -7,6 +7,8 @@ use burn::{
     module::Module,
 };
 
+#[cfg(feature = "train")]
+use super::late::{Known, Late, SMALL, Waiting};
 use super::{
     clock::Clock,
     config::NonFinite,
@@ -32,6 +34,47 @@ pub fn update_all<M: Module>(
     live: &M,
     step: u64,
     samples: Option<u64>,
+) -> Result<()> {
+    update(averages, live, step, samples, |averages, plans| {
+        if !mix_while_looking(averages, plans, step)? {
+            look(averages, plans, step, |_, _, _, _| true)?;
+            lerp::lerp_all(mixing(averages, plans, |_| true));
+        }
+        Ok(())
+    })
+}
+
+/// [`update_all`] of a live module of which some tensors are known to be small: they are not looked
+/// at again, and the averages move towards them later.
+#[cfg(feature = "train")]
+pub(crate) fn update_late<M: Module>(
+    averages: &mut [Average<M>],
+    live: &M,
+    step: u64,
+    samples: Option<u64>,
+    known: &Known,
+) -> Result<Late> {
+    let mut late = Late::default();
+    if known.is_empty() {
+        return update_all(averages, live, step, samples).map(|()| late);
+    }
+    update(averages, live, step, samples, |averages, plans| {
+        look(averages, plans, step, |_, _, live, most| most < SMALL || !known.has(live))?;
+        late = put_off(averages, plans, known);
+        let mut waiting = late.0.iter().map(|waiting| waiting.at).peekable();
+        lerp::lerp_all(mixing(averages, plans, |at| waiting.next_if_eq(&at).is_none()));
+        Ok(())
+    })?;
+    Ok(late)
+}
+
+/// An update, of which `mix` refuses plans or moves what mixes.
+fn update<M: Module>(
+    averages: &mut [Average<M>],
+    live: &M,
+    step: u64,
+    samples: Option<u64>,
+    mix: impl FnOnce(&mut [Average<M>], &mut [Plan<'_>]) -> Result<()>,
 ) -> Result<()> {
     let clock = |average: &Average<M>| average.clock_at(step, samples);
     let dues = averages
@@ -63,10 +106,7 @@ pub fn update_all<M: Module>(
             }
         });
     }
-    if !mix_while_looking(averages, &mut plans, step)? {
-        look(averages, &mut plans, step, |_, _| true)?;
-        lerp::lerp_all(mixing(averages, &plans));
-    }
+    mix(averages, &mut plans)?;
     for (average, plan) in averages.iter_mut().zip(&plans) {
         if let Plan::Take { tensors, moves, .. } = plan {
             let each = average.kept.iter_mut().zip(tensors.iter());
@@ -97,15 +137,14 @@ fn look<M: Module>(
     averages: &mut [Average<M>],
     plans: &mut [Plan<'_>],
     step: u64,
-    counts: impl Fn(&Kept, &[Move]) -> bool,
+    counts: impl Fn(&Kept, &[Move], &DispatchTensor, f64) -> bool,
 ) -> Result<()> {
     let mut finite = Finite::default();
     for (average, plan) in averages.iter_mut().zip(plans) {
         let Plan::Take { tensors, moves, .. } = plan else { continue };
         let in_order = matches!(tensors, Cow::Borrowed(_));
-        if let Some(path) =
-            finite.first_bad(average, tensors, in_order, |kept| counts(kept, moves))?
-        {
+        let counts = |kept: &_, live: &_, most| counts(kept, moves, live, most);
+        if let Some(path) = finite.first_bad(average, tensors, in_order, counts)? {
             average.refuse(path, step)?;
             *plan = Plan::Refuse;
         }
@@ -136,8 +175,8 @@ fn mix_while_looking<M: Module>(
     if !lerp::pays_to_look_on_the_way(numbers, largest) {
         return Ok(false);
     }
-    look(averages, plans, step, |kept, moves| kept.mixes(moves).is_none())?;
-    let passed = lerp::lerp_all_within(mixing(averages, plans));
+    look(averages, plans, step, |kept, moves, _, _| kept.mixes(moves).is_none())?;
+    let passed = lerp::lerp_all_within(mixing(averages, plans, |_| true));
     if passed == Passed::Unfit {
         averages.iter_mut().for_each(|average| average.looks_before = true);
     }
@@ -145,25 +184,48 @@ fn mix_while_looking<M: Module>(
 }
 
 /// The parameters that mix, those of all averages with the same live tensor next to each other.
+///
+/// `counts` is asked of all parameters in this order, by their indices.
 fn mixing<'a, M: Module>(
     averages: &'a mut [Average<M>],
     plans: &'a [Plan<'_>],
+    mut counts: impl FnMut([usize; 2]) -> bool,
 ) -> Vec<Towards<'a>> {
-    let each = averages.iter_mut().zip(plans).filter_map(|(average, plan)| {
+    let each = averages.iter_mut().zip(plans).enumerate().filter_map(|(index, (average, plan))| {
         let Plan::Take { tensors, moves, .. } = plan else { return None };
         let bounded = average.config.non_finite != NonFinite::Take;
-        Some((average.kept.iter_mut().zip(tensors.iter()), moves, average.stays, bounded))
+        Some((index, average.kept.iter_mut().zip(tensors.iter()), moves, average.stays, bounded))
     });
     let mut each: Vec<_> = each.collect();
-    let longest = each.iter().map(|(kept, ..)| kept.len()).max().unwrap_or(0);
+    let longest = each.iter().map(|(_, kept, ..)| kept.len()).max().unwrap_or(0);
     let mut mixing = Vec::with_capacity(longest * each.len());
-    for _ in 0..longest {
-        mixing.extend(each.iter_mut().filter_map(|(kept, moves, stays, bounded)| {
+    for place in 0..longest {
+        mixing.extend(each.iter_mut().filter_map(|(index, kept, moves, stays, bounded)| {
             let (kept, live) = kept.next()?;
+            if !counts([*index, place]) {
+                return None;
+            }
             kept.towards(live, moves, *stays, *bounded)
         }));
     }
     mixing
+}
+
+/// The parameters that mix and can do so later, in the order of [`mixing`].
+#[cfg(feature = "train")]
+fn put_off<M: Module>(averages: &[Average<M>], plans: &[Plan<'_>], known: &Known) -> Late {
+    let longest = averages.iter().map(|average| average.kept.len()).max().unwrap_or(0);
+    let each = (0..longest).flat_map(|place| (0..averages.len()).map(move |index| [index, place]));
+    let waiting = each.filter_map(|at| {
+        let Plan::Take { tensors, moves, .. } = &plans[at[0]] else { return None };
+        let (kept, live) = (averages[at[0]].kept.get(at[1])?, tensors.get(at[1])?);
+        let average = &kept.parameter.tensor;
+        let alpha = lerp::rounded(kept.mixes(moves)?, average.dtype());
+        let is_alike = average.dtype() == live.dtype() && lerp::are_beside(average, live);
+        let waits = alpha > 0.0 && is_alike && known.has(live);
+        waits.then(|| Waiting { at, live: live.clone(), alpha })
+    });
+    Late(waiting.collect())
 }
 
 /// What one average does in an update.
@@ -320,15 +382,16 @@ impl Finite {
         average: &Average<M>,
         tensors: &[DispatchTensor],
         in_order: bool,
-        counts: impl Fn(&Kept) -> bool,
+        counts: impl Fn(&Kept, &DispatchTensor, f64) -> bool,
     ) -> Result<Option<String>> {
         if average.config.non_finite == NonFinite::Take {
             return Ok(None);
         }
         let begun = average.has_begun();
-        let taken = average.kept.iter().map(|kept| {
+        let taken = average.kept.iter().zip(tensors).map(|(kept, live)| {
             let Kept { parameter, how, .. } = kept;
-            how.most(parameter, parameter.tensor.dtype(), begun).filter(|_| counts(kept))
+            let most = how.most(parameter, parameter.tensor.dtype(), begun);
+            most.filter(|most| counts(kept, live, *most))
         });
         let taken: Vec<Option<f64>> = taken.collect();
         let finite = match &self.known {

@@ -105,8 +105,7 @@ struct Step {
     corrections: [f64; 2],
     epsilon: f64,
     lr: f64,
-    /// The share of the weights that stays.
-    keep: f64,
+    decay: f64,
 }
 
 impl Step {
@@ -117,14 +116,22 @@ impl Step {
             corrections: moments::corrections(betas, time).map(f64::from),
             epsilon: config.epsilon.into(),
             lr,
-            keep: 1.0 - lr * f64::from(config.weight_decay),
+            decay: config.weight_decay.into(),
         }
     }
 }
 
 impl Formula<2> for Step {
+    const MOST: [f64; 2] = moments::MOST;
+
+    fn is_sure(&self) -> bool {
+        self.shares.are_sure() && moments::are_sure([self.lr, self.decay], self.epsilon)
+    }
+
     fn step<T: Real>(&self, weights: &mut [T], gradient: &[T], moments: [&mut [T]; 2]) {
-        let numbers = [self.epsilon, self.lr, self.keep].map(T::of);
+        // The share of the weights that stays.
+        let keep = 1.0 - self.lr * self.decay;
+        let numbers = [self.epsilon, self.lr, keep].map(T::of);
         let corrections = self.corrections.map(T::of);
         adam_w(weights, gradient, moments, self.shares.of(), corrections, numbers);
     }

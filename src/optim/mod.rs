@@ -24,13 +24,21 @@
 //! A tensor with one owner is changed where it is: the moments, and the weights of a model that was
 //! not cloned, as in the loop above.
 //! Burn's Learner clones its model at every step, and there the new weights go over their gradient.
-//! Where the optimizer itself was cloned as well, as [`Averaged`](crate::train::Averaged) does to
-//! take a step back that is not finite, the new moments go to new memory.
+//! Where the optimizer itself was cloned as well, the new moments go to new memory.
+//! [`Averaged`](crate::train::Averaged) does so to take back a step that is not finite, but not
+//! where it knows before the step that it will be.
+//!
+//! # With averages
+//!
+//! A step of a model in [`Averaged`](crate::train::Averaged) moves its averages in the same pass:
+//! towards the weights that the pass is about to change, which are those of the step before.
+//! Whoever asks for an average before that has it moved at once.
+//! So an average costs the reading and writing of its own numbers, and its bits are the same.
 //!
 //! # Where
 //!
-//! On Flex and ndarray, for f32 and f64, vectorised, and on all threads from half a million
-//! weights on; the bits do not depend on the number of threads.
+//! On Flex and ndarray, for f32 and f64, vectorised, and on all threads for tensors from some ten
+//! thousand weights on; the bits do not depend on the number of threads.
 //! A gradient that is a view, such as a transposed one, is first copied.
 //! On other devices and for other dtypes, and in a build with the feature `portable`, a step is
 //! made of Burn's operations.
@@ -41,6 +49,7 @@ mod host;
 mod moments;
 mod pass;
 mod sgd;
+mod watch;
 
 use burn::{
     grad_clipping::GradientClippingConfig,
@@ -51,6 +60,7 @@ pub use adam::{Adam, AdamConfig};
 pub use adamw::{AdamW, AdamWConfig};
 use host::Real;
 pub use sgd::{Sgd, SgdConfig, SgdState};
+pub(crate) use watch::{LARGEST_GRADIENT, LARGEST_RATE, Watched, watched};
 
 /// The optimizer of a module, which clips gradients if told to.
 fn clipping<O: Optimizer>(

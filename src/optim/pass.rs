@@ -8,27 +8,45 @@
 
 #![allow(unsafe_code)] // new memory is given to a tensor once each of its numbers was written
 
-use std::mem::MaybeUninit;
+use std::{
+    mem::MaybeUninit,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use burn::{
     backend::{DispatchTensor, TensorMetadata},
     tensor::{DType, Tensor},
 };
 
-use super::host::{self, Real};
+use super::{
+    host::{self, Real},
+    watch,
+};
+use crate::{
+    average::{SMALL, are_within, is_here, mix_numbers},
+    threads,
+};
 
 /// Numbers that are worked on at once: those of weights, gradient and moments stay in the nearest
 /// cache from being copied to being moved.
 const BLOCK: usize = 1 << 10;
 
 /// From so many numbers on threads pay, which take some microseconds to wake.
-const THREADED: usize = 1 << 16;
+const THREADED: usize = 1 << 15;
 
-/// The most that is not shared between threads.
-const PIECE: usize = 1 << 15;
+/// Numbers that a thread takes at once.
+const PIECE: usize = 1 << 14;
 
 /// How an optimizer moves weights by a gradient, and what it keeps: its moments.
 pub(super) trait Formula<const N: usize>: Sync {
+    /// The magnitudes up to which moments are small.
+    const MOST: [f64; N];
+
+    /// Whether it makes finite numbers of small weights and moments and of any gradient up to
+    /// [`LARGEST_GRADIENT`](watch::LARGEST_GRADIENT), at rates up to
+    /// [`LARGEST_RATE`](watch::LARGEST_RATE).
+    fn is_sure(&self) -> bool;
+
     /// Moves numbers of the same indices; all slices are of one length.
     ///
     /// Moments of a first step are -0, to which adding anything gives just that.
@@ -61,7 +79,7 @@ impl<const D: usize, const N: usize> Tensors<D, N> {
     pub fn fit(&self) -> bool {
         let (dtype, shape) = (self.weights.dtype(), self.weights.shape());
         let is_like = |tensor: &DispatchTensor| {
-            host::is_here(tensor) && tensor.dtype() == dtype && tensor.shape() == shape
+            is_here(tensor) && tensor.dtype() == dtype && tensor.shape() == shape
         };
         !cfg!(feature = "portable")
             && matches!(dtype, DType::F32 | DType::F64)
@@ -86,22 +104,39 @@ impl<const D: usize, const N: usize> Tensors<D, N> {
             Some(moments) => moments.map(|moment| Numbers::<T>::of(moment, count)),
             None => std::array::from_fn(|_| Numbers::New { from: None, to: fresh(count) }),
         };
+        // These let the weights go, so that they have one owner where no one else has them.
+        let mut riders = watch::riders(&weights);
+        let averages = riders.iter_mut().filter_map(|rider| rider.board(count));
+        let averages = averages.map(|(numbers, share)| (numbers, T::of(share))).collect();
+        let looks = watch::is_on();
+
         let is_shared = host::numbers_mut::<T>(&mut weights).is_none();
-        if is_shared && let Some(place) = host::numbers_mut(&mut gradient) {
-            let target = Target::Gradient { place, weights: numbers(&weights) };
-            Work::new(target, &mut moments).run(formula, count >= THREADED);
-            let moments = moments.map(|moment| moment.tensor(&weights));
-            return (DispatchTensor { autodiff: weights.autodiff, ..gradient }, moments);
+        let (weights, moments, small) = match host::numbers_mut(&mut gradient) {
+            Some(place) if is_shared => {
+                let target = Target::Gradient { place, weights: numbers(&weights) };
+                let small = Work::new(target, &mut moments, averages, looks).run(formula);
+                let moments = moments.map(|moment| moment.tensor(&weights));
+                (DispatchTensor { autodiff: weights.autodiff, ..gradient }, moments, small)
+            }
+            _ => {
+                let mut weights = Numbers::of(weights, count);
+                let target =
+                    Target::Weights { place: weights.open(), gradient: numbers(&gradient) };
+                let small = Work::new(target, &mut moments, averages, looks).run(formula);
+                let moments = moments.map(|moment| moment.tensor(&gradient));
+                (weights.tensor(&gradient), moments, small)
+            }
+        };
+        watch::arrived(riders);
+        if looks && small && formula.is_sure() {
+            watch::known(weights.clone());
         }
-        let mut weights = Numbers::of(weights, count);
-        let target = Target::Weights { place: weights.open(), gradient: numbers(&gradient) };
-        Work::new(target, &mut moments).run(formula, count >= THREADED);
-        (weights.tensor(&gradient), moments.map(|moment| moment.tensor(&gradient)))
+        (weights, moments)
     }
 }
 
 fn numbers<T: Real>(tensor: &DispatchTensor) -> &[T] {
-    host::numbers(tensor).expect("a tensor of the host in order and of this dtype")
+    T::numbers(tensor).expect("a tensor of the host in order and of this dtype")
 }
 
 fn fresh<T>(count: usize) -> Box<[MaybeUninit<T>]> {
@@ -199,15 +234,38 @@ enum Target<'a, T> {
     },
 }
 
-/// A step on some of the numbers.
+impl<'a, T: Real> Target<'a, T> {
+    /// Takes the first of the numbers off.
+    fn split_off(&mut self, count: usize) -> Self {
+        match self {
+            Self::Weights { place, gradient } => {
+                Self::Weights { place: place.split_off(count), gradient: first(gradient, count) }
+            }
+            Self::Gradient { place, weights } => {
+                Self::Gradient { place: first_mut(place, count), weights: first(weights, count) }
+            }
+        }
+    }
+}
+
+/// A step on some of the numbers, and before it an update of averages of the weights.
 struct Work<'a, T, const N: usize> {
     target: Target<'a, T>,
     moments: [Part<'a, T>; N],
+    /// Averages with their shares.
+    averages: Vec<(&'a mut [T], T)>,
+    /// Whether what comes out is looked at.
+    looks: bool,
 }
 
 impl<'a, T: Real, const N: usize> Work<'a, T, N> {
-    fn new(target: Target<'a, T>, moments: &'a mut [Numbers<T>; N]) -> Self {
-        Self { target, moments: moments.each_mut().map(Numbers::open) }
+    fn new(
+        target: Target<'a, T>,
+        moments: &'a mut [Numbers<T>; N],
+        averages: Vec<(&'a mut [T], T)>,
+        looks: bool,
+    ) -> Self {
+        Self { target, moments: moments.each_mut().map(Numbers::open), averages, looks }
     }
 
     fn len(&self) -> usize {
@@ -219,40 +277,61 @@ impl<'a, T: Real, const N: usize> Work<'a, T, N> {
 
     /// Takes the first of the numbers off.
     fn split_off(&mut self, count: usize) -> Self {
-        let target = match &mut self.target {
-            Target::Weights { place, gradient } => {
-                Target::Weights { place: place.split_off(count), gradient: first(gradient, count) }
-            }
-            Target::Gradient { place, weights } => {
-                Target::Gradient { place: first_mut(place, count), weights: first(weights, count) }
-            }
-        };
-        Self { target, moments: self.moments.each_mut().map(|moment| moment.split_off(count)) }
+        let averages = self.averages.iter_mut();
+        let averages = averages.map(|(average, share)| (first_mut(average, count), *share));
+        Self {
+            target: self.target.split_off(count),
+            moments: self.moments.each_mut().map(|moment| moment.split_off(count)),
+            averages: averages.collect(),
+            looks: self.looks,
+        }
     }
 
-    fn run(mut self, formula: &impl Formula<N>, on_threads: bool) {
-        if on_threads && self.len() > PIECE {
-            let half = self.split_off((self.len() / 2).next_multiple_of(BLOCK));
-            rayon::join(|| half.run(formula, true), || self.run(formula, true));
-            return;
+    /// Makes the step, and says whether all that comes out is small; true where none looks.
+    fn run(mut self, formula: &impl Formula<N>) -> bool {
+        if self.len() < THREADED {
+            return self.run_here(formula);
         }
-        while self.len() > BLOCK {
-            self.split_off(BLOCK).run_block(formula);
+        let mut pieces = Vec::with_capacity(self.len().div_ceil(PIECE));
+        while self.len() > PIECE {
+            pieces.push(self.split_off(PIECE));
         }
-        self.run_block(formula);
+        pieces.push(self);
+        let small = AtomicBool::new(true);
+        threads::each(pieces, |piece| {
+            small.fetch_and(piece.run_here(formula), Ordering::Relaxed);
+        });
+        small.into_inner()
     }
 
-    fn run_block(self, formula: &impl Formula<N>) {
-        let moments = self.moments.map(Part::opened);
-        match self.target {
-            Target::Weights { place, gradient } => formula.step(place.opened(), gradient, moments),
+    fn run_here(mut self, formula: &impl Formula<N>) -> bool {
+        let mut small = true;
+        while self.len() > 0 {
+            small &= self.run_block(self.len().min(BLOCK), formula);
+        }
+        small
+    }
+
+    /// Takes the first of the numbers, at most a block, and makes the step on them.
+    fn run_block<F: Formula<N>>(&mut self, count: usize, formula: &F) -> bool {
+        let mut moments = self.moments.each_mut().map(|moment| moment.split_off(count).opened());
+        let mut held;
+        let (weights, gradient) = match self.target.split_off(count) {
+            Target::Weights { place, gradient } => (place.opened(), gradient),
             Target::Gradient { place, weights } => {
-                let mut held = [T::of(0.0); BLOCK];
-                let gradient = &mut held[..place.len()];
+                held = [T::of(0.0); BLOCK];
+                let gradient = &mut held[..count];
                 gradient.copy_from_slice(place);
                 place.copy_from_slice(weights);
-                formula.step(place, gradient, moments);
+                (place, &*gradient)
             }
+        };
+        for (average, share) in &mut self.averages {
+            mix_numbers(first_mut(average, count), weights, *share);
         }
+        formula.step(weights, gradient, moments.each_mut().map(|moment| &mut **moment));
+        !self.looks
+            || are_within(weights, T::of(SMALL))
+                && moments.iter().zip(F::MOST).all(|(moment, most)| are_within(moment, T::of(most)))
     }
 }

@@ -15,6 +15,7 @@ use super::{
     decayed,
     host::Real,
     pass::{Formula, Tensors},
+    watch::LARGEST_RATE,
 };
 
 /// The configuration of [`Sgd`]: the fields of Burn's, with the same meaning and defaults.
@@ -167,6 +168,12 @@ impl Plain {
 }
 
 impl Formula<0> for Plain {
+    const MOST: [f64; 0] = [];
+
+    fn is_sure(&self) -> bool {
+        [self.lr, self.penalty.unwrap_or(0.0)].iter().all(|rate| rate.abs() <= LARGEST_RATE)
+    }
+
     fn step<T: Real>(&self, weights: &mut [T], gradient: &[T], []: [&mut [T]; 0]) {
         plain(weights, gradient, T::of(self.lr), self.penalty.map(T::of));
     }
@@ -189,19 +196,31 @@ struct Heavy {
     keep: f64,
     /// The share of it that is added to the gradient, by Nesterov's.
     ahead: Option<f64>,
+    /// Those of any step but the first.
+    shares: [f64; 2],
 }
 
 impl Heavy {
     fn new(lr: f64, penalty: Option<f32>, momentum: &MomentumConfig, is_first: bool) -> Self {
         // Burn computes with the momentum in single precision.
         let share = f64::from(momentum.momentum as f32);
-        let (take, keep) = if is_first { (1.0, 1.0) } else { (1.0 - momentum.dampening, share) };
+        let taken = 1.0 - momentum.dampening;
+        let (take, keep) = if is_first { (1.0, 1.0) } else { (taken, share) };
         let ahead = momentum.nesterov.then_some(share);
-        Self { lr, penalty: penalty.map(f64::from), take, keep, ahead }
+        let penalty = penalty.map(f64::from);
+        Self { lr, penalty, take, keep, ahead, shares: [taken, share] }
     }
 }
 
 impl Formula<1> for Heavy {
+    const MOST: [f64; 1] = [1e13];
+
+    fn is_sure(&self) -> bool {
+        // Of a velocity of at most 1e13 comes one of at most 2e14, and an update of at most 1e19.
+        [self.lr, self.penalty.unwrap_or(0.0)].iter().all(|rate| rate.abs() <= LARGEST_RATE)
+            && self.shares.iter().all(|share| share.abs() <= 10.0)
+    }
+
     fn step<T: Real>(&self, weights: &mut [T], gradient: &[T], [velocity]: [&mut [T]; 1]) {
         let shares = [self.lr, self.take, self.keep].map(T::of);
         let (penalty, ahead) = (self.penalty.map(T::of), self.ahead.map(T::of));

@@ -15,7 +15,7 @@ use std::{
 };
 
 use burn::{
-    module::Module,
+    module::{Module, ParamId},
     tensor::Device,
     train::{
         InferenceStep, Interrupter, LearnerModel, TrainStep,
@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     Average, AverageConfig, Error, Result,
-    average::{NonFinite, Refused, Snapshots, Warning},
+    average::{Late, NonFinite, Refused, Snapshots, Warning},
 };
 
 /// A live module with its averages: itself a model for Burn's `Learner`.
@@ -60,6 +60,8 @@ use crate::{
 /// The averages live behind one handle that `clone` and `fork` share, so that the Learner's copy
 /// of its model at every step copies no weights.
 /// A clone is therefore no backup of the averages: `valid().train()` is one.
+/// They are locked while a step is made that [moves](crate::optim#with-averages) them: live's
+/// `optimize` must not ask a clone for them, nor wait for a thread that does.
 /// An average follows live to other devices at its next update, or
 /// [stays](Self::keep_average_on) on one.
 ///
@@ -90,11 +92,16 @@ use crate::{
 /// - Live's `optimize` runs on a copy of live and of the optimizer. What it changes beside them is
 ///   not put back. Until the step is kept, the optimizer's state and the weights are in memory as
 ///   they were and as they become.
+/// - A step of an [optimizer of ours](crate::optim) without clipping is made in place, with no
+///   copy, where it is known before to be finite: from the numbers that came of the step before,
+///   with gradients up to 10^9 and rates up to 10^3. Should it not be so after all, since `optimize`
+///   does more, or this is another optimizer or one with another state than in the step before, that
+///   is an error at once, and live is not put back; the averages are as they were.
 /// - Looked at are the parameters that have a gradient, all at once.
 ///   The others may hold what they like, such as a mask of minus infinities; the averages have a
 ///   guard of their own, see [`NonFinite`].
-/// - The optimizer's state is looked at where a gradient is so large (above 10^12; above 1 in f16)
-///   that its square could be an infinity.
+/// - The optimizer's state is looked at where a gradient is so large (above 10^9; above 1 in f16)
+///   that its square, or a sum of such, could be an infinity.
 ///   An infinity that came into it otherwise shows in the weights, but for a second moment, by
 ///   which Adam divides: it holds its weight still, and no commit takes it.
 /// - A loss is looked at [if asked for](Self::with_loss_guard): mostly its gradients tell.
@@ -129,6 +136,8 @@ pub struct Averaged<M: LearnerModel> {
     /// What answers in validation mode, without a lock.
     answering: Option<Box<Answering<M>>>,
     interrupter: Option<Interrupter>,
+    /// The parameters from whose weights and moments the next step is known to be finite.
+    sure: Option<Arc<Vec<ParamId>>>,
     non_finite: NonFinite,
     finite_loss: Option<FiniteLoss<M>>,
     allow_added: bool,
@@ -168,8 +177,24 @@ struct Storing {
 #[derive(Clone)]
 struct Shared<M: Module> {
     averages: Vec<Average<M>>,
+    /// What is left of their last update; done with the next step, or before anyone looks.
+    late: Late,
     error: Option<Error>,
     guard: Guard,
+}
+
+impl<M: Module> Shared<M> {
+    fn new(averages: Vec<Average<M>>, guard: Guard) -> Self {
+        Self { averages, late: Late::default(), error: None, guard }
+    }
+
+    fn lock(shared: &Mutex<Self>) -> MutexGuard<'_, Self> {
+        shared.lock().unwrap_or_else(|poisoned| {
+            let mut shared = poisoned.into_inner();
+            shared.error.get_or_insert(Error::Poisoned);
+            shared
+        })
+    }
 }
 
 /// The modules of a validation snapshot.
@@ -223,12 +248,13 @@ impl<M: LearnerModel> Averaged<M> {
             count: None,
             switch: None,
             snapshots: None,
-            shared: Arc::new(Mutex::new(Shared { averages, error: None, guard: Guard::default() })),
+            shared: Arc::new(Mutex::new(Shared::new(averages, Guard::default()))),
             feeds: Feeds::default(),
             gauges: Gauges::default(),
             traces: Traces::default(),
             answering: None,
             interrupter: None,
+            sure: None,
             non_finite: NonFinite::Skip { limit: 3 },
             finite_loss: None,
             allow_added: false,
@@ -494,16 +520,20 @@ impl<M: LearnerModel> Averaged<M> {
 
     /// The averages. No guard leaves this module.
     fn lock(&self) -> MutexGuard<'_, Shared<M>> {
-        self.shared.lock().unwrap_or_else(|poisoned| {
-            let mut shared = poisoned.into_inner();
-            shared.error.get_or_insert(Error::Poisoned);
-            shared
-        })
+        let mut shared = self.lock_as_is();
+        let Shared { averages, late, .. } = &mut *shared;
+        late.finish(averages);
+        shared
+    }
+
+    /// The same, of which the last update may not be finished.
+    fn lock_as_is(&self) -> MutexGuard<'_, Shared<M>> {
+        Shared::lock(&self.shared)
     }
 
     /// Maps live alone; what answered before no longer fits it.
     fn map_live(self, map: impl FnOnce(M) -> M) -> Self {
-        Self { live: map(self.live), answering: None, ..self }
+        Self { live: map(self.live), answering: None, sure: None, ..self }
     }
 
     /// Replaces the averages by a new handle.
@@ -534,6 +564,7 @@ impl<M: LearnerModel> Clone for Averaged<M> {
             traces: self.traces.clone(),
             answering: self.answering.clone(),
             interrupter: self.interrupter.clone(),
+            sure: self.sure.clone(),
             non_finite: self.non_finite,
             finite_loss: self.finite_loss.clone(),
             allow_added: self.allow_added,

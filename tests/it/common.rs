@@ -207,7 +207,7 @@ mod training {
             dataset::InMemDataset,
         },
         lr_scheduler::constant::ConstantLr,
-        optim::{AdamConfig, ModuleOptimizer},
+        optim::ModuleOptimizer,
         tensor::{Device, Tensor, TensorData},
         train::{
             ExecutionStrategy, InferenceStep, Learner, LearnerModel, LearningResult,
@@ -215,6 +215,7 @@ mod training {
             TrainingStrategy,
         },
     };
+    use burn_ema::optim::AdamConfig;
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 

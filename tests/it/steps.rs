@@ -10,9 +10,10 @@ use burn::{
     lr_scheduler::{constant::ConstantLr, cosine::CosineAnnealingLrSchedulerConfig},
     module::{Module, ModuleVisitor, Param, ParamGroup},
     optim::{
-        AdamConfig, GradientsParams, ModuleOptimizer, MultiGradientsParams, OptimizerRecord,
-        SgdConfig,
+        GradientsParams, ModuleOptimizer, MultiGradientsParams, OptimizerRecord,
+        decay::WeightDecayConfig,
         lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler},
+        momentum::MomentumConfig,
     },
     tensor::{Bytes, Device, Tensor, TensorData},
     train::{
@@ -22,6 +23,7 @@ use burn::{
 use burn_ema::{
     AverageConfig, Error, NonFinite, Policy, Rule,
     average::Warning,
+    optim::{AdamConfig, SgdConfig},
     train::{Averaged, fit},
 };
 use burn_pack::{Reader, Writer};
@@ -239,10 +241,12 @@ where
 const STEPS: u64 = 9;
 const NUMBERS: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
 
-/// What comes of a training without a guard or a fault, in which some steps are left out.
+/// What comes of a training by Burn's optimizer without a guard or a fault, in which some steps are
+/// left out.
 fn without(seed: u64, clip: Clip, steps: u64, left_out: &[u64]) -> BTreeMap<String, Vec<u32>> {
     let live = Faulty::new(seed, &device().autodiff(), &[], Site::Loss, 0.0);
-    let mut training = Training::new(live, clip);
+    let mut training = Training::new(live, clip.clone());
+    training.optim = burns_adam(clip);
     training.model = training.model.with_non_finite(NonFinite::Take).unwrap();
     for step in 1..=steps {
         match left_out.contains(&step) {
@@ -358,6 +362,8 @@ fn a_weight_or_moment_that_is_not_finite_ends_the_training_and_stays_alone() {
                     cases += 1;
                     let live = Faulty::new(seed, &device().autodiff(), &[], Site::Loss, 0.0);
                     let mut training = Training::new(live, clip.clone());
+                    // What another optimizer does is not known before it was done.
+                    training.optim = burns_adam(clip.clone());
                     (1..first).for_each(|step| training.step(step));
                     let id = training.model.live().net.first.weight.id.val();
                     match field {
@@ -394,6 +400,10 @@ fn a_weight_or_moment_that_is_not_finite_ends_the_training_and_stays_alone() {
     }
     assert_eq!(cases, 3 * 3 * 3 * 3);
     rows::ran(15, cases);
+}
+
+fn burns_adam(clip: Clip) -> ModuleOptimizer {
+    burn::optim::AdamConfig::new().with_grad_clipping(clip).init()
 }
 
 fn faulty(at: &[u64], site: Site, number: f32) -> Training<Faulty> {
@@ -434,6 +444,97 @@ fn a_step_to_a_weight_that_is_none_is_refused() {
     training.optimize(1e30.into(), output.grads);
     assert_eq!(training.digest(), before);
     assert_eq!(training.model.refused_steps().last, Some((PATH.to_owned(), 1)));
+}
+
+/// An optimizer of ours steps in place once it is sure of the next step; a state that someone loads
+/// into it is not what it was sure of.
+#[test]
+fn a_moment_that_is_loaded_within_a_training_ends_it_and_leaves_the_averages() {
+    for (field, number) in [("momentum.moment_1", f32::NAN), ("momentum.moment_2", -1.0)] {
+        let mut training = faulty(&[], Site::Loss, 0.0);
+        (1..4).for_each(|step| training.step(step));
+        let id = training.model.live().net.first.weight.id.val();
+        training.optim = with_moment(training.optim, id, field, number);
+        let averages = |training: &Training<_>| -> Vec<_> {
+            training.model.averages().iter().map(|average| flat(&average.module(), true)).collect()
+        };
+        let before = averages(&training);
+        (4..=STEPS).for_each(|step| training.step(step));
+        assert_eq!(averages(&training), before, "{field}");
+        let text = format!(
+            "{PATH}: expected finite numbers after step 4, found a NaN or an infinity; the averages \
+             are as they were before"
+        );
+        assert_eq!(training.model.error().unwrap().to_string(), text, "{field}");
+    }
+}
+
+/// Nor is it taken where the steps before were fine, with which an optimizer of ours steps in place.
+#[test]
+fn a_rate_that_is_none_or_too_large_is_refused_within_a_training() {
+    let optimizers = || [SgdConfig::new().init(), AdamConfig::new().init(), burns_adam(None)];
+    for (optim, number) in optimizers().into_iter().flat_map(|optim| {
+        [f64::NAN, f64::INFINITY, 1e300, -1e300].map(|number| (optim.clone(), number))
+    }) {
+        let mut training = faulty(&[], Site::Loss, 0.0);
+        training.optim = optim;
+        for step in 1..=4 {
+            training.step(step);
+            let before = training.digest();
+            let grads = TrainStep::step(&training.model, batch(9, &training.device)).grads;
+            training.optimize(number.into(), grads);
+            assert_eq!(training.digest(), before, "{number} after step {step}");
+            assert_eq!(training.model.refused_steps().count, step);
+        }
+        assert!(training.model.error().is_none());
+    }
+}
+
+/// Nor with shares of the momentum that are none, which the first step does not use.
+#[test]
+fn a_momentum_that_is_none_is_refused_from_the_second_step_on() {
+    for momentum in [
+        MomentumConfig::new().with_momentum(f64::NAN),
+        MomentumConfig::new().with_dampening(f64::NAN),
+        MomentumConfig::new().with_dampening(f64::INFINITY),
+    ] {
+        let mut training = faulty(&[], Site::Loss, 0.0);
+        training.optim = SgdConfig::new().with_momentum(Some(momentum)).init();
+        training.step(1);
+        let before = training.digest();
+        training.step(2);
+        assert_eq!(training.digest(), before);
+        assert_eq!(training.model.refused_steps().count, 1);
+        assert!(training.model.error().is_none());
+    }
+}
+
+/// Nor from a weight that someone puts in, of which no step before could tell.
+#[test]
+fn a_weight_that_is_put_in_within_a_training_is_looked_at() {
+    struct Zeros(GradientsParams);
+    impl ModuleVisitor for Zeros {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if param.is_require_grad() {
+                self.0.register(param.id, param.val().inner().zeros_like());
+            }
+        }
+    }
+    let mut training = faulty(&[], Site::Loss, 0.0);
+    let decay = Some(WeightDecayConfig::new(1e3));
+    training.optim = SgdConfig::new().with_weight_decay(decay).init();
+    let step = |training: &mut Training<Faulty>| {
+        let mut zeros = Zeros(GradientsParams::new());
+        training.model.live().net.visit(&mut zeros);
+        training.optimize(1e-4.into(), zeros.0);
+    };
+    (1..=3).for_each(|_| step(&mut training));
+    // Its share of the gradient is an infinity.
+    training.model = poisoned(training.model, PATH, 1e37);
+    let before = training.digest();
+    step(&mut training);
+    assert_eq!(training.digest(), before);
+    assert_eq!(training.model.refused_steps().last, Some((PATH.to_owned(), 4)));
 }
 
 /// A mask of minus infinities is no reason to refuse: it has no gradient.

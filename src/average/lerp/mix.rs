@@ -7,24 +7,29 @@
 //! so [`mix_within`] looks as it goes, and takes the pass back, bit for bit, where it has to.
 
 use std::{
-    ops::{Add, Mul, Sub},
+    ops::{Add, Mul, Range, Sub},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
+#[cfg(feature = "train")]
+use burn::backend::DispatchTensor;
 use half::slice::HalfFloatSliceExt;
 use multiversion::multiversion;
-use rayon::prelude::*;
 
 use super::{
     Passed,
-    host::{Numbers, NumbersMut},
+    host::{self, Numbers, NumbersMut},
 };
+use crate::threads;
 
-/// Numbers that are worked on at once: those of live stay in a core's cache for its next average.
+/// Numbers that a thread takes at once.
 const PIECE: usize = 1 << 14;
 
+/// Numbers of live that stay in the nearest cache for its next average.
+const BLOCK: usize = 1 << 8;
+
 /// From so many numbers on threads pay, which take some microseconds to wake.
-pub(crate) const THREADED: usize = 1 << 17;
+pub(crate) const THREADED: usize = 1 << 15;
 
 /// Up to this share a pass can be taken back cheaply: the larger the share, the more of the
 /// average's last bits are lost in it, and have to be noted.
@@ -71,17 +76,22 @@ impl<'a> Pair<'a> {
         }
     }
 
-    fn mix(&mut self) {
+    /// Whether both go towards the same numbers.
+    fn is_beside(&self, other: &Self) -> bool {
+        self.address() == other.address() && self.len() == other.len()
+    }
+
+    fn mix(&mut self, part: Range<usize>) {
         match self {
-            Self::F32(piece) => piece.mix(),
-            Self::F64(piece) => piece.mix(),
+            Self::F32(piece) => piece.mix(part),
+            Self::F64(piece) => piece.mix(part),
         }
     }
 
-    fn mix_within(&mut self) -> (bool, usize) {
+    fn mix_within(&mut self, part: Range<usize>) -> (bool, usize) {
         match self {
-            Self::F32(piece) => piece.mix_within(),
-            Self::F64(piece) => piece.mix_within(),
+            Self::F32(piece) => piece.mix_within(part),
+            Self::F64(piece) => piece.mix_within(part),
         }
     }
 
@@ -97,7 +107,7 @@ impl<'a> Pair<'a> {
 ///
 /// Pairs of the same live stand next to each other.
 pub(super) fn mix(pairs: Vec<Pair<'_>>) {
-    each(&mut cut(pairs), Pair::mix);
+    each(&mut cut(pairs), |group| side_by_side(group, Pair::mix));
 }
 
 /// Moves all averages, if no number of live is beyond its bound.
@@ -107,10 +117,15 @@ pub(super) fn mix_within(pairs: Vec<Pair<'_>>) -> Passed {
     let most = numbers(&pairs) / NOTED;
     let (noted, beyond) = (AtomicUsize::new(0), AtomicBool::new(false));
     let mut pieces = cut(pairs);
-    each(&mut pieces, |piece| {
+    each(&mut pieces, |group| {
         let is_over = beyond.load(Ordering::Relaxed) || noted.load(Ordering::Relaxed) > most;
         if !is_over {
-            let (within, notes) = piece.mix_within();
+            let (mut within, mut notes) = (true, 0);
+            side_by_side(group, |piece, part| {
+                let (part_within, part_notes) = piece.mix_within(part);
+                within &= part_within;
+                notes += part_notes;
+            });
             noted.fetch_add(notes, Ordering::Relaxed);
             beyond.fetch_or(!within, Ordering::Relaxed);
         }
@@ -120,7 +135,7 @@ pub(super) fn mix_within(pairs: Vec<Pair<'_>>) -> Passed {
         (true, _) => Passed::Refused,
         (false, true) => Passed::Unfit,
     };
-    each(&mut pieces, Pair::undo);
+    each(&mut pieces, |group| group.iter_mut().for_each(Pair::undo));
     passed
 }
 
@@ -131,6 +146,9 @@ pub(super) fn numbers(pairs: &[Pair<'_>]) -> usize {
 
 /// The pairs in pieces, of which those of the same numbers of live stand next to each other.
 fn cut(pairs: Vec<Pair<'_>>) -> Vec<Pair<'_>> {
+    if pairs.iter().all(|pair| pair.len() <= PIECE) {
+        return pairs;
+    }
     let mut pieces: Vec<Pair<'_>> = Vec::with_capacity(pairs.len());
     let (mut last, mut start) = (None, 0);
     for pair in pairs {
@@ -151,12 +169,41 @@ fn cut(pairs: Vec<Pair<'_>>) -> Vec<Pair<'_>> {
     pieces
 }
 
-/// Works on all pieces, on threads where there is enough to do.
-fn each<'a>(pieces: &mut [Pair<'a>], work: impl Fn(&mut Pair<'a>) + Send + Sync) {
-    match numbers(pieces) < THREADED {
-        true => pieces.iter_mut().for_each(work),
-        false => pieces.par_iter_mut().for_each(work),
+/// Works on all pieces, those of the same numbers of live at once, on threads where there is
+/// enough to do.
+fn each<'a>(pieces: &mut [Pair<'a>], work: impl Fn(&mut [Pair<'a>]) + Sync) {
+    let all = numbers(pieces);
+    let mut groups: Vec<_> = pieces.chunk_by_mut(|one, next| one.is_beside(next)).collect();
+    match all < THREADED {
+        true => groups.into_iter().for_each(work),
+        false => threads::each(runs(&mut groups, |group| numbers(group)), |run| {
+            run.iter_mut().for_each(|group| work(group));
+        }),
     }
+}
+
+/// Works on pieces of the same numbers of live, block by block.
+fn side_by_side<'a>(group: &mut [Pair<'a>], mut work: impl FnMut(&mut Pair<'a>, Range<usize>)) {
+    let len = group.first().map_or(0, Pair::len);
+    let block = if group.len() == 1 { len } else { BLOCK };
+    for start in (0..len).step_by(block.max(1)) {
+        group.iter_mut().for_each(|piece| work(piece, start..len.min(start + block)));
+    }
+}
+
+/// Items that follow each other, as many at a time as make a piece.
+fn runs<T>(mut items: &mut [T], len: impl Fn(&T) -> usize) -> Vec<&mut [T]> {
+    let mut runs = Vec::new();
+    while !items.is_empty() {
+        let mut numbers = 0;
+        let is_full = |item| {
+            numbers += len(item);
+            numbers >= PIECE
+        };
+        let end = items.iter().position(is_full).map_or(items.len(), |last| last + 1);
+        runs.extend(items.split_off_mut(..end));
+    }
+    runs
 }
 
 /// The average as it was, from an index on.
@@ -171,12 +218,13 @@ pub(super) struct Piece<'a, T> {
     most: T,
     /// What cannot be computed back from what became of it.
     notes: Vec<Note<T>>,
-    moved: bool,
+    /// How many of its numbers were moved, from the first on.
+    moved: usize,
 }
 
 impl<'a, T: Real> Piece<'a, T> {
     fn new(average: &'a mut [T], live: Live<'a, T>, alpha: T, most: T) -> Self {
-        Self { average, live, alpha, most, notes: Vec::new(), moved: false }
+        Self { average, live, alpha, most, notes: Vec::new(), moved: 0 }
     }
 
     fn cut(self) -> impl Iterator<Item = Self> {
@@ -188,40 +236,37 @@ impl<'a, T: Real> Piece<'a, T> {
         })
     }
 
-    fn mix(&mut self) {
-        let alpha = self.alpha;
-        self.live.beside(self.average, |average, live, _| match alpha == T::ONE {
-            true => average.copy_from_slice(live),
-            false => mix_block(average, live, alpha),
-        });
+    fn mix(&mut self, part: Range<usize>) {
+        let (alpha, live) = (self.alpha, self.live.part(part.start, part.len()));
+        live.beside(&mut self.average[part], |average, live, _| mix_numbers(average, live, alpha));
     }
 
     /// Whether live is within its bound, and how many numbers were noted.
-    fn mix_within(&mut self) -> (bool, usize) {
+    fn mix_within(&mut self, part: Range<usize>) -> (bool, usize) {
         let (alpha, most, notes) = (self.alpha, self.most, &mut self.notes);
-        let mut within = true;
-        self.live.beside(self.average, |average, live, start| {
-            within &= mix_block_within(average, live, alpha, most, start, notes);
+        let (mut within, noted, first) = (true, notes.len(), part.start);
+        let live = self.live.part(first, part.len());
+        live.beside(&mut self.average[part.clone()], |average, live, start| {
+            within &= mix_block_within(average, live, alpha, most, first + start, notes);
         });
-        self.moved = true;
-        (within, notes.len() * LANES)
+        self.moved = part.end;
+        (within, (notes.len() - noted) * LANES)
     }
 
     fn undo(&mut self) {
-        if self.moved {
-            let back = T::way_back(self.alpha);
-            self.live.beside(self.average, |average, live, _| undo_block(average, live, back));
-            for (start, before) in &self.notes {
-                let average = self.average[*start..].iter_mut();
-                average.zip(before).for_each(|(average, before)| *average = *before);
-            }
+        let back = T::way_back(self.alpha);
+        let (average, live) = (&mut self.average[..self.moved], self.live.part(0, self.moved));
+        live.beside(average, |average, live, _| undo_block(average, live, back));
+        for (start, before) in &self.notes {
+            let average = average[*start..].iter_mut();
+            average.zip(before).for_each(|(average, before)| *average = *before);
         }
     }
 }
 
 /// What an average goes towards: in its own dtype, or in one of 16 bits.
 #[derive(Clone, Copy)]
-pub(super) enum Live<'a, T> {
+pub(crate) enum Live<'a, T> {
     Same(&'a [T]),
     Half(Numbers<'a>),
 }
@@ -261,7 +306,7 @@ impl<'a, T: Real> Live<'a, T> {
 const WIDENED: usize = 256;
 
 /// `f32` and `f64`.
-pub(super) trait Real:
+pub(crate) trait Real:
     Copy
     + PartialOrd
     + Send
@@ -281,6 +326,12 @@ pub(super) trait Real:
     fn live(numbers: Numbers<'_>) -> Option<Live<'_, Self>>;
     /// Numbers of 16 bits in this dtype.
     fn widen(half: Numbers<'_>, wide: &mut [Self]);
+    /// The numbers of a tensor of this dtype, as [`host::numbers`] has them.
+    #[cfg(feature = "train")]
+    fn numbers(tensor: &DispatchTensor) -> Option<&[Self]>;
+    /// The same, to be changed, as [`host::numbers_mut`] has them.
+    #[cfg(feature = "train")]
+    fn numbers_mut(tensor: &mut DispatchTensor) -> Option<&mut [Self]>;
 }
 
 macro_rules! real {
@@ -317,6 +368,22 @@ macro_rules! real {
                     _ => {}
                 }
             }
+
+            #[cfg(feature = "train")]
+            fn numbers(tensor: &DispatchTensor) -> Option<&[Self]> {
+                match host::numbers(tensor)? {
+                    Numbers::$same(numbers) => Some(numbers),
+                    _ => None,
+                }
+            }
+
+            #[cfg(feature = "train")]
+            fn numbers_mut(tensor: &mut DispatchTensor) -> Option<&mut [Self]> {
+                match host::numbers_mut(tensor)? {
+                    NumbersMut::$same(numbers) => Some(numbers),
+                    _ => None,
+                }
+            }
         }
     };
 }
@@ -329,6 +396,14 @@ real!(f64, F64, convert_to_f64_slice);
 #[inline(always)]
 fn towards<T: Real>(average: T, live: T, alpha: T) -> T {
     average + alpha * (live - average)
+}
+
+/// Moves numbers of an average towards those of live, of which there are as many.
+pub(crate) fn mix_numbers<T: Real>(average: &mut [T], live: &[T], alpha: T) {
+    match alpha == T::ONE {
+        true => average.copy_from_slice(live),
+        false => mix_block(average, live, alpha),
+    }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
@@ -416,15 +491,22 @@ fn mix_lanes<T: Real>(
 /// Whether no magnitude is above its bound, for each of the tensors' numbers.
 pub(super) fn within(tensors: &[(Numbers<'_>, f64)]) -> Vec<bool> {
     let total: usize = tensors.iter().map(|(numbers, _)| numbers.len()).sum();
-    let all = |&(numbers, most): &(Numbers<'_>, f64)| match total < THREADED {
-        true => numbers.are_within(most),
-        false => {
-            let starts = (0..numbers.len().div_ceil(PIECE)).into_par_iter().map(|i| i * PIECE);
-            starts
-                .all(|start| numbers.part(start, PIECE.min(numbers.len() - start)).are_within(most))
+    if total < THREADED {
+        return tensors.iter().map(|&(numbers, most)| numbers.are_within(most)).collect();
+    }
+    let within: Vec<_> = tensors.iter().map(|_| AtomicBool::new(true)).collect();
+    let pieces = tensors.iter().zip(&within).flat_map(|(&(numbers, most), within)| {
+        let starts = (0..numbers.len()).step_by(PIECE);
+        starts
+            .map(move |start| (numbers.part(start, PIECE.min(numbers.len() - start)), most, within))
+    });
+    let mut pieces: Vec<_> = pieces.collect();
+    threads::each(runs(&mut pieces, |(numbers, ..)| numbers.len()), |run| {
+        for (numbers, most, within) in run {
+            within.fetch_and(numbers.are_within(*most), Ordering::Relaxed);
         }
-    };
-    tensors.iter().map(all).collect()
+    });
+    within.into_iter().map(AtomicBool::into_inner).collect()
 }
 
 impl Numbers<'_> {
@@ -447,7 +529,7 @@ impl Numbers<'_> {
 
 /// A NaN is not within anything.
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn are_within<T: Real>(numbers: &[T], most: T) -> bool {
+pub(crate) fn are_within<T: Real>(numbers: &[T], most: T) -> bool {
     // Without a branch in a block, so that the compiler takes many numbers at once.
     let all = |block: &[T]| block.iter().fold(true, |all, x| all & (x.magnitude() <= most));
     numbers.chunks(4096).all(all)

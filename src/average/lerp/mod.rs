@@ -25,6 +25,8 @@ use burn::{
 pub(super) use measure::element;
 pub(super) use measure::squared_distance;
 pub(crate) use measure::within;
+#[cfg(feature = "train")]
+pub(crate) use mix::{Real, are_within, mix_numbers};
 
 /// An average and the live tensor that it goes towards.
 ///
@@ -115,26 +117,36 @@ fn on_host<'a>(
     work: Vec<Towards<'a>>,
     kernel: impl FnOnce(Vec<mix::Pair<'_>>),
 ) -> Vec<Towards<'a>> {
-    let (mut work, rest): (Vec<_>, Vec<_>) = work.into_iter().partition(Towards::is_on_host);
+    let (mut work, rest) = match work.iter().all(Towards::is_on_host) {
+        true => (work, Vec::new()),
+        false => work.into_iter().partition(Towards::is_on_host),
+    };
     for Towards { live, .. } in &mut work {
         if let Some(ordered) = host::laid_out(live.tensor()) {
             *live = Borrowed::Own(Box::new(ordered));
         }
     }
-    let pairs = work.iter_mut().filter_map(|Towards { average, live, alpha, most }| {
+    let mut pairs = Vec::with_capacity(work.len());
+    pairs.extend(work.iter_mut().filter_map(|Towards { average, live, alpha, most }| {
         let (average, live) = (host::numbers_mut(average)?, host::numbers(live.tensor())?);
         mix::Pair::new(average, live, *alpha, *most)
-    });
-    kernel(pairs.collect());
+    }));
+    kernel(pairs);
     rest
 }
 
+/// The share by which an average of a dtype moves: one rounding for all paths, before what they
+/// decide by it.
+pub(super) fn rounded(alpha: f64, dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => alpha,
+        _ => f64::from(alpha as f32),
+    }
+}
+
 impl Towards<'_> {
-    /// One rounding of the share for all paths, before what they decide by it.
     fn round(&mut self) {
-        if self.average.dtype() != DType::F64 {
-            self.alpha = f64::from(self.alpha as f32);
-        }
+        self.alpha = rounded(self.alpha, self.average.dtype());
     }
 
     /// Whether both tensors are of the host, in dtypes that its kernel pairs.
@@ -182,6 +194,17 @@ pub(super) fn own(tensor: &mut DispatchTensor) {
     let _ = host::numbers_mut(tensor);
     #[cfg(not(any(feature = "flex", feature = "train")))]
     let _ = tensor;
+}
+
+/// Where the numbers of a tensor are in the memory of the host, and how many.
+#[cfg(feature = "train")]
+pub(crate) type Spot = [usize; 2];
+
+/// None for a tensor without numbers, in another order or of another memory.
+#[cfg(feature = "train")]
+pub(crate) fn spot(tensor: &DispatchTensor) -> Option<Spot> {
+    let numbers = host::numbers(tensor).filter(|numbers| numbers.len() > 0)?;
+    Some([numbers.address(), numbers.len()])
 }
 
 /// Whether two tensors are on one device.

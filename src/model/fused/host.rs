@@ -16,7 +16,6 @@ use burn::{
     backend::{Flex, flex::FlexTensor},
     tensor::{DType, Element, TensorData},
 };
-use rayon::prelude::*;
 
 use super::{
     Kept, Kernels,
@@ -24,7 +23,7 @@ use super::{
     curve::Curve,
     product::{Matrix, product},
 };
-use crate::model::Activation;
+use crate::{model::Activation, threads};
 
 /// Numbers in a block; two blocks of f64 just fit the first cache.
 const BLOCK: usize = 2048;
@@ -185,7 +184,7 @@ fn transposed<T: Real>(numbers: &[T], [rows, columns]: [usize; 2]) -> Vec<T> {
     let bands = (SIDE * rows).max(1);
     match numbers.len() < SPREAD {
         true => output.chunks_mut(bands).enumerate().for_each(write),
-        false => output.par_chunks_mut(bands).enumerate().for_each(write),
+        false => threads::each(output.chunks_mut(bands).enumerate().collect(), write),
     }
     output
 }
@@ -217,7 +216,7 @@ fn in_blocks<T: Real>(numbers: &mut [T], width: usize, work: impl Fn(&mut [T]) +
     let block = block(width);
     match numbers.len() < SPREAD {
         true => numbers.chunks_mut(block).for_each(work),
-        false => numbers.par_chunks_mut(block).for_each(work),
+        false => threads::each(numbers.chunks_mut(block).collect(), work),
     }
 }
 
@@ -270,7 +269,7 @@ fn differentiate<T: Real>(gradient: &mut [T], o: &[T], width: usize, activation:
     let block = block(width);
     match gradient.len() < SPREAD {
         true => gradient.chunks_mut(block).zip(o.chunks(block)).for_each(work),
-        false => gradient.par_chunks_mut(block).zip(o.par_chunks(block)).for_each(work),
+        false => threads::each(gradient.chunks_mut(block).zip(o.chunks(block)).collect(), work),
     }
 }
 
@@ -283,10 +282,13 @@ fn column_sums<T: Real>(numbers: &[T], width: usize) -> Vec<T> {
     let nothing = || vec![T::ZERO; width];
     let of_rows = |rows: &[T]| rows.chunks(width).fold(nothing(), add);
     let many = 16 * block(width);
-    let sums: Vec<_> = match numbers.len() < SPREAD {
-        true => numbers.chunks(many).map(of_rows).collect(),
-        false => numbers.par_chunks(many).map(of_rows).collect(),
-    };
+    let mut sums: Vec<_> = numbers.chunks(many).map(|_| Vec::new()).collect();
+    let each = numbers.chunks(many).zip(&mut sums);
+    let work = |(rows, sums): (_, &mut _)| *sums = of_rows(rows);
+    match numbers.len() < SPREAD {
+        true => each.for_each(work),
+        false => threads::each(each.collect(), work),
+    }
     sums.into_iter().reduce(|sums, more| add(sums, &more)).unwrap_or_else(nothing)
 }
 

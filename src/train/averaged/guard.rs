@@ -1,15 +1,18 @@
 //! Which optimizer steps are refused: those whose numbers are not finite.
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    sync::atomic::Ordering,
+    collections::BTreeMap,
+    panic::resume_unwind,
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 
 use burn::{
     backend::{DispatchTensor, TensorMetadata},
     data::dataloader::Progress,
     module::{Module, ModuleVisitor, Param, ParamId},
-    optim::{GradientsParams, ModuleOptimizer},
+    optim::{
+        GradientsParams, ModuleOptimizer, lr_scheduler::module_lr_scheduler::ModuleLearningRate,
+    },
     tensor::{DType, Tensor},
     train::{
         LearnerModel, TrainStep,
@@ -20,7 +23,8 @@ use burn::{
 use super::{super::strict, Averaged, Shared};
 use crate::{
     Error, NonFinite, Result,
-    average::{Refused, Warning, path_of, put_statistics, statistics, within},
+    average::{Known, Refused, Warning, arrive, path_of, put_statistics, statistics, within},
+    optim::{LARGEST_GRADIENT, LARGEST_RATE, Watched, watched},
 };
 
 /// What the clones of an [`Averaged`] know of refused steps.
@@ -80,7 +84,7 @@ impl<M: LearnerModel> Averaged<M> {
 
     /// Keeps what the forward passes of the next step change, before the first of them.
     pub(super) fn remember(&self) {
-        let (step, mut shared) = (self.tried + 1, self.lock());
+        let (step, mut shared) = (self.tried + 1, self.lock_as_is());
         if !self.is_guarded() || shared.guard.before.as_ref().is_some_and(|b| b.step == step) {
             return;
         }
@@ -94,7 +98,7 @@ impl<M: LearnerModel> Averaged<M> {
             && self.is_guarded()
             && !finite(output)
         {
-            self.lock().guard.bad_loss = Some(self.tried + 1);
+            self.lock_as_is().guard.bad_loss = Some(self.tried + 1);
         }
     }
 
@@ -104,8 +108,9 @@ impl<M: LearnerModel> Averaged<M> {
     pub(super) fn looked_at<'a>(
         &self,
         grads: impl IntoIterator<Item = &'a GradientsParams>,
+        rates: &ModuleLearningRate,
     ) -> Option<Result<Gradients>> {
-        let look = || Gradients::look_at(&self.live, grads.into_iter().collect());
+        let look = || Gradients::look_at(&self.live, grads.into_iter().collect(), rates);
         self.is_guarded().then(look)
     }
 
@@ -118,10 +123,10 @@ impl<M: LearnerModel> Averaged<M> {
     ) -> Self {
         let Some(gradients) = gradients else {
             self.live = step(self.live, optim);
-            return self.updated();
+            return self.updated(&Known::default());
         };
         let (ended, bad_loss) = {
-            let Shared { error, guard, .. } = &*self.lock();
+            let Shared { error, guard, .. } = &*self.lock_as_is();
             let ended = matches!(error, Some(Error::RefusedStep { .. }));
             (ended, guard.bad_loss == Some(self.tried + 1))
         };
@@ -136,17 +141,40 @@ impl<M: LearnerModel> Averaged<M> {
             Ok(gradients) => gradients,
             Err(error) => return self.ended_by(error),
         };
-        let mut next = optim.clone();
-        let live = step(self.live.clone(), &mut next);
-        match gradients.first_bad_after(&live, &next) {
-            Ok(None) => {
-                self.live = live;
-                *optim = next;
-                self.lock().guard.refused.in_a_row = 0;
-                self.updated()
+        // A step that is sure to be finite needs no copy to go back to, and so is made in place.
+        let is_sure = gradients.are_small
+            && self.sure.as_deref() == Some(&gradients.ids)
+            && !optim.has_gradient_clipping();
+        let before = (!is_sure).then(|| (self.live.clone(), optim.clone()));
+        let (live, known) = riding(&self.shared, || step(self.live, optim));
+        self.live = live;
+        self.sure = None;
+        let is_known = gradients.are_known_after(&self.live, &known);
+        let bad = match is_known {
+            true => Ok(None),
+            false => gradients.first_bad_after(&self.live, optim),
+        };
+        match (bad, before) {
+            (Ok(None), _) => {
+                self.sure = is_known.then(|| Arc::new(gradients.ids));
+                self.lock_as_is().guard.refused.in_a_row = 0;
+                self.updated(&known)
             }
-            Ok(Some(what)) => self.refused(what),
-            Err(error) => self.ended_by(error),
+            (bad, Some((live, earlier))) => {
+                (self.live, *optim) = (live, earlier);
+                match bad {
+                    Ok(what) => self.refused(what.unwrap_or_default()),
+                    Err(error) => self.ended_by(error),
+                }
+            }
+            // An `optimize` that does more than the optimizer's step, or an optimizer that someone
+            // has loaded something else into.
+            (Ok(what), None) => {
+                let expected = format!("finite numbers after step {}", self.tried + 1);
+                let found = "a NaN or an infinity; the averages are as they were before";
+                self.ended_by(Error::parameter(what.unwrap_or_default(), expected, found))
+            }
+            (Err(error), None) => self.ended_by(error),
         }
     }
 
@@ -189,14 +217,38 @@ impl<M: LearnerModel> Averaged<M> {
     }
 }
 
+/// Has a step made, in which the averages finish their last update; says which of live's tensors
+/// are known to be small after it.
+fn riding<M: Module>(shared: &Mutex<Shared<M>>, step: impl FnOnce() -> M) -> (M, Known) {
+    let mut shared = Shared::lock(shared);
+    let Shared { averages, late, .. } = &mut *shared;
+    let riders = late.ride(averages);
+    let Watched { result, known, .. } = match riders.is_empty() {
+        true => {
+            drop(shared);
+            watched(riders, step)
+        }
+        // Until they are back, nobody may see the averages.
+        false => {
+            let mut watched = watched(riders, step);
+            arrive(&mut shared.averages, std::mem::take(&mut watched.riders));
+            drop(shared);
+            watched
+        }
+    };
+    (result.unwrap_or_else(|panic| resume_unwind(panic)), known)
+}
+
 /// What was seen of the gradients of a step.
 pub(super) struct Gradients {
-    /// The parameters that have one.
-    ids: HashSet<ParamId>,
+    /// The parameters that have one, in the module's order.
+    ids: Vec<ParamId>,
     /// The first that holds a NaN or an infinity.
     bad: Option<String>,
     /// Whether one is so large that its square may be an infinity.
     large: bool,
+    /// Whether a step that is sure with small gradients and rates is sure with these.
+    are_small: bool,
 }
 
 /// Floats of a module, or their gradients, each with the id of its parameter.
@@ -216,44 +268,102 @@ impl Floats {
         Ok(above.map(|index| self.0[index].0))
     }
 
-    /// The gradients of the module's parameters, of which each device may have one.
-    fn gradients<M: Module>(module: &M, grads: Vec<&GradientsParams>) -> Self {
-        struct Visit<'a>(Vec<&'a GradientsParams>, Floats);
+    /// The gradients of the module's parameters, of which each device may have one, the parameters
+    /// that have any, and whether the learning rates of these are small.
+    fn gradients<M: Module>(
+        module: &M,
+        grads: Vec<&GradientsParams>,
+        rates: &ModuleLearningRate,
+    ) -> (Self, Vec<ParamId>, bool) {
+        struct Visit<'a> {
+            grads: Vec<&'a GradientsParams>,
+            rates: &'a ModuleLearningRate,
+            /// The path so far, and how long it was before each of its names.
+            path: String,
+            ends: Vec<usize>,
+            found: Floats,
+            ids: Vec<ParamId>,
+            are_small: bool,
+        }
         impl ModuleVisitor for Visit<'_> {
+            fn enter_module(&mut self, name: &str, _container: &str) {
+                self.ends.push(self.path.len());
+                if !self.path.is_empty() {
+                    self.path.push('.');
+                }
+                self.path.push_str(name);
+            }
+            fn exit_module(&mut self, _name: &str, _container: &str) {
+                self.path.truncate(self.ends.pop().unwrap_or(0));
+            }
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                for gradient in self.0.iter().filter_map(|grads| grads.get::<D>(param.id)) {
-                    self.1.push(param.id, gradient);
+                let before = self.found.0.len();
+                for gradient in self.grads.iter().filter_map(|grads| grads.get::<D>(param.id)) {
+                    self.found.push(param.id, gradient);
+                }
+                if self.found.0.len() > before {
+                    self.ids.push(param.id);
+                    let rate = self.rates.lr_from_param(param.id, Some(&self.path));
+                    self.are_small &= rate.abs() <= LARGEST_RATE;
                 }
             }
         }
-        let mut visit = Visit(grads, Self::default());
+        let mut visit = Visit {
+            are_small: grads.len() == 1,
+            grads,
+            rates,
+            path: String::new(),
+            ends: Vec::new(),
+            found: Self::default(),
+            ids: Vec::new(),
+        };
         module.visit(&mut visit);
-        visit.1
+        (visit.found, visit.ids, visit.are_small)
     }
 
-    /// The module's parameters of these ids.
-    fn weights<M: Module>(module: &M, ids: &HashSet<ParamId>) -> Self {
-        struct Visit<'a>(&'a HashSet<ParamId>, Floats);
+    /// The module's parameters of these ids, which are in its order.
+    fn weights<M: Module>(module: &M, ids: &[ParamId]) -> Self {
+        struct Visit<'a> {
+            ids: &'a [ParamId],
+            /// Those that come next, if the order is still the same.
+            next: &'a [ParamId],
+            found: Floats,
+        }
         impl ModuleVisitor for Visit<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                if self.0.contains(&param.id) {
-                    self.1.push(param.id, param.base());
+                let is_next = self.next.first() == Some(&param.id);
+                if is_next || self.ids.contains(&param.id) {
+                    self.next = self.next.get(1..).filter(|_| is_next).unwrap_or(self.next);
+                    self.found.push(param.id, param.base());
                 }
             }
         }
-        let mut visit = Visit(ids, Self::default());
+        let mut visit = Visit { ids, next: ids, found: Self::default() };
         module.visit(&mut visit);
-        visit.1
+        visit.found
     }
 }
 
 impl Gradients {
-    fn look_at<M: Module>(live: &M, grads: Vec<&GradientsParams>) -> Result<Self> {
-        let gradients = Floats::gradients(live, grads);
+    fn look_at<M: Module>(
+        live: &M,
+        grads: Vec<&GradientsParams>,
+        rates: &ModuleLearningRate,
+    ) -> Result<Self> {
+        let (gradients, ids, rates_are_small) = Floats::gradients(live, grads, rates);
         let large = gradients.first_above(small)?.is_some();
         let bad = if large { gradients.first_above(|_| f64::MAX)? } else { None };
         let bad = bad.map(|id| format!("the gradient of {}", path(live, id)));
-        Ok(Self { ids: gradients.0.into_iter().map(|(id, _)| id).collect(), bad, large })
+        Ok(Self { ids, bad, large, are_small: rates_are_small && !large })
+    }
+
+    /// Whether all weights that had a gradient are known to be small after the step.
+    fn are_known_after<M: Module>(&self, live: &M, known: &Known) -> bool {
+        if known.is_empty() {
+            return false;
+        }
+        let weights = Floats::weights(live, &self.ids).0;
+        weights.len() == self.ids.len() && weights.iter().all(|(_, weight)| known.has(weight))
     }
 
     /// What of the weights that had a gradient, or of the optimizer, holds a NaN or an infinity
@@ -291,6 +401,6 @@ fn path<M: Module>(live: &M, id: ParamId) -> String {
 fn small(dtype: DType) -> f64 {
     match dtype {
         DType::F16 => 1.0,
-        _ => 1e12,
+        _ => LARGEST_GRADIENT,
     }
 }

@@ -18,10 +18,10 @@ use burn::{
     },
 };
 
-use super::{super::metric::Source, Answer, Answering, Averaged, Storing, Switch};
+use super::{super::metric::Source, Answer, Answering, Averaged, Shared, Storing, Switch};
 use crate::{
     Average, Error, Result,
-    average::{Opened, Snapshots, update_all},
+    average::{Known, Opened, Snapshots, update_late},
 };
 
 impl<M: LearnerModel> Module for Averaged<M> {
@@ -69,6 +69,7 @@ impl<M: LearnerModel> Module for Averaged<M> {
             traces: self.traces.clone(),
             answering,
             interrupter: self.interrupter.clone(),
+            sure: None,
             non_finite: self.non_finite,
             finite_loss: self.finite_loss.clone(),
             allow_added: self.allow_added,
@@ -130,7 +131,7 @@ impl<M: LearnerModel> TrainStep for Averaged<M> {
         lr_module: ModuleLearningRate,
         grads: GradientsParams,
     ) -> Self {
-        let gradients = self.looked_at([&grads]);
+        let gradients = self.looked_at([&grads], &lr_module);
         self.try_step(optim, gradients, |live, optim| live.optimize(optim, lr_module, grads))
     }
 
@@ -140,7 +141,7 @@ impl<M: LearnerModel> TrainStep for Averaged<M> {
         lr_module: ModuleLearningRate,
         grads: MultiGradientsParams,
     ) -> Self {
-        let gradients = self.looked_at(grads.grads.iter().map(|(grads, _)| grads));
+        let gradients = self.looked_at(grads.grads.iter().map(|(grads, _)| grads), &lr_module);
         self.try_step(optim, gradients, |live, optim| live.optimize_multi(optim, lr_module, grads))
     }
 }
@@ -172,18 +173,24 @@ where
 impl<M: LearnerModel> Averaged<M> {
     /// One optimizer step is done: every average takes live's weights, and gives its own where
     /// that is due.
-    pub(super) fn updated(mut self) -> Self {
+    ///
+    /// They look at those of live's tensors that are not known to be small, and go towards the
+    /// others later.
+    pub(super) fn updated(mut self, known: &Known) -> Self {
         self.step += 1;
         self.tried += 1;
         let samples = self.count.is_some().then(|| self.samples());
         let mut error = {
-            let mut shared = self.lock();
-            if shared.error.is_none() {
-                let averages = &mut shared.averages;
-                let updated = update_all(averages, &self.live, self.step, samples);
-                shared.error = updated.and_then(|()| self.store(averages)).err();
+            let Shared { averages, late, error, .. } = &mut *self.lock();
+            if error.is_none() {
+                let updated = update_late(averages, &self.live, self.step, samples, known);
+                *error = updated.map(|left| *late = left).err();
+                if error.is_none() && self.is_due_to_store() {
+                    late.finish(averages);
+                    *error = self.store(averages).err();
+                }
             }
-            shared.error.as_ref().map(Error::to_string)
+            error.as_ref().map(Error::to_string)
         };
         if let Some(storing) = &mut self.snapshots {
             storing.last = self.step;
@@ -193,6 +200,7 @@ impl<M: LearnerModel> Averaged<M> {
             && self.step.is_multiple_of(every)
         {
             let average = self.lock().averages[0].clone();
+            self.sure = None;
             match average.copy_into(self.live.clone(), share) {
                 Ok(live) => self.live = live,
                 Err(unfit) => {
@@ -216,6 +224,13 @@ impl<M: LearnerModel> Averaged<M> {
             let failure = WorkerFailure { device_id: 0, message };
             interrupter.fail(TrainingError::Workers(vec![failure]));
         }
+    }
+
+    /// Whether there is something to [`store`](Self::store).
+    fn is_due_to_store(&self) -> bool {
+        self.snapshots.as_ref().is_some_and(|storing| {
+            self.step != storing.last + 1 || self.step.is_multiple_of(storing.every)
+        })
     }
 
     /// Stores the averages that can be, where that is due.

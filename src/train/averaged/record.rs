@@ -125,9 +125,18 @@ impl<M: LearnerModel> Averaged<M> {
         let averages = averages.collect::<Result<Vec<Average<M>>>>()?;
         let tried = now.step.saturating_add(refused.count);
         let guard = Guard::of(refused);
-        let shared = Arc::new(Mutex::new(Shared { averages, error: None, guard }));
+        let shared = Arc::new(Mutex::new(Shared::new(averages, guard)));
         let samples = Arc::new(AtomicU64::new(now.samples));
-        Ok(Self { live, step: now.step, tried, samples, shared, answering: None, ..self })
+        Ok(Self {
+            live,
+            step: now.step,
+            tried,
+            samples,
+            shared,
+            answering: None,
+            sure: None,
+            ..self
+        })
     }
 
     /// Where the words of a record are kept while it is made.
