@@ -8,9 +8,9 @@
 //!
 //! Each row is a contest. Its contestants take turns of a fifth of a second; a number of a claim is
 //! made of the times of each round, and told is the median over all rounds.
-//! `the hook` is `Averaged`, whose `step` and `optimize` are called in a loop of one's own or by Burn's
-//! Learner, which clones its model at each step; `Average::update` comes after `optimizer.step`.
-//! All guards against numbers that are not finite are on.
+//! The hook is `Averaged`, whose `step` and `optimize` are called in a loop of one's own or by Burn's
+//! Learner, which clones its model at each step; it guards live and the optimizer, too.
+//! `Average::update` comes after `optimizer.step`, and guards the average alone.
 
 mod answer; // answers of a network
 mod contest; // contestants, their turns, what is claimed of their times

@@ -1,4 +1,4 @@
-//! A training step with one average, and what the average adds to it.
+//! A training step with one average, by three ways, and what the average adds to it.
 
 use anyhow::Result;
 use serde_json::json;
@@ -26,10 +26,16 @@ pub fn beside(name: &str, network: &Network, by: Optimizer, torch: &Torch) -> Re
             }),
         )
     };
+    let ways = [
+        "Average::update after the step",
+        "the hook in a loop of one's own",
+        "the hook in Burn's Learner",
+    ];
     let contestants = vec![
-        hooked("loop of one's own, with the hook", network, by)?,
-        own("loop of one's own, without average", network, by, false)?,
-        learned("Burn's Learner, with the hook", network, by)?,
+        own(ways[0], network, by, true)?,
+        hooked(ways[1], network, by)?,
+        learned(ways[2], network, by)?,
+        own("a loop of one's own, without average", network, by, false)?,
         theirs("PyTorch eager, with AveragedModel", true, false),
         theirs("PyTorch compiled, with AveragedModel", true, true),
         theirs("PyTorch eager, without", false, false),
@@ -38,7 +44,6 @@ pub fn beside(name: &str, network: &Network, by: Optimizer, torch: &Torch) -> Re
             "PyTorch's matrix products alone",
             json!({"kind": "products", "sizes": network.sizes, "batch": network.batch}),
         ),
-        own("loop of one's own, with Average::update", network, by, true)?,
     ];
 
     let small = network.weights() < 10_000;
@@ -50,30 +55,24 @@ pub fn beside(name: &str, network: &Network, by: Optimizer, torch: &Torch) -> Re
         _ => Bar::None,
     };
     // The faster of PyTorch's two; `min` passes over one that did not run.
-    let theirs = |times: &[f64]| times[3].min(times[4]);
+    let theirs = |times: &[f64]| times[4].min(times[5]);
     let share = network.weights() as f64 / LIMIT as f64;
-    let adds = |times: &[f64]| times[0] - times[1];
-    Ok(Contest {
-        name: name.to_owned(),
-        unit: Unit::Nanoseconds,
-        contestants,
-        claims: vec![
-            Claim::new("times as fast as PyTorch, in a loop of one's own", faster, move |times| {
-                theirs(times) / times[0]
-            }),
-            Claim::new("times as fast as PyTorch, in Burn's Learner", faster, move |times| {
-                theirs(times) / times[2]
-            }),
-            Claim::new(
-                "what the average adds, of its bytes at the limit's rate",
-                Bar::AtMost(1.25),
-                move |times| adds(times) / (times[6] * share),
-            ),
-            Claim::new("what the average adds, % of PyTorch's step", most, move |times| {
-                100.0 * adds(times) / theirs(times)
-            }),
-        ],
-    })
+    let mut claims = Vec::new();
+    for (index, way) in ways.into_iter().enumerate() {
+        let name = format!("times as fast as PyTorch, by {way}");
+        claims.push(Claim::new(&name, faster, move |times| theirs(times) / times[index]));
+    }
+    // With the guard of the optimizer's steps, which is the hook's.
+    for (index, way) in ways.into_iter().enumerate().take(2) {
+        let adds = move |times: &[f64]| times[index] - times[3];
+        let name = format!("what {way} adds, of the average's bytes at the limit's rate");
+        let of_bytes = move |times: &[f64]| adds(times) / (times[7] * share);
+        claims.push(Claim::new(&name, Bar::AtMost(1.25), of_bytes));
+        let name = format!("what {way} adds, % of PyTorch's step");
+        let of_theirs = move |times: &[f64]| 100.0 * adds(times) / theirs(times);
+        claims.push(Claim::new(&name, most, of_theirs));
+    }
+    Ok(Contest { name: name.to_owned(), unit: Unit::Nanoseconds, contestants, claims })
 }
 
 fn own(name: &str, network: &Network, by: Optimizer, average: bool) -> Result<Contestant> {

@@ -16,9 +16,11 @@ use burn::backend::DispatchTensor;
 use half::slice::HalfFloatSliceExt;
 use multiversion::multiversion;
 
+#[cfg(feature = "train")]
+use super::host;
 use super::{
     Passed,
-    host::{self, Numbers, NumbersMut},
+    host::{Numbers, NumbersMut},
 };
 use crate::threads;
 
