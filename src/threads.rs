@@ -7,11 +7,12 @@
 //!
 //! Helpers are rayon's, in a pool of their own: in rayon's global pool a thread that lingers could
 //! come to stand on the stack of one that waits.
-//! A helper gets the same share of the pieces each time, whose numbers are in its core's cache
-//! then, and takes pieces of the others once its own are done.
+//! With a piece for every thread, a helper gets the same share each time, whose numbers are in its
+//! core's cache then; it takes pieces of the others once its own are done.
 //!
 //! How many threads there are is rayon's number at the place of the call: `RAYON_NUM_THREADS`, or
 //! the pool that the caller runs in; at most 16, beyond which these operations gain little.
+//! After a fork the child has no helpers, and must not compute, as with rayon.
 
 use std::{
     cell::Cell,
@@ -52,8 +53,9 @@ pub(crate) fn each<T: Send>(pieces: Vec<T>, work: impl Fn(T) + Sync) {
         for _ in 1..threads {
             scope.spawn(|_| {
                 let _done = Leaving(&left);
-                let own = rayon::current_thread_index().map_or(0, |index| index + 1);
-                shares.work(own % threads, &work);
+                // The first share is the caller's.
+                let index = rayon::current_thread_index().unwrap_or(0);
+                shares.work(1 + index % (threads - 1), &work);
             });
         }
         crew.linger();
@@ -132,13 +134,13 @@ struct Crew {
 }
 
 impl Crew {
-    /// None where a single thread is asked for first on a machine of one core, or no thread can be
-    /// made.
+    /// None where there is one thread, or none can be made.
     fn get() -> Option<&'static Self> {
         static CREW: OnceLock<Option<Crew>> = OnceLock::new();
         let make = || {
-            let cores = thread::available_parallelism().map_or(1, Into::into);
-            Crew::new(cores.max(rayon::current_num_threads()).min(MOST) - 1)
+            // In no pool of the caller's: how many rayon has in all.
+            let all = thread::Builder::new().spawn(rayon::current_num_threads).ok()?.join().ok()?;
+            Crew::new(all.max(rayon::current_num_threads()).min(MOST) - 1)
         };
         CREW.get_or_init(make).as_ref()
     }

@@ -22,8 +22,8 @@ pub(crate) const SMALL: f64 = 1e9;
 
 /// Tensors of which every number is known to be small, by where they are.
 ///
-/// Whoever tells of them holds them until this is made, so that what changes one in place before
-/// changes a copy, which is not known.
+/// Until this is made, whoever tells of them holds them, so that a change of one goes to a copy
+/// elsewhere; after that it holds as long as live is neither changed nor dropped.
 #[derive(Default)]
 pub(crate) struct Known(Vec<lerp::Spot>);
 

@@ -99,7 +99,7 @@ fn ordered<T: Real>(numbers: Vec<T>, shape: &Shape) -> SharedArray<T> {
     SharedArray::from_shape_vec(&shape[..], numbers).expect("as many numbers as the shape says")
 }
 
-pub(super) fn numbers_mut<T: Real>(tensor: &mut DispatchTensor) -> Option<&mut [T]> {
+pub(super) fn sole_numbers_mut<T: Real>(tensor: &mut DispatchTensor) -> Option<&mut [T]> {
     match &mut tensor.kind {
         DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => T::flex_mut(tensor),
         #[cfg(feature = "ndarray")]

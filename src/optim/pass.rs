@@ -31,7 +31,7 @@ use crate::{
 /// cache from being copied to being moved.
 const BLOCK: usize = 1 << 10;
 
-/// From so many numbers on threads pay, which take some microseconds to wake.
+/// From so many numbers on threads pay: to share work takes some microseconds.
 const THREADED: usize = 1 << 15;
 
 /// Numbers that a thread takes at once.
@@ -110,8 +110,8 @@ impl<const D: usize, const N: usize> Tensors<D, N> {
         let averages = averages.map(|(numbers, share)| (numbers, T::of(share))).collect();
         let looks = watch::is_on();
 
-        let is_shared = host::numbers_mut::<T>(&mut weights).is_none();
-        let (weights, moments, small) = match host::numbers_mut(&mut gradient) {
+        let is_shared = host::sole_numbers_mut::<T>(&mut weights).is_none();
+        let (weights, moments, small) = match host::sole_numbers_mut(&mut gradient) {
             Some(place) if is_shared => {
                 let target = Target::Gradient { place, weights: numbers(&weights) };
                 let small = Work::new(target, &mut moments, averages, looks).run(formula);
@@ -154,7 +154,7 @@ enum Numbers<T> {
 impl<T: Real> Numbers<T> {
     fn of(tensor: DispatchTensor, count: usize) -> Self {
         let mut tensor = host::in_order(tensor);
-        match host::numbers_mut::<T>(&mut tensor) {
+        match host::sole_numbers_mut::<T>(&mut tensor) {
             Some(_) => Self::Own(tensor),
             None => Self::New { from: Some(tensor), to: fresh(count) },
         }
@@ -163,7 +163,7 @@ impl<T: Real> Numbers<T> {
     fn open(&mut self) -> Part<'_, T> {
         match self {
             Self::Own(tensor) => {
-                Part::Own(host::numbers_mut(tensor).expect("it had one owner before"))
+                Part::Own(host::sole_numbers_mut(tensor).expect("it had one owner before"))
             }
             Self::New { from, to } => Part::New { from: from.as_ref().map(numbers), to },
         }

@@ -61,7 +61,8 @@ use crate::{
 /// of its model at every step copies no weights.
 /// A clone is therefore no backup of the averages: `valid().train()` is one.
 /// They are locked while a step is made that [moves](crate::optim#with-averages) them: live's
-/// `optimize` must not ask a clone for them, nor wait for a thread that does.
+/// `optimize` must not use a clone of the hook, nor wait for a thread that does, and jobs of one
+/// rayon pool must not train clones of one hook.
 /// An average follows live to other devices at its next update, or
 /// [stays](Self::keep_average_on) on one.
 ///
@@ -419,7 +420,7 @@ impl<M: LearnerModel> Averaged<M> {
 
     /// The names of the averages, in their order.
     pub fn names(&self) -> Vec<String> {
-        self.lock().averages.iter().map(|average| average.name().to_owned()).collect()
+        self.lock_as_is().averages.iter().map(|average| average.name().to_owned()).collect()
     }
 
     /// The optimizer steps so far, without those that were refused.
@@ -432,7 +433,7 @@ impl<M: LearnerModel> Averaged<M> {
     /// The number of the last one counts those that were refused too, as the schedule of the
     /// learning rate does.
     pub fn refused_steps(&self) -> Refused {
-        self.lock().guard.refused.clone()
+        self.lock_as_is().guard.refused.clone()
     }
 
     /// The samples so far, where they are [counted](Self::with_samples).
@@ -449,7 +450,7 @@ impl<M: LearnerModel> Averaged<M> {
 
     /// The first error of an update, after which the averages stand still.
     pub fn error(&self) -> Option<Error> {
-        self.lock().error.clone()
+        self.lock_as_is().error.clone()
     }
 
     /// A metric of the live module's answers in validation, beside the average's.

@@ -30,7 +30,7 @@ const PIECE: usize = 1 << 14;
 /// Numbers of live that stay in the nearest cache for its next average.
 const BLOCK: usize = 1 << 8;
 
-/// From so many numbers on threads pay, which take some microseconds to wake.
+/// From so many numbers on threads pay: to share work takes some microseconds.
 pub(crate) const THREADED: usize = 1 << 15;
 
 /// Up to this share a pass can be taken back cheaply: the larger the share, the more of the

@@ -267,7 +267,7 @@ mod tests {
                 let a = matrix(&left[..], [m, k], layout & 1 > 0);
                 let b = matrix(&right[..], [k, n], layout & 2 > 0);
                 let whole = product_in(a, b, 1);
-                for most in [2, 4, 8, 16] {
+                for most in [2, 4, 8, 16, 32] {
                     let mut pieces = Vec::new();
                     Piece::<T> { a, b, output: std::ptr::null_mut(), stride: n }
                         .cut(most, &mut pieces);

@@ -122,8 +122,9 @@ impl<M: LearnerModel> Averaged<M> {
         step: impl FnOnce(M, &mut ModuleOptimizer) -> M,
     ) -> Self {
         let Some(gradients) = gradients else {
-            self.live = step(self.live, optim);
-            return self.updated(&Known::default());
+            let (live, known) = riding(&self.shared, || step(self.live, optim));
+            (self.live, self.sure) = (live, None);
+            return self.updated(&known);
         };
         let (ended, bad_loss) = {
             let Shared { error, guard, .. } = &*self.lock_as_is();
@@ -181,7 +182,7 @@ impl<M: LearnerModel> Averaged<M> {
     /// What cannot be looked at may be anything.
     fn ended_by(self, error: Error) -> Self {
         self.stop(error.to_string());
-        self.lock().error.get_or_insert(error);
+        self.lock_as_is().error.get_or_insert(error);
         self.undone()
     }
 
@@ -189,7 +190,7 @@ impl<M: LearnerModel> Averaged<M> {
     fn refused(self, what: String) -> Self {
         let step = self.tried + 1;
         let error = {
-            let mut shared = self.lock();
+            let mut shared = self.lock_as_is();
             shared.guard.refuse(&what, step);
             let in_a_row = shared.guard.refused.in_a_row;
             self.non_finite.ends_at(in_a_row).then(|| {
@@ -207,7 +208,7 @@ impl<M: LearnerModel> Averaged<M> {
     /// Takes back what the forward passes of this step changed.
     fn undone(mut self) -> Self {
         self.tried += 1;
-        let before = self.lock().guard.before.take();
+        let before = self.lock_as_is().guard.before.take();
         let Some(before) = before.filter(|before| before.step == self.tried) else { return self };
         self.samples.store(before.samples, Ordering::Relaxed);
         if !before.statistics.is_empty() {
