@@ -1,6 +1,7 @@
 //! A training step with one average, by three ways, and what the average adds to it.
 
 use anyhow::Result;
+use burn_ema::data::Batch;
 use serde_json::json;
 
 use crate::{
@@ -31,11 +32,16 @@ pub fn beside(name: &str, network: &Network, by: Optimizer, torch: &Torch) -> Re
         "the hook in a loop of one's own",
         "the hook in Burn's Learner",
     ];
+    let mut updated = OwnLoop::new(network, by, true)?;
+    let mut hooked = Hooked::new(network, by)?;
+    let mut learned = Learned::new(network, by)?;
+    let mut bare_loop = OwnLoop::new(network, by, false)?;
+    let without = "a loop of one's own, without average";
     let contestants = vec![
-        own(ways[0], network, by, true)?,
-        hooked(ways[1], network, by)?,
-        learned(ways[2], network, by)?,
-        own("a loop of one's own, without average", network, by, false)?,
+        steps(ways[0], network, move |rows| Ok(updated.step(rows)?)),
+        steps(ways[1], network, move |rows| Ok(hooked.step(rows))),
+        steps(ways[2], network, move |rows| Ok(learned.step(rows))),
+        steps(without, network, move |rows| Ok(bare_loop.step(rows)?)),
         theirs("PyTorch eager, with AveragedModel", true, false),
         theirs("PyTorch compiled, with AveragedModel", true, true),
         theirs("PyTorch eager, without", false, false),
@@ -75,26 +81,12 @@ pub fn beside(name: &str, network: &Network, by: Optimizer, torch: &Torch) -> Re
     Ok(Contest { name: name.to_owned(), unit: Unit::Nanoseconds, contestants, claims })
 }
 
-fn own(name: &str, network: &Network, by: Optimizer, average: bool) -> Result<Contestant> {
-    let mut training = OwnLoop::new(network, by, average)?;
+/// Steps of one way to train, on the same rows again and again.
+fn steps(
+    name: &str,
+    network: &Network,
+    mut step: impl FnMut(Batch) -> Result<()> + 'static,
+) -> Contestant {
     let rows = network.rows();
-    Ok(Contestant::timed(name, move || Ok(training.step(rows.clone())?)))
-}
-
-fn hooked(name: &str, network: &Network, by: Optimizer) -> Result<Contestant> {
-    let mut training = Hooked::new(network, by)?;
-    let rows = network.rows();
-    Ok(Contestant::timed(name, move || {
-        training.step(rows.clone());
-        Ok(())
-    }))
-}
-
-fn learned(name: &str, network: &Network, by: Optimizer) -> Result<Contestant> {
-    let mut training = Learned::new(network, by)?;
-    let rows = network.rows();
-    Ok(Contestant::timed(name, move || {
-        training.step(rows.clone());
-        Ok(())
-    }))
+    Contestant::timed(name, move || step(rows.clone()))
 }

@@ -151,31 +151,33 @@ impl<M: LearnerModel> Averaged<M> {
         self.live = live;
         self.sure = None;
         let is_known = gradients.are_known_after(&self.live, &known);
-        let bad = match is_known {
+        let found = match is_known {
             true => Ok(None),
             false => gradients.first_bad_after(&self.live, optim),
         };
-        match (bad, before) {
-            (Ok(None), _) => {
+        let bad = match found {
+            Ok(None) => {
                 self.sure = is_known.then(|| Arc::new(gradients.ids));
                 self.lock_as_is().guard.refused.in_a_row = 0;
-                self.updated(&known)
+                return self.updated(&known);
             }
-            (bad, Some((live, earlier))) => {
-                (self.live, *optim) = (live, earlier);
-                match bad {
-                    Ok(what) => self.refused(what.unwrap_or_default()),
-                    Err(error) => self.ended_by(error),
-                }
-            }
+            Ok(Some(what)) => Ok(what),
+            Err(error) => Err(error),
+        };
+        let can_go_back = before.is_some();
+        if let Some((live, earlier)) = before {
+            (self.live, *optim) = (live, earlier);
+        }
+        match bad {
+            Ok(what) if can_go_back => self.refused(what),
             // An `optimize` that does more than the optimizer's step, or an optimizer that someone
             // has loaded something else into.
-            (Ok(what), None) => {
+            Ok(what) => {
                 let expected = format!("finite numbers after step {}", self.tried + 1);
                 let found = "a NaN or an infinity; the averages are as they were before";
-                self.ended_by(Error::parameter(what.unwrap_or_default(), expected, found))
+                self.ended_by(Error::parameter(what, expected, found))
             }
-            (Err(error), None) => self.ended_by(error),
+            Err(error) => self.ended_by(error),
         }
     }
 

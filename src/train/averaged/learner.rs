@@ -21,7 +21,7 @@ use burn::{
 use super::{super::metric::Source, Answer, Answering, Averaged, Shared, Storing, Switch};
 use crate::{
     Average, Error, Result,
-    average::{Known, Opened, Snapshots, update_late},
+    average::{Known, Late, Opened, Snapshots, update_late},
 };
 
 impl<M: LearnerModel> Module for Averaged<M> {
@@ -184,11 +184,11 @@ impl<M: LearnerModel> Averaged<M> {
             let Shared { averages, late, error, .. } = &mut *self.lock();
             if error.is_none() {
                 let updated = update_late(averages, &self.live, self.step, samples, known);
-                *error = updated.map(|left| *late = left).err();
-                if error.is_none() && self.is_due_to_store() {
-                    late.finish(averages);
-                    *error = self.store(averages).err();
-                }
+                let stored = updated.and_then(|left| {
+                    *late = left;
+                    self.store(averages, late)
+                });
+                *error = stored.err();
             }
             error.as_ref().map(Error::to_string)
         };
@@ -226,15 +226,8 @@ impl<M: LearnerModel> Averaged<M> {
         }
     }
 
-    /// Whether there is something to [`store`](Self::store).
-    fn is_due_to_store(&self) -> bool {
-        self.snapshots.as_ref().is_some_and(|storing| {
-            self.step != storing.last + 1 || self.step.is_multiple_of(storing.every)
-        })
-    }
-
     /// Stores the averages that can be, where that is due.
-    fn store(&self, averages: &[Average<M>]) -> Result<()> {
+    fn store(&self, averages: &mut [Average<M>], late: &mut Late) -> Result<()> {
         let Some(Storing { snapshots, every, last }) = &self.snapshots else { return Ok(()) };
         // A checkpoint was loaded: what was stored after it is of a course that was given up.
         if self.step != last + 1 {
@@ -243,6 +236,7 @@ impl<M: LearnerModel> Averaged<M> {
         if !self.step.is_multiple_of(*every) {
             return Ok(());
         }
+        late.finish(averages);
         let stored = averages.iter().filter(|average| Snapshots::takes(average.rule()));
         // One whose start has not come yet has nothing to store.
         let mut stored = stored.filter(|average| average.has_updates());
