@@ -48,6 +48,7 @@
 mod names;
 mod source;
 
+use burn_ema_base::digest::{self, UNSEALED};
 use std::{
     cmp::Reverse,
     collections::BTreeMap,
@@ -70,11 +71,7 @@ use self::{
 };
 use crate::{
     Error, Result,
-    average::{
-        DIGEST, Description, Entry, Opened, Pack, describe,
-        digest::{self, UNSEALED},
-        write_whole,
-    },
+    average::{DIGEST, Description, Entry, Opened, Pack, describe, write_whole},
 };
 
 /// How a model is written.

@@ -82,7 +82,6 @@
 pub mod average;
 pub mod data;
 pub mod device;
-mod error;
 pub mod export;
 pub mod guide;
 pub mod model;
@@ -99,7 +98,7 @@ pub mod train;
 #[cfg(feature = "train")]
 pub use average::reestimate_statistics;
 pub use average::{Average, AverageConfig, Clock, NonFinite, Policy, Profile, Rule};
-pub use error::{Error, Result};
+pub use burn_ema_base::{Error, Result};
 
 /// The code of the README, compiled and run as a test.
 #[cfg(all(doctest, feature = "train"))]

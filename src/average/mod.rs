@@ -21,9 +21,7 @@
 mod clock;
 mod config;
 mod course;
-pub(crate) mod digest;
 mod file;
-mod header;
 #[cfg(feature = "train")]
 mod late;
 mod lerp;
@@ -33,7 +31,6 @@ mod policy;
 pub mod post_hoc;
 mod profile;
 mod record;
-pub(crate) mod regular;
 mod rule;
 mod saved;
 mod snapshots;
@@ -49,8 +46,6 @@ pub use config::{AverageConfig, NonFinite};
 pub(crate) use file::KEPT;
 pub use file::{Description, load_file, save_file};
 #[cfg(feature = "train")]
-pub(crate) use header::check as check_header;
-#[cfg(feature = "train")]
 pub(crate) use late::{Known, Late, Rider, SMALL, arrive};
 #[cfg(feature = "train")]
 pub(crate) use lerp::host::{is_here, laid_out};
@@ -62,7 +57,7 @@ pub use policy::{PathPolicy, Policy};
 pub use profile::Profile;
 pub(crate) use record::Opened;
 #[cfg(feature = "train")]
-pub(crate) use record::{AVERAGES, LIVE, STATE, Saved, WEIGHTS, Words, first_non_finite};
+pub(crate) use record::{AVERAGES, LIVE, STATE, Saved, WEIGHTS, Words};
 pub use rule::Rule;
 pub use snapshots::{Grid, Snapshot, Snapshots, Synthesis, Tried};
 pub use state::{Average, Distance};

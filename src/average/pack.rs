@@ -2,6 +2,9 @@
 //!
 //! Burn's format, which plain Burn loads, has no checksum; one stands in its metadata.
 
+use burn_ema_base::digest::{self, UNSEALED};
+use burn_ema_base::header;
+use burn_ema_base::regular::{self, Length};
 use std::{collections::BTreeMap, io::Write as _, path::Path};
 
 use burn::{
@@ -10,12 +13,7 @@ use burn::{
 };
 use burn_pack::{AtomicFile, Reader, Tensor, Writer};
 
-use super::{
-    digest::{self, UNSEALED},
-    header,
-    regular::{self, Length},
-    walk::Entry,
-};
+use super::walk::Entry;
 use crate::{Error, Result};
 
 /// The keys of metadata that every file of an average has.

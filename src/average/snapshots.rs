@@ -2,6 +2,7 @@
 
 mod sums; // reads the files and adds them up
 
+use burn_ema_base::regular;
 use std::{
     collections::BTreeSet,
     fs,
@@ -18,7 +19,6 @@ use sums::Sums;
 use super::{
     pack::{NAME, Pack, RULE, STEP},
     post_hoc::{Mix, Solve, Stored, Target, mix},
-    regular,
     rule::Rule,
     state::{Average, How},
     walk::Entry,

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::sheet::{Sheet, quoted};
-use crate::{Result, average::digest};
+use burn_ema_base::digest;
+
+use crate::Result;
 
 /// The rows below which 60/20/20 leaves a part without any.
 const FEWEST_ROWS: usize = 5;

@@ -1,5 +1,6 @@
 //! A file of weights in any form: what it is, and its tensors, unread.
 
+use burn_ema_base::regular::{self, Length};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -19,10 +20,7 @@ use safetensors::{
 
 use crate::{
     Error, Result,
-    average::{
-        DIGEST, KEPT, Pack, digest,
-        regular::{self, Length},
-    },
+    average::{DIGEST, KEPT, Pack, digest},
 };
 
 /// The key of the layout in the metadata of safetensors, and its values.

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use burn_ema_base::regular;
+
 use crate::{
     Error, Result,
-    average::regular,
     run::{METRICS, VALIDATED},
     train::{Sample, TRACE},
 };

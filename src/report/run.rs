@@ -2,13 +2,13 @@
 
 use std::{io::BufReader, path::PathBuf};
 
+use burn_ema_base::regular;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Report, Summary, curves::Curves};
 use crate::{
     AverageConfig, Error, Result,
-    average::regular,
     data::Task,
     run::{Newest, RunConfig, RunDirectory},
 };

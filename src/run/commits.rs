@@ -6,15 +6,16 @@ use std::{
 };
 
 use burn::{module::Module, tensor::Bytes};
+use burn_ema_base::{
+    digest,
+    regular::{self, Length},
+};
 use sha2::{Digest, Sha256};
 
 use super::manifest::{File, MANIFEST, MOST_BYTES, Manifest, Progress};
 use crate::{
     Error, Result,
-    average::{
-        Description, Opened, digest,
-        regular::{self, Length},
-    },
+    average::{Description, Opened},
 };
 
 /// The file of a commit that holds the model with its averages.

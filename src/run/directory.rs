@@ -8,20 +8,17 @@ use std::{
 use std::{io, sync::Arc};
 
 use burn::{module::Module, tensor::Device};
+#[cfg(feature = "train")]
+use burn_ema_base::digest::UNSEALED;
+use burn_ema_base::{
+    digest,
+    regular::{self, Length},
+};
 
 use super::{Commit, Commits, Newest, RunConfig};
 #[cfg(feature = "train")]
 use super::{RunLock, disk, history::METRICS};
-#[cfg(feature = "train")]
-use crate::average::digest::UNSEALED;
-use crate::{
-    Error, Result,
-    average::{
-        self, digest,
-        regular::{self, Length},
-    },
-    model::Mlp,
-};
+use crate::{Error, Result, average, model::Mlp};
 
 /// The directory of a run.
 #[derive(Clone, Debug)]

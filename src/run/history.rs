@@ -3,6 +3,8 @@
 //! Burn's own logs are a file for each metric and epoch, which a resumed half epoch truncates, and
 //! whose stale epochs a shorter run would take for its own.
 
+use burn_ema_base::digest;
+use burn_ema_base::regular::{self, Length};
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -98,14 +100,7 @@ mod write {
     use sha2::{Digest, Sha256};
 
     use super::*;
-    use crate::{
-        Error, Result,
-        average::{
-            digest,
-            regular::{self, Length},
-        },
-        run::disk,
-    };
+    use crate::{Error, Result, run::disk};
 
     /// The first line.
     const HEADER: &str = "split,epoch,metric,value,count\n";

@@ -7,7 +7,9 @@ use std::{
     process,
 };
 
-use crate::{Error, Result, average::regular};
+use burn_ema_base::regular;
+
+use crate::{Error, Result};
 
 /// The lock of a run's directory, held until it is dropped.
 ///

@@ -13,7 +13,9 @@ use serde::{
 use serde_json::Value;
 
 use super::history::Mark;
-use crate::{Error, Result, average::digest};
+use burn_ema_base::digest;
+
+use crate::{Error, Result};
 
 /// The version of the form in which commits are written.
 pub(crate) const FORMAT: u32 = 1;

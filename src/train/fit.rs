@@ -15,6 +15,8 @@ use burn::{
     },
 };
 
+use burn_ema_base::header;
+
 use super::{
     Averaged,
     commit::{CommitConfig, Committer, OPTIMIZER, SCHEDULER, message},
@@ -23,7 +25,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    average::{Opened, check_header},
+    average::Opened,
     run::{Commit, MANIFEST, MODEL, Newest, Progress},
 };
 
@@ -219,7 +221,7 @@ where
         };
         let read = |name| {
             let bytes = Bytes::from_bytes_vec(commit.read(name)?).shared();
-            check_header(&bytes).map_err(within(name))?;
+            header::check(&bytes).map_err(within(name))?;
             if !committer.config().allows_non_finite() {
                 strict::check_finite(bytes.clone()).map_err(within(name))?;
             }

@@ -18,12 +18,10 @@ use burn::{
     optim::{GradientsParams, ModuleOptimizer, OptimizerRecord},
     tensor::{Bytes, Tensor},
 };
+use burn_ema_base::first_non_finite;
 use burn_pack::{Reader, Scalar, Writer};
 
-use crate::{
-    Error, Result,
-    average::{Saved, first_non_finite},
-};
+use crate::{Error, Result, average::Saved};
 
 /// The record of an optimizer's state in these bytes: all and only what it would have saved for
 /// this module, whose ids are those of the training that saved it (load the module first).

@@ -29,9 +29,11 @@ use super::{
     tests::{Remembering, edited, mlp, optimizers, schedulers, trained},
     *,
 };
+use burn_ema_base::header;
+
 use crate::{
     Average, AverageConfig, Rule,
-    average::{self, Description, Opened, check_header},
+    average::{self, Description, Opened},
     data::Batch,
     model::Mlp,
     train::Averaged,
@@ -458,7 +460,7 @@ fn fuzz_check_finite() {
 fn fuzz_model_record() {
     fuzz("model_record", Corpus::of_model, |corpus, _, bytes| {
         let bytes = bytes.shared();
-        check_header(&bytes)?;
+        header::check(&bytes)?;
         let average = Opened::of_bytes(bytes.clone())?.average("ema(0.9)");
         let average = average.and_then(|average| average.finite(|_| true));
         let average = average.and_then(|average| average.apply(mlp(&[3, 4, 2]), &[], |_| false));

@@ -1,4 +1,4 @@
-//! The one error of the crate: what went wrong, where, what was expected and what was found.
+//! The one error of the workspace: what went wrong, where, what was expected and what was found.
 
 use std::path::PathBuf;
 
@@ -159,7 +159,7 @@ impl Error {
     }
 
     /// A setting outside its range.
-    pub(crate) fn value(
+    pub fn value(
         what: impl Into<String>,
         expected: impl Into<String>,
         found: impl ToString,
@@ -168,7 +168,7 @@ impl Error {
     }
 
     /// A parameter or record entry that does not fit.
-    pub(crate) fn parameter(
+    pub fn parameter(
         path: impl Into<String>,
         expected: impl ToString,
         found: impl ToString,
@@ -181,7 +181,7 @@ impl Error {
     }
 
     /// A file that could not be read or written.
-    pub(crate) fn file(
+    pub fn file(
         action: &'static str,
         path: impl Into<PathBuf>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -190,7 +190,7 @@ impl Error {
     }
 
     /// A cell, row or column of a table that cannot be used.
-    pub(crate) fn table(
+    pub fn table(
         path: impl Into<PathBuf>,
         place: impl Into<String>,
         expected: impl Into<String>,

@@ -11,8 +11,7 @@ use std::{
     path::Path,
 };
 
-use super::regular;
-use crate::{Error, Result};
+use crate::{Error, Result, regular};
 
 /// The header: a magic number, a version, and last the length of the metadata.
 const HEADER: usize = 10;
@@ -29,12 +28,12 @@ const BYTES_OF_ITEM: u64 = 24;
 /// # Errors
 ///
 /// More items than one in 24 bytes and 65,536. What is no metadata at all is left to the parser.
-pub(crate) fn check(bytes: &[u8]) -> Result<()> {
+pub fn check(bytes: &[u8]) -> Result<()> {
     check_items(&bytes[metadata(bytes)], bytes.len() as u64)
 }
 
 /// Where the metadata is, as far as it is there.
-pub(super) fn metadata(bytes: &[u8]) -> Range<usize> {
+pub fn metadata(bytes: &[u8]) -> Range<usize> {
     let start = HEADER.min(bytes.len());
     let claimed = claim(bytes).map_or(0, |claimed| claimed as usize);
     start..bytes.len().min(start.saturating_add(claimed))
@@ -46,7 +45,7 @@ pub(super) fn metadata(bytes: &[u8]) -> Range<usize> {
 ///
 /// A file that cannot be read; one that claims more metadata than it has bytes; those of
 /// [`check`].
-pub(crate) fn check_file(path: &Path) -> Result<()> {
+pub fn check_file(path: &Path) -> Result<()> {
     let broken = |error: io::Error| Error::file("read", path, error);
     let (mut file, length) = regular::open(path).map_err(broken)?;
     let mut header = [0; HEADER];

@@ -5,24 +5,23 @@ use std::ops::Range;
 use sha2::{Digest, Sha256};
 
 /// The SHA-256 of bytes, in hexadecimal digits.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
+pub fn sha256(bytes: &[u8]) -> String {
     hexadecimal(Sha256::digest(bytes))
 }
 
 /// The digits of a digest.
-pub(crate) fn hexadecimal(digest: impl AsRef<[u8]>) -> String {
+pub fn hexadecimal(digest: impl AsRef<[u8]>) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What stands in the place of a digest while it is computed.
-pub(crate) const UNSEALED: &str =
-    "0000000000000000000000000000000000000000000000000000000000000000";
+pub const UNSEALED: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Puts the digest of bytes in the place of the [`UNSEALED`] one, which follows a mark.
 ///
 /// None, and nothing changes, where the mark is not there, or is there twice.
 #[must_use]
-pub(crate) fn seal(bytes: &mut [u8], within: Range<usize>, mark: &[u8]) -> Option<()> {
+pub fn seal(bytes: &mut [u8], within: Range<usize>, mark: &[u8]) -> Option<()> {
     let place = place(bytes, within, mark)?;
     let digest = around(bytes, &place);
     bytes[place].copy_from_slice(digest.as_bytes());
@@ -32,7 +31,7 @@ pub(crate) fn seal(bytes: &mut [u8], within: Range<usize>, mark: &[u8]) -> Optio
 /// The digest that bytes hold after a mark, and that of all of them but its digits.
 ///
 /// None where the mark is not there, or is there twice.
-pub(crate) fn sealed(bytes: &[u8], within: Range<usize>, mark: &[u8]) -> Option<[String; 2]> {
+pub fn sealed(bytes: &[u8], within: Range<usize>, mark: &[u8]) -> Option<[String; 2]> {
     let place = place(bytes, within, mark)?;
     let found = around(bytes, &place);
     Some([String::from_utf8_lossy(&bytes[place]).into_owned(), found])

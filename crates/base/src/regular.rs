@@ -14,7 +14,7 @@ use crate::{Error, Result};
 
 /// How long a file may be, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Length {
+pub enum Length {
     Any,
     Exactly(u64),
     AtMost(u64),
@@ -45,7 +45,7 @@ impl fmt::Display for Length {
 /// # Errors
 ///
 /// What is no file; one that cannot be opened.
-pub(crate) fn open(path: &Path) -> io::Result<(File, u64)> {
+pub fn open(path: &Path) -> io::Result<(File, u64)> {
     open_with(path, File::options().read(true))
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, u64)> {
 /// # Errors
 ///
 /// What is no file; one that cannot be opened.
-pub(crate) fn open_if_there(path: &Path) -> Result<Option<File>> {
+pub fn open_if_there(path: &Path) -> Result<Option<File>> {
     match open(path) {
         Ok((file, _)) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -67,7 +67,7 @@ pub(crate) fn open_if_there(path: &Path) -> Result<Option<File>> {
 /// # Errors
 ///
 /// What is no file; one that cannot be opened.
-pub(crate) fn open_with(path: &Path, options: &OpenOptions) -> io::Result<(File, u64)> {
+pub fn open_with(path: &Path, options: &OpenOptions) -> io::Result<(File, u64)> {
     length(&fs::metadata(path)?)?;
     let file = options.open(path)?;
     // Another may have taken its place.
@@ -77,7 +77,7 @@ pub(crate) fn open_with(path: &Path, options: &OpenOptions) -> io::Result<(File,
 
 /// The name of the file that Burn gives such a name until it is whole: with the id of the process
 /// and a count. None for any other name.
-pub(crate) fn begun(name: &str) -> Option<&str> {
+pub fn begun(name: &str) -> Option<&str> {
     let (file, rest) = name.strip_suffix(".tmp")?.rsplit_once('.')?;
     let (process, count) = rest.split_once('-')?;
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -90,7 +90,7 @@ pub(crate) fn begun(name: &str) -> Option<&str> {
 ///
 /// What is no file; a path that cannot be looked at.
 #[cfg(feature = "train")]
-pub(crate) fn check(path: &Path) -> io::Result<()> {
+pub fn check(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         metadata => length(&metadata?).map(drop),
@@ -109,7 +109,7 @@ fn length(metadata: &Metadata) -> io::Result<u64> {
 /// # Errors
 ///
 /// What is no file; one that cannot be read; one of another length, by what was to be done with it.
-pub(crate) fn read(path: &Path, expected: Length, action: &'static str) -> Result<Vec<u8>> {
+pub fn read(path: &Path, expected: Length, action: &'static str) -> Result<Vec<u8>> {
     let input = Input::open(path, expected, action)?;
     let mut bytes = Vec::new();
     let room = usize::try_from(input.length).map_err(io::Error::other);
@@ -124,7 +124,7 @@ pub(crate) fn read(path: &Path, expected: Length, action: &'static str) -> Resul
 /// # Errors
 ///
 /// Those of [`read`].
-pub(crate) fn visit(
+pub fn visit(
     path: &Path,
     expected: Length,
     action: &'static str,

@@ -1,0 +1,20 @@
+//! The error of the workspace, and files that may be damaged or hostile.
+//!
+//! - [`Error`]: one enum for all crates of the workspace;
+//! - [`regular`]: files that are opened only where they are regular files, and read only up to a
+//!   length that is known before;
+//! - [`digest`]: SHA-256 as text, and bytes that hold their own;
+//! - [`header`]: the header of a file of Burn, checked before Burn makes room for what it claims;
+//! - [`first_non_finite`]: NaNs and infinities in the bytes of a tensor.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod digest;
+mod error;
+mod finite;
+pub mod header;
+pub mod regular;
+
+pub use error::{Error, Result};
+pub use finite::first_non_finite;
