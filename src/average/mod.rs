@@ -22,8 +22,6 @@ mod clock;
 mod config;
 mod course;
 mod file;
-#[cfg(feature = "train")]
-mod late;
 mod lerp;
 mod numbers;
 mod pack;
@@ -46,11 +44,9 @@ pub use config::{AverageConfig, NonFinite};
 pub(crate) use file::KEPT;
 pub use file::{Description, load_file, save_file};
 #[cfg(feature = "train")]
-pub(crate) use late::{Known, Late, Rider, SMALL, arrive};
-#[cfg(feature = "train")]
 pub(crate) use lerp::host::{is_here, laid_out};
 #[cfg(feature = "train")]
-pub(crate) use lerp::{Real, Spot, are_within, mix_numbers, spot, within};
+pub(crate) use lerp::{Real, within};
 pub use numbers::Refused;
 pub(crate) use pack::{DIGEST, Pack, write_whole};
 pub use policy::{PathPolicy, Policy};
@@ -65,8 +61,8 @@ pub use state::{Average, Distance};
 pub use statistics::reestimate_statistics;
 pub use update::update_all;
 #[cfg(feature = "train")]
-pub(crate) use update::update_late;
+pub(crate) use update::update_trained;
 pub(crate) use walk::{Entry, Place, describe, recorded};
 #[cfg(feature = "train")]
-pub(crate) use walk::{path_of, places, put_statistics, statistics, values_at};
+pub(crate) use walk::{path_of, put_statistics, statistics};
 pub use warning::Warning;

@@ -20,7 +20,6 @@ use super::{
     policy::Policy,
     profile::Profile,
     rule::Rule,
-    update::update_all,
     walk::{self, Kind, Live, Parameter},
     warning::Warning,
 };
@@ -64,10 +63,6 @@ pub struct Average<M: Module> {
     pub(super) paired: Vec<ParamId>,
     /// Whether it stays on its device when live moves to another.
     pub(super) stays: bool,
-    /// How many numbers it averages.
-    pub(super) numbers_averaged: usize,
-    /// Whether live is looked at before it is taken, and not on the way.
-    pub(super) looks_before: bool,
     pub(super) schedule: Schedule,
     pub(super) numbers: Numbers,
     /// The share of the start that each group will have at the end, once it was asked for.
@@ -152,9 +147,6 @@ impl<M: Module> Average<M> {
             lerp::own(tensor);
         }
         let course = Course::new(&schedule, now);
-        let averaged = kept.iter().filter(|kept| matches!(kept.how, How::Averaged(_)));
-        let numbers_averaged =
-            averaged.map(|kept| kept.parameter.tensor.shape().num_elements()).sum();
         Ok(Self {
             name: config.label(),
             config: config.clone(),
@@ -162,8 +154,6 @@ impl<M: Module> Average<M> {
             kept,
             paired,
             stays: false,
-            numbers_averaged,
-            looks_before: false,
             schedule,
             numbers: Numbers { course, groups, refused: Refused::default() },
             foretold: OnceLock::new(),
@@ -192,38 +182,6 @@ impl<M: Module> Average<M> {
         }
         self.stays = true;
         self
-    }
-
-    /// Takes live's weights after optimizer step `step` into the average.
-    ///
-    /// Steps count from 1.
-    /// The same step twice is one update; an update after several steps covers all of them, so
-    /// that the width of the average does not depend on how often it is updated.
-    ///
-    /// Parameters are paired by path, and the average follows live's parameters to other devices
-    /// unless it [stays](Self::keep_on) on one.
-    ///
-    /// Where time runs in samples, a step has seen `samples_per_step` of them.
-    ///
-    /// # Errors
-    ///
-    /// Step 0 or a step before the last one; a parameter that only one side has, or of another
-    /// shape or dtype; a NaN or an infinity in live, as [`NonFinite`] says.
-    /// After an error the average is as it was, but that it [counts](Self::refused) what it
-    /// refused.
-    pub fn update(&mut self, live: &M, step: u64) -> Result<()> {
-        update_all(std::slice::from_mut(self), live, step, None)
-    }
-
-    /// Like [`update`](Self::update), for a training whose steps are of different numbers of
-    /// samples.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`update`](Self::update), and, where time runs in samples, fewer samples than at
-    /// the last step.
-    pub fn update_at(&mut self, live: &M, clock: Clock) -> Result<()> {
-        update_all(std::slice::from_mut(self), live, clock.step, Some(clock.samples))
     }
 
     /// An owned plain module in validation mode with the averaged weights, in live's dtypes and

@@ -1,19 +1,17 @@
 //! One update of several averages of one module.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, slice};
 
 use burn::{
     backend::{DispatchTensor, TensorMetadata},
-    module::Module,
+    module::{Module, ParamId},
 };
 
-#[cfg(feature = "train")]
-use super::late::{Known, Late, SMALL, Waiting};
 use super::{
     clock::Clock,
     config::NonFinite,
     course::Due,
-    lerp::{self, Borrowed, Passed, Towards},
+    lerp::{self, Borrowed, Towards},
     numbers::{Move, Moved},
     state::{Average, How, Kept},
     walk::{Kind, Live},
@@ -35,46 +33,21 @@ pub fn update_all<M: Module>(
     step: u64,
     samples: Option<u64>,
 ) -> Result<()> {
-    update(averages, live, step, samples, |averages, plans| {
-        if !mix_while_looking(averages, plans, step)? {
-            look(averages, plans, step, |_, _, _, _| true)?;
-            lerp::lerp_all(mixing(averages, plans, |_| true));
-        }
-        Ok(())
-    })
+    update_trained(averages, live, step, samples, &[])
 }
 
-/// [`update_all`] of a live module of which some tensors are known to be small: they are not looked
-/// at again, and the averages move towards them later.
-#[cfg(feature = "train")]
-pub(crate) fn update_late<M: Module>(
+/// [`update_all`] after an optimizer step on the parameters of these ids, which must be finite.
+///
+/// # Errors
+///
+/// Those of [`update_all`]; a NaN or an infinity in one of these parameters, whatever the averages
+/// take.
+pub(crate) fn update_trained<M: Module>(
     averages: &mut [Average<M>],
     live: &M,
     step: u64,
     samples: Option<u64>,
-    known: &Known,
-) -> Result<Late> {
-    let mut late = Late::default();
-    if known.is_empty() {
-        return update_all(averages, live, step, samples).map(|()| late);
-    }
-    update(averages, live, step, samples, |averages, plans| {
-        look(averages, plans, step, |_, _, live, most| most < SMALL || !known.has(live))?;
-        late = put_off(averages, plans, known);
-        let mut waiting = late.0.iter().map(|waiting| waiting.at).peekable();
-        lerp::lerp_all(mixing(averages, plans, |at| waiting.next_if_eq(&at).is_none()));
-        Ok(())
-    })?;
-    Ok(late)
-}
-
-/// An update, of which `mix` refuses plans or moves what mixes.
-fn update<M: Module>(
-    averages: &mut [Average<M>],
-    live: &M,
-    step: u64,
-    samples: Option<u64>,
-    mix: impl FnOnce(&mut [Average<M>], &mut [Plan<'_>]) -> Result<()>,
+    trained: &[ParamId],
 ) -> Result<()> {
     let clock = |average: &Average<M>| average.clock_at(step, samples);
     let dues = averages
@@ -84,15 +57,16 @@ fn update<M: Module>(
 
     // A walk shows a batch norm's statistics one forward pass late, unless they are made current.
     let current;
-    let due = averages.iter().zip(&dues).filter(|(_, due)| **due != Due::Nothing);
-    let live = match due.clone().any(|(average, _)| average.takes_statistics()) {
+    let mut due = averages.iter().zip(&dues).filter(|(_, due)| **due != Due::Nothing).peekable();
+    let is_walked = due.peek().is_some() || !trained.is_empty();
+    let live = match due.any(|(average, _)| average.takes_statistics()) {
         true => {
             current = live.valid();
             &current
         }
         false => live,
     };
-    let live = if due.count() > 0 { Some(Live::walk(live)) } else { None };
+    let live = is_walked.then(|| Live::walk(live));
 
     // Everything that can fail, before anything changes.
     let mut plans = Vec::with_capacity(averages.len());
@@ -106,7 +80,11 @@ fn update<M: Module>(
             }
         });
     }
-    mix(averages, &mut plans)?;
+    if let Some(live) = &live {
+        look(averages, &mut plans, live, trained, step)?;
+    }
+
+    lerp::lerp_all(mixing(averages, &plans));
     for (average, plan) in averages.iter_mut().zip(&plans) {
         if let Plan::Take { tensors, moves, .. } = plan {
             let each = average.kept.iter_mut().zip(tensors.iter());
@@ -132,19 +110,53 @@ fn update<M: Module>(
     Ok(())
 }
 
-/// Refuses the plans of which a parameter that counts holds a NaN or an infinity in live.
+/// Refuses the plans of which a parameter that the average takes is beyond its bound in live.
+///
+/// All that is looked at is looked at once, since a GPU is waited for at each look; only where
+/// something is beyond a bound do more looks tell whose it is.
+///
+/// # Errors
+///
+/// A trained parameter with a NaN or an infinity; a refused update that is one too many.
 fn look<M: Module>(
     averages: &mut [Average<M>],
     plans: &mut [Plan<'_>],
+    live: &Live<'_, M>,
+    trained: &[ParamId],
     step: u64,
-    counts: impl Fn(&Kept, &[Move], &DispatchTensor, f64) -> bool,
 ) -> Result<()> {
-    let mut finite = Finite::default();
+    let trained = live.places(trained);
+    let mut bounds = vec![None; live.tensors().len()];
+    trained.iter().for_each(|&place| bounds[place] = Some(f64::MAX));
+    let mut others = Vec::new();
+    for (average, plan) in averages.iter().zip(&*plans) {
+        let Plan::Take { tensors, .. } = plan else { continue };
+        match tensors {
+            Cow::Borrowed(_) => {
+                for (bound, most) in bounds.iter_mut().zip(average.bounds()) {
+                    *bound = [*bound, most].into_iter().flatten().reduce(f64::min);
+                }
+            }
+            Cow::Owned(tensors) => others.extend(bounded(tensors, average.bounds())),
+        }
+    }
+    let looked_at = bounded(live.tensors(), bounds.into_iter()).chain(others);
+    if lerp::within(looked_at)?.into_iter().all(|within| within) {
+        return Ok(());
+    }
+
+    let all = trained.iter().map(|&place| (&live.tensors()[place], f64::MAX));
+    if let Some(bad) = lerp::within(all)?.iter().position(|within| !within) {
+        return Err(Error::Weights { path: live.path(trained[bad]), step });
+    }
     for (average, plan) in averages.iter_mut().zip(plans) {
-        let Plan::Take { tensors, moves, .. } = plan else { continue };
-        let in_order = matches!(tensors, Cow::Borrowed(_));
-        let counts = |kept: &_, live: &_, most| counts(kept, moves, live, most);
-        if let Some(path) = finite.first_bad(average, tensors, in_order, counts)? {
+        let Plan::Take { tensors, .. } = plan else { continue };
+        let taken = average.kept.iter().zip(average.bounds()).filter(|(_, most)| most.is_some());
+        let taken: Vec<_> = taken.map(|(kept, _)| kept).collect();
+        let within = lerp::within(bounded(tensors, average.bounds()))?;
+        let bad = taken.into_iter().zip(within).find(|(_, within)| !within);
+        let path = bad.map(|(kept, _)| kept.parameter.path.clone());
+        if let Some(path) = path {
             average.refuse(path, step)?;
             *plan = Plan::Refuse;
         }
@@ -152,80 +164,33 @@ fn look<M: Module>(
     Ok(())
 }
 
-/// Moves the averages that mix and looks at live on the way, so that it is read once.
-///
-/// False where that does not pay, or where something was found, and no average has moved.
-fn mix_while_looking<M: Module>(
-    averages: &mut [Average<M>],
-    plans: &mut [Plan<'_>],
-    step: u64,
-) -> Result<bool> {
-    let (mut numbers, mut largest) = (0, 0.0f64);
-    for (average, plan) in averages.iter().zip(&*plans) {
-        let Plan::Take { moves, .. } = plan else { continue };
-        if average.looks_before {
-            return Ok(false);
-        }
-        numbers += average.numbers_averaged;
-        largest = moves.iter().fold(largest, |largest, moved| match moved.how {
-            Moved::Mixed { alpha, .. } => largest.max(alpha),
-            _ => largest,
-        });
-    }
-    if !lerp::pays_to_look_on_the_way(numbers, largest) {
-        return Ok(false);
-    }
-    look(averages, plans, step, |kept, moves, _, _| kept.mixes(moves).is_none())?;
-    let passed = lerp::lerp_all_within(mixing(averages, plans, |_| true));
-    if passed == Passed::Unfit {
-        averages.iter_mut().for_each(|average| average.looks_before = true);
-    }
-    Ok(passed == Passed::Whole)
+/// The tensors that have a bound, with it.
+fn bounded<'a>(
+    tensors: &'a [DispatchTensor],
+    bounds: impl Iterator<Item = Option<f64>>,
+) -> impl Iterator<Item = (&'a DispatchTensor, f64)> {
+    tensors.iter().zip(bounds).filter_map(|(tensor, most)| Some((tensor, most?)))
 }
 
 /// The parameters that mix, those of all averages with the same live tensor next to each other.
-///
-/// `counts` is asked of all parameters in this order, by their indices.
 fn mixing<'a, M: Module>(
     averages: &'a mut [Average<M>],
     plans: &'a [Plan<'_>],
-    mut counts: impl FnMut([usize; 2]) -> bool,
 ) -> Vec<Towards<'a>> {
-    let each = averages.iter_mut().zip(plans).enumerate().filter_map(|(index, (average, plan))| {
+    let each = averages.iter_mut().zip(plans).filter_map(|(average, plan)| {
         let Plan::Take { tensors, moves, .. } = plan else { return None };
-        let bounded = average.config.non_finite != NonFinite::Take;
-        Some((index, average.kept.iter_mut().zip(tensors.iter()), moves, average.stays, bounded))
+        Some((average.kept.iter_mut().zip(tensors.iter()), moves, average.stays))
     });
     let mut each: Vec<_> = each.collect();
-    let longest = each.iter().map(|(_, kept, ..)| kept.len()).max().unwrap_or(0);
+    let longest = each.iter().map(|(kept, ..)| kept.len()).max().unwrap_or(0);
     let mut mixing = Vec::with_capacity(longest * each.len());
-    for place in 0..longest {
-        mixing.extend(each.iter_mut().filter_map(|(index, kept, moves, stays, bounded)| {
+    for _ in 0..longest {
+        mixing.extend(each.iter_mut().filter_map(|(kept, moves, stays)| {
             let (kept, live) = kept.next()?;
-            if !counts([*index, place]) {
-                return None;
-            }
-            kept.towards(live, moves, *stays, *bounded)
+            kept.towards(live, moves, *stays)
         }));
     }
     mixing
-}
-
-/// The parameters that mix and can do so later, in the order of [`mixing`].
-#[cfg(feature = "train")]
-fn put_off<M: Module>(averages: &[Average<M>], plans: &[Plan<'_>], known: &Known) -> Late {
-    let longest = averages.iter().map(|average| average.kept.len()).max().unwrap_or(0);
-    let each = (0..longest).flat_map(|place| (0..averages.len()).map(move |index| [index, place]));
-    let waiting = each.filter_map(|at| {
-        let Plan::Take { tensors, moves, .. } = &plans[at[0]] else { return None };
-        let (kept, live) = (averages[at[0]].kept.get(at[1])?, tensors.get(at[1])?);
-        let average = &kept.parameter.tensor;
-        let alpha = lerp::rounded(kept.mixes(moves)?, average.dtype());
-        let is_alike = average.dtype() == live.dtype() && lerp::are_beside(average, live);
-        let waits = alpha > 0.0 && is_alike && known.has(live);
-        waits.then(|| Waiting { at, live: live.clone(), alpha })
-    });
-    Late(waiting.collect())
 }
 
 /// What one average does in an update.
@@ -241,6 +206,38 @@ enum Plan<'a> {
 }
 
 impl<M: Module> Average<M> {
+    /// Takes live's weights after optimizer step `step` into the average.
+    ///
+    /// Steps count from 1.
+    /// The same step twice is one update; an update after several steps covers all of them, so
+    /// that the width of the average does not depend on how often it is updated.
+    ///
+    /// Parameters are paired by path, and the average follows live's parameters to other devices
+    /// unless it [stays](Self::keep_on) on one.
+    ///
+    /// Where time runs in samples, a step has seen `samples_per_step` of them.
+    ///
+    /// # Errors
+    ///
+    /// Step 0 or a step before the last one; a parameter that only one side has, or of another
+    /// shape or dtype; a NaN or an infinity in live, as [`NonFinite`] says.
+    /// After an error the average is as it was, but that it [counts](Self::refused) what it
+    /// refused.
+    pub fn update(&mut self, live: &M, step: u64) -> Result<()> {
+        update_all(slice::from_mut(self), live, step, None)
+    }
+
+    /// Like [`update`](Self::update), for a training whose steps are of different numbers of
+    /// samples.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`update`](Self::update), and, where time runs in samples, fewer samples than at
+    /// the last step.
+    pub fn update_at(&mut self, live: &M, clock: Clock) -> Result<()> {
+        update_all(slice::from_mut(self), live, clock.step, Some(clock.samples))
+    }
+
     /// The clock of a step; where samples are not counted, each step has `samples_per_step`.
     pub(crate) fn clock_at(&self, step: u64, samples: Option<u64>) -> Clock {
         let per_step = self.config.samples_per_step.unwrap_or(0);
@@ -249,6 +246,16 @@ impl<M: Module> Average<M> {
         let since = step.saturating_sub(seen.step).saturating_mul(per_step);
         let counted = || seen.samples.saturating_add(since);
         Clock { step, samples: samples.unwrap_or_else(counted) }
+    }
+
+    /// The largest magnitude that it may take of each of live's parameters, in its own order; none
+    /// where it takes nothing, or takes anything.
+    fn bounds(&self) -> impl Iterator<Item = Option<f64>> {
+        let looks = self.config.non_finite != NonFinite::Take;
+        let begun = self.has_begun();
+        self.kept.iter().map(move |Kept { parameter, how, .. }| {
+            how.most(parameter, parameter.tensor.dtype(), begun).filter(|_| looks)
+        })
     }
 
     fn takes_statistics(&self) -> bool {
@@ -294,10 +301,8 @@ impl Kept {
         live: &'a DispatchTensor,
         moves: &[Move],
         stays: bool,
-        bounded: bool,
     ) -> Option<Towards<'a>> {
         let alpha = self.mixes(moves)?;
-        let most = self.how.most(&self.parameter, self.parameter.tensor.dtype(), true);
         let average = &mut self.parameter.tensor;
         if !stays {
             lerp::follow(average, live);
@@ -306,8 +311,7 @@ impl Kept {
             true => Borrowed::Tensor(live),
             false => Borrowed::Own(Box::new(lerp::on_device_of(live.clone(), average))),
         };
-        let most = most.filter(|_| bounded).unwrap_or(f64::INFINITY);
-        Some(Towards { average, live, alpha, most })
+        Some(Towards { average, live, alpha })
     }
 
     /// Takes live's tensor as the group says, unless it [mixes](Self::mixes).
@@ -364,49 +368,5 @@ impl Kept {
                 self.parameter.tensor = live;
             }
         }
-    }
-}
-
-/// Which tensors of live are finite, looked at once for all averages that take the same ones.
-#[derive(Default)]
-struct Finite {
-    known: Option<(Vec<Option<f64>>, Vec<bool>)>,
-}
-
-impl Finite {
-    /// The path of the first parameter whose NaN or infinity the average would take.
-    ///
-    /// What is known is used again for tensors in live's order.
-    fn first_bad<M: Module>(
-        &mut self,
-        average: &Average<M>,
-        tensors: &[DispatchTensor],
-        in_order: bool,
-        counts: impl Fn(&Kept, &DispatchTensor, f64) -> bool,
-    ) -> Result<Option<String>> {
-        if average.config.non_finite == NonFinite::Take {
-            return Ok(None);
-        }
-        let begun = average.has_begun();
-        let taken = average.kept.iter().zip(tensors).map(|(kept, live)| {
-            let Kept { parameter, how, .. } = kept;
-            let most = how.most(parameter, parameter.tensor.dtype(), begun);
-            most.filter(|most| counts(kept, live, *most))
-        });
-        let taken: Vec<Option<f64>> = taken.collect();
-        let finite = match &self.known {
-            Some((known, finite)) if in_order && *known == taken => finite.clone(),
-            _ => {
-                let bounded = tensors.iter().zip(&taken);
-                lerp::within(bounded.filter_map(|(tensor, most)| Some((tensor, (*most)?))))?
-            }
-        };
-        let mut paths = average.kept.iter().zip(&taken).filter(|(_, taken)| taken.is_some());
-        let bad = finite.iter().position(|finite| !finite);
-        let bad = bad.and_then(|bad| paths.nth(bad)).map(|(kept, _)| kept.parameter.path.clone());
-        if in_order {
-            self.known = Some((taken, finite));
-        }
-        Ok(bad)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
 };
 
 use burn::{
@@ -98,55 +98,6 @@ pub(crate) fn path_of<M: Module>(module: &M, id: ParamId) -> Option<String> {
     let mut collect = Collect::default();
     module.visit(&mut collect);
     collect.found.into_iter().find(|parameter| parameter.id == id).map(|parameter| parameter.path)
-}
-
-/// A path, and a place in the flat tensor there.
-#[cfg(feature = "train")]
-pub(crate) type At = (String, usize);
-
-/// At most so many weights: of the first and of the last matrix, away from their edges, since the
-/// pixels at those of a picture are often blank; of other floats where there is no matrix.
-///
-/// # Errors
-///
-/// Two parameters of one path.
-#[cfg(feature = "train")]
-pub(crate) fn places<M: Module>(module: &M, most: usize) -> Result<Vec<At>> {
-    let mut weights = parameters(module)?;
-    weights.retain(|p| p.kind == Kind::Weight && p.tensor.shape().num_elements() > 0);
-    let is_matrix = |parameter: &Parameter| parameter.tensor.shape().as_slice().len() > 1;
-    if weights.iter().any(is_matrix) {
-        weights.retain(is_matrix);
-    }
-    let ends = match &weights[..] {
-        [] => Vec::new(),
-        [only] => vec![only],
-        [first, .., last] => vec![first, last],
-    };
-    let each = most / ends.len().max(1);
-    let spread = |parameter: &Parameter| {
-        let count = parameter.tensor.shape().num_elements();
-        let mut places: Vec<_> = (1..=each).map(|part| part * count / (each + 1)).collect();
-        places.dedup();
-        places.into_iter().map(|place| (parameter.path.clone(), place)).collect::<Vec<_>>()
-    };
-    Ok(ends.into_iter().flat_map(spread).collect())
-}
-
-/// The numbers at some places of a module.
-///
-/// # Errors
-///
-/// Two parameters of one path; a place that is not there; a number that cannot be read back.
-#[cfg(feature = "train")]
-pub(crate) fn values_at<M: Module>(module: &M, places: &[At]) -> Result<Vec<f64>> {
-    let parameters = parameters(module)?;
-    let value = |(path, place): &At| {
-        let missing = || Error::parameter(path, format!("a number {place}"), "none");
-        let parameter = parameters.iter().find(|parameter| parameter.path == *path);
-        lerp::element(&parameter.ok_or_else(missing)?.tensor, *place)?.ok_or_else(missing)
-    };
-    places.iter().map(value).collect()
 }
 
 /// The statistics of a module's batch norms, by path, after its last forward pass.
@@ -246,6 +197,32 @@ impl<'a, M: Module> Live<'a, M> {
         let mut lean = Lean::default();
         module.visit(&mut lean);
         Self { module, ids: lean.ids, tensors: lean.tensors }
+    }
+
+    /// Its tensors, in its order.
+    pub fn tensors(&self) -> &[DispatchTensor] {
+        &self.tensors
+    }
+
+    /// The places in its order of the parameters of these ids, which most likely are in that order.
+    pub fn places(&self, ids: &[ParamId]) -> Vec<usize> {
+        let mut next = ids.iter().peekable();
+        let in_order = self.ids.iter().enumerate();
+        let places = in_order.filter_map(|(place, id)| next.next_if_eq(&id).map(|_| place));
+        let places: Vec<_> = places.collect();
+        if places.len() == ids.len() {
+            return places;
+        }
+        let ids: HashSet<_> = ids.iter().collect();
+        let any = self.ids.iter().enumerate().filter(|(_, id)| ids.contains(id));
+        any.map(|(place, _)| place).collect()
+    }
+
+    /// The path of the parameter at a place, for a message.
+    pub fn path(&self, place: usize) -> String {
+        let mut collect = Collect::default();
+        self.module.visit(&mut collect);
+        collect.found.swap_remove(place).path
     }
 
     /// Live's tensors in the order of an average's parameters, paired by path.

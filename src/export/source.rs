@@ -1,6 +1,9 @@
 //! A file of weights in any form: what it is, and its tensors, unread.
 
-use burn_ema_base::regular::{self, Length};
+use burn_ema_base::{
+    digest,
+    regular::{self, Length},
+};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -20,7 +23,7 @@ use safetensors::{
 
 use crate::{
     Error, Result,
-    average::{DIGEST, KEPT, Pack, digest},
+    average::{DIGEST, KEPT, Pack},
 };
 
 /// The key of the layout in the metadata of safetensors, and its values.

@@ -120,13 +120,6 @@ impl Step {
 }
 
 impl Formula<2> for Step {
-    const MOST: [f64; 2] = moments::MOST;
-
-    fn is_sure(&self) -> bool {
-        let rates = [self.lr, self.penalty.unwrap_or(0.0)];
-        self.shares.are_sure() && moments::are_sure(rates, self.epsilon)
-    }
-
     fn step<T: Real>(&self, weights: &mut [T], gradient: &[T], moments: [&mut [T]; 2]) {
         let numbers = [self.scale, self.epsilon, self.lr].map(T::of);
         adam(weights, gradient, moments, self.shares.of(), numbers, self.penalty.map(T::of));

@@ -122,12 +122,6 @@ impl Step {
 }
 
 impl Formula<2> for Step {
-    const MOST: [f64; 2] = moments::MOST;
-
-    fn is_sure(&self) -> bool {
-        self.shares.are_sure() && moments::are_sure([self.lr, self.decay], self.epsilon)
-    }
-
     fn step<T: Real>(&self, weights: &mut [T], gradient: &[T], moments: [&mut [T]; 2]) {
         // The share of the weights that stays.
         let keep = 1.0 - self.lr * self.decay;

@@ -25,17 +25,6 @@
 //! not cloned, as in the loop above.
 //! Burn's Learner clones its model at every step, and there the new weights go over their gradient.
 //! Where the optimizer itself was cloned as well, the new moments go to new memory.
-//! [`Averaged`](crate::train::Averaged) does so to take back a step that is not finite, but not
-//! where it knows before the step that it will be.
-//!
-//! # With averages
-//!
-//! A step of a model in [`Averaged`](crate::train::Averaged) moves its averages in the same pass:
-//! towards the weights that the pass is about to change, which are those of the step before.
-//! Whoever asks for an average before that has it moved at once.
-//! So an average costs the reading and writing of its own numbers, and its bits are the same.
-//! It is so for averages in live's dtype and on its device, of weights up to 10^9, in steps that
-//! are one pass; others move at once.
 //!
 //! # Where
 //!
@@ -51,7 +40,6 @@ mod host;
 mod moments;
 mod pass;
 mod sgd;
-mod watch;
 
 use burn::{
     grad_clipping::GradientClippingConfig,
@@ -62,7 +50,6 @@ pub use adam::{Adam, AdamConfig};
 pub use adamw::{AdamW, AdamWConfig};
 use host::Real;
 pub use sgd::{Sgd, SgdConfig, SgdState};
-pub(crate) use watch::{LARGEST_GRADIENT, LARGEST_RATE, Watched, watched};
 
 /// The optimizer of a module, which clips gradients if told to.
 fn clipping<O: Optimizer>(

@@ -5,7 +5,6 @@ use burn::{optim::AdaptiveMomentumState, tensor::Tensor};
 use super::{
     host::Real,
     pass::{Formula, Tensors},
-    watch::LARGEST_RATE,
 };
 
 /// What the moments keep of themselves in a step, and take of the gradient and its square.
@@ -33,27 +32,6 @@ impl<T: Real> Shares<T> {
         *first = *first * self.keep[0] + gradient * self.take[0];
         *second = *second * self.keep[1] + gradient * gradient * self.take[1];
         (*first, *second)
-    }
-}
-
-/// Up to here moments are small, with which the next step makes no number infinite.
-///
-/// Of a gradient of at most 1e9 and weights of at most 1e9 that decay by at most 1e3 come a sum
-/// of at most 1.1e12 and a square of at most 1.3e24; moments take a share of them, and of betas
-/// below 1 in single precision what is left of a start at zero is at least 5e-8. So the first
-/// moment without its bias is at most 2e20, and the update, divided by an epsilon of at least
-/// 1e-14 and times a rate of at most 1e3, at most 2e37: finite in f32.
-pub(super) const MOST: [f64; 2] = [1e13, 1e25];
-
-/// Whether rates and epsilon are within what [`MOST`] takes for granted.
-pub(super) fn are_sure(rates: [f64; 2], epsilon: f64) -> bool {
-    rates.iter().all(|rate| rate.abs() <= LARGEST_RATE) && (1e-14..1e9).contains(&epsilon)
-}
-
-impl Shares<f64> {
-    /// The same of the betas.
-    pub fn are_sure(&self) -> bool {
-        self.keep.iter().all(|keep| (0.0..1.0).contains(keep))
     }
 }
 

@@ -8,24 +8,15 @@
 
 #![allow(unsafe_code)] // new memory is given to a tensor once each of its numbers was written
 
-use std::{
-    mem::MaybeUninit,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::mem::MaybeUninit;
 
 use burn::{
     backend::{DispatchTensor, TensorMetadata},
     tensor::{DType, Tensor},
 };
 
-use super::{
-    host::{self, Real},
-    watch,
-};
-use crate::{
-    average::{SMALL, are_within, is_here, mix_numbers},
-    threads,
-};
+use super::host::{self, Real};
+use crate::{average::is_here, threads};
 
 /// Numbers that are worked on at once: those of weights, gradient and moments stay in the nearest
 /// cache from being copied to being moved.
@@ -39,14 +30,6 @@ const PIECE: usize = 1 << 14;
 
 /// How an optimizer moves weights by a gradient, and what it keeps: its moments.
 pub(super) trait Formula<const N: usize>: Sync {
-    /// The magnitudes up to which moments are small.
-    const MOST: [f64; N];
-
-    /// Whether it makes finite numbers of small weights and moments and of any gradient up to
-    /// [`LARGEST_GRADIENT`](watch::LARGEST_GRADIENT), at rates up to
-    /// [`LARGEST_RATE`](watch::LARGEST_RATE).
-    fn is_sure(&self) -> bool;
-
     /// Moves numbers of the same indices; all slices are of one length.
     ///
     /// Moments of a first step are -0, to which adding anything gives just that.
@@ -104,34 +87,23 @@ impl<const D: usize, const N: usize> Tensors<D, N> {
             Some(moments) => moments.map(|moment| Numbers::<T>::of(moment, count)),
             None => std::array::from_fn(|_| Numbers::New { from: None, to: fresh(count) }),
         };
-        // These let the weights go, so that they have one owner where no one else has them.
-        let mut riders = watch::riders(&weights);
-        let averages = riders.iter_mut().filter_map(|rider| rider.board(count));
-        let averages = averages.map(|(numbers, share)| (numbers, T::of(share))).collect();
-        let looks = watch::is_on();
-
         let is_shared = host::sole_numbers_mut::<T>(&mut weights).is_none();
-        let (weights, moments, small) = match host::sole_numbers_mut(&mut gradient) {
+        match host::sole_numbers_mut(&mut gradient) {
             Some(place) if is_shared => {
                 let target = Target::Gradient { place, weights: numbers(&weights) };
-                let small = Work::new(target, &mut moments, averages, looks).run(formula);
+                Work::new(target, &mut moments).run(formula);
                 let moments = moments.map(|moment| moment.tensor(&weights));
-                (DispatchTensor { autodiff: weights.autodiff, ..gradient }, moments, small)
+                (DispatchTensor { autodiff: weights.autodiff, ..gradient }, moments)
             }
             _ => {
                 let mut weights = Numbers::of(weights, count);
                 let target =
                     Target::Weights { place: weights.open(), gradient: numbers(&gradient) };
-                let small = Work::new(target, &mut moments, averages, looks).run(formula);
+                Work::new(target, &mut moments).run(formula);
                 let moments = moments.map(|moment| moment.tensor(&gradient));
-                (weights.tensor(&gradient), moments, small)
+                (weights.tensor(&gradient), moments)
             }
-        };
-        watch::arrived(riders);
-        if looks && small && formula.is_sure() {
-            watch::known(weights.clone());
         }
-        (weights, moments)
     }
 }
 
@@ -248,24 +220,15 @@ impl<'a, T: Real> Target<'a, T> {
     }
 }
 
-/// A step on some of the numbers, and before it an update of averages of the weights.
+/// A step on some of the numbers.
 struct Work<'a, T, const N: usize> {
     target: Target<'a, T>,
     moments: [Part<'a, T>; N],
-    /// Averages with their shares.
-    averages: Vec<(&'a mut [T], T)>,
-    /// Whether what comes out is looked at.
-    looks: bool,
 }
 
 impl<'a, T: Real, const N: usize> Work<'a, T, N> {
-    fn new(
-        target: Target<'a, T>,
-        moments: &'a mut [Numbers<T>; N],
-        averages: Vec<(&'a mut [T], T)>,
-        looks: bool,
-    ) -> Self {
-        Self { target, moments: moments.each_mut().map(Numbers::open), averages, looks }
+    fn new(target: Target<'a, T>, moments: &'a mut [Numbers<T>; N]) -> Self {
+        Self { target, moments: moments.each_mut().map(Numbers::open) }
     }
 
     fn len(&self) -> usize {
@@ -277,18 +240,14 @@ impl<'a, T: Real, const N: usize> Work<'a, T, N> {
 
     /// Takes the first of the numbers off.
     fn split_off(&mut self, count: usize) -> Self {
-        let averages = self.averages.iter_mut();
-        let averages = averages.map(|(average, share)| (first_mut(average, count), *share));
         Self {
             target: self.target.split_off(count),
             moments: self.moments.each_mut().map(|moment| moment.split_off(count)),
-            averages: averages.collect(),
-            looks: self.looks,
         }
     }
 
-    /// Makes the step, and says whether all that comes out is small; true where none looks.
-    fn run(mut self, formula: &impl Formula<N>) -> bool {
+    /// Makes the step, on threads where there is enough to do.
+    fn run(mut self, formula: &impl Formula<N>) {
         if self.len() < THREADED {
             return self.run_here(formula);
         }
@@ -297,24 +256,18 @@ impl<'a, T: Real, const N: usize> Work<'a, T, N> {
             pieces.push(self.split_off(PIECE));
         }
         pieces.push(self);
-        let small = AtomicBool::new(true);
-        threads::each(pieces, |piece| {
-            small.fetch_and(piece.run_here(formula), Ordering::Relaxed);
-        });
-        small.into_inner()
+        threads::each(pieces, |piece| piece.run_here(formula));
     }
 
-    fn run_here(mut self, formula: &impl Formula<N>) -> bool {
-        let mut small = true;
+    fn run_here(mut self, formula: &impl Formula<N>) {
         while self.len() > 0 {
-            small &= self.run_block(self.len().min(BLOCK), formula);
+            self.run_block(self.len().min(BLOCK), formula);
         }
-        small
     }
 
     /// Takes the first of the numbers, at most a block, and makes the step on them.
-    fn run_block<F: Formula<N>>(&mut self, count: usize, formula: &F) -> bool {
-        let mut moments = self.moments.each_mut().map(|moment| moment.split_off(count).opened());
+    fn run_block(&mut self, count: usize, formula: &impl Formula<N>) {
+        let moments = self.moments.each_mut().map(|moment| moment.split_off(count).opened());
         let mut held;
         let (weights, gradient) = match self.target.split_off(count) {
             Target::Weights { place, gradient } => (place.opened(), gradient),
@@ -326,12 +279,6 @@ impl<'a, T: Real, const N: usize> Work<'a, T, N> {
                 (place, &*gradient)
             }
         };
-        for (average, share) in &mut self.averages {
-            mix_numbers(first_mut(average, count), weights, *share);
-        }
-        formula.step(weights, gradient, moments.each_mut().map(|moment| &mut **moment));
-        !self.looks
-            || are_within(weights, T::of(SMALL))
-                && moments.iter().zip(F::MOST).all(|(moment, most)| are_within(moment, T::of(most)))
+        formula.step(weights, gradient, moments);
     }
 }

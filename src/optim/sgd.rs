@@ -15,7 +15,6 @@ use super::{
     decayed,
     host::Real,
     pass::{Formula, Tensors},
-    watch::LARGEST_RATE,
 };
 
 /// The configuration of [`Sgd`]: the fields of Burn's, with the same meaning and defaults.
@@ -168,12 +167,6 @@ impl Plain {
 }
 
 impl Formula<0> for Plain {
-    const MOST: [f64; 0] = [];
-
-    fn is_sure(&self) -> bool {
-        [self.lr, self.penalty.unwrap_or(0.0)].iter().all(|rate| rate.abs() <= LARGEST_RATE)
-    }
-
     fn step<T: Real>(&self, weights: &mut [T], gradient: &[T], []: [&mut [T]; 0]) {
         plain(weights, gradient, T::of(self.lr), self.penalty.map(T::of));
     }
@@ -196,8 +189,6 @@ struct Heavy {
     keep: f64,
     /// The share of it that is added to the gradient, by Nesterov's.
     ahead: Option<f64>,
-    /// Those of any step but the first.
-    shares: [f64; 2],
 }
 
 impl Heavy {
@@ -208,19 +199,11 @@ impl Heavy {
         let (take, keep) = if is_first { (1.0, 1.0) } else { (taken, share) };
         let ahead = momentum.nesterov.then_some(share);
         let penalty = penalty.map(f64::from);
-        Self { lr, penalty, take, keep, ahead, shares: [taken, share] }
+        Self { lr, penalty, take, keep, ahead }
     }
 }
 
 impl Formula<1> for Heavy {
-    const MOST: [f64; 1] = [1e13];
-
-    fn is_sure(&self) -> bool {
-        // Of a velocity of at most 1e13 comes one of at most 2e14, and an update of at most 1e19.
-        [self.lr, self.penalty.unwrap_or(0.0)].iter().all(|rate| rate.abs() <= LARGEST_RATE)
-            && self.shares.iter().all(|share| share.abs() <= 10.0)
-    }
-
     fn step<T: Real>(&self, weights: &mut [T], gradient: &[T], [velocity]: [&mut [T]; 1]) {
         let shares = [self.lr, self.take, self.keep].map(T::of);
         let (penalty, ahead) = (self.penalty.map(T::of), self.ahead.map(T::of));

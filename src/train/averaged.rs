@@ -1,38 +1,43 @@
 //! The hook: a live module with its averages, as one module for Burn's Learner.
 
-mod guard; // which of its steps are refused
-mod learner; // what Burn's Learner does with it
-mod record; // what a record holds of it
+mod clock; // the steps and samples that it has seen
+mod guard; // the steps that it refuses
+mod handle; // its averages, which its clones share
+mod module; // Burn's `Module`
+mod options; // its other settings
+mod record; // its records
+mod step; // Burn's step traits
+mod validation; // the modules that answer in validation, and metrics beside them
 
-pub(super) use record::clock_in;
-
-use std::{
-    fmt,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-};
+use std::fmt;
 
 use burn::{
-    module::{Module, ParamId},
     tensor::Device,
     train::{
-        InferenceStep, Interrupter, LearnerModel, TrainStep,
+        Interrupter, LearnerModel, TrainStep,
         metric::{Adaptor, LossInput, Metric, Numeric},
     },
 };
 
-use self::guard::{Guard, is_finite};
+use self::{
+    clock::StepClock,
+    guard::Guard,
+    handle::Handle,
+    options::Options,
+    validation::{Output, Validation},
+};
 use super::{
-    gauge::{DistanceMetric, Gap, Gauges},
-    metric::{Beside, Feeds, Source},
-    trace::{TraceMetric, Traces},
+    gauge::{DistanceMetric, Gap},
+    metric::Beside,
+    trace::TraceMetric,
 };
 use crate::{
     Average, AverageConfig, Error, Result,
-    average::{Late, NonFinite, Refused, Snapshots, Warning},
+    average::{NonFinite, Refused, Snapshots, Warning},
 };
+
+pub use self::options::Switch;
+pub(super) use self::record::clock_in;
 
 /// A live module with its averages: itself a model for Burn's `Learner`.
 ///
@@ -60,9 +65,6 @@ use crate::{
 /// The averages live behind one handle that `clone` and `fork` share, so that the Learner's copy
 /// of its model at every step copies no weights.
 /// A clone is therefore no backup of the averages: `valid().train()` is one.
-/// They are locked while a step is made that [moves](crate::optim#with-averages) them: live's
-/// `optimize` must not use a clone of the hook, nor wait for a thread that does, and jobs of one
-/// rayon pool must not train clones of one hook.
 /// An average follows live to other devices at its next update, or
 /// [stays](Self::keep_average_on) on one.
 ///
@@ -83,29 +85,21 @@ use crate::{
 ///
 /// # Refused steps
 ///
-/// A step whose gradients or updated weights hold a NaN or an infinity changes nothing: not live,
-/// its batch norms' statistics included, not the optimizer's state, not the averages, not the
-/// numbers of steps and samples.
+/// Gradients are looked at before each step.
+/// A step whose gradients hold a NaN or an infinity changes nothing: not live, its batch norms'
+/// statistics included, not the optimizer's state, not the averages, not the numbers of steps and
+/// samples.
 /// The learning rate goes on, since Burn moves it before the step.
-/// The steps are [counted](Self::refused_steps), and an error once three in a row were, or what
-/// [`with_non_finite`](Self::with_non_finite) says; nothing changes any more then.
+/// Refused steps are [counted](Self::refused_steps), and an error once three in a row were, or
+/// what [`with_non_finite`](Self::with_non_finite) says; nothing changes any more then.
 ///
-/// - Live's `optimize` runs on a copy of live and of the optimizer. What it changes beside them is
-///   not put back. Until the step is kept, the optimizer's state and the weights are in memory as
-///   they were and as they become.
-/// - A step of an [optimizer of ours](crate::optim) without clipping is made in place, with no
-///   copy, where it is known before to be finite: from the numbers that came of the step before,
-///   with gradients up to 10^9 and rates up to 10^3. Should it not be so after all, since `optimize`
-///   does more, or this is another optimizer or one with another state than in the step before, that
-///   is an error at once, and live is not put back; the averages are as they were.
-/// - Looked at are the parameters that have a gradient, all at once.
-///   The others may hold what they like, such as a mask of minus infinities; the averages have a
-///   guard of their own, see [`NonFinite`].
-/// - The optimizer's state is looked at where a gradient is so large (above 10^9; above 1 in f16)
-///   that its square, or a sum of such, could be an infinity.
-///   An infinity that came into it otherwise shows in the weights, but for a second moment, by
-///   which Adam divides: it holds its weight still, and no commit takes it.
-/// - A loss is looked at [if asked for](Self::with_loss_guard): mostly its gradients tell.
+/// - Any other step is made in place, by live's `optimize`, with no copy of live or the optimizer.
+/// - Weights that hold a NaN or an infinity after it are an [error](Error::Weights) that names the
+///   parameter and ends the training: live cannot be put back, the averages are as they were after
+///   the step before, and [commits](crate::run) hold no such number.
+/// - Parameters without a gradient may hold anything, such as a mask of minus infinities; the
+///   averages have a guard of their own, see [`NonFinite`].
+/// - A loss is looked at [if asked for](Self::with_loss_guard): mostly its gradients show it.
 /// - Statistics are put back to those before the first [`step`](TrainStep::step) since the last
 ///   `optimize`.
 ///
@@ -119,100 +113,14 @@ use crate::{
 /// infinity too often in a row (in steps or in updates), a function of a rule of yours that gives no decay, and a snapshot
 /// that cannot be written (the averages are updated then).
 /// Averages that no longer fit live cannot answer, and say so in a panic.
+#[derive(Clone)]
 pub struct Averaged<M: LearnerModel> {
     live: M,
-    /// The optimizer steps of this clone, so that replicas which share the handle count one once.
-    step: u64,
-    /// The same, with those that were refused.
-    tried: u64,
-    /// The samples that all clones have seen, if they are counted.
-    samples: Arc<AtomicU64>,
-    count: Option<Count<M>>,
-    switch: Option<Switch>,
-    snapshots: Option<Storing>,
-    shared: Arc<Mutex<Shared<M>>>,
-    feeds: Feeds<Answer<M>>,
-    gauges: Gauges,
-    traces: Traces,
-    /// What answers in validation mode, without a lock.
-    answering: Option<Box<Answering<M>>>,
-    interrupter: Option<Interrupter>,
-    /// The parameters from whose weights and moments the next step is known to be finite.
-    sure: Option<Arc<Vec<ParamId>>>,
-    non_finite: NonFinite,
-    finite_loss: Option<FiniteLoss<M>>,
-    allow_added: bool,
-    allow_dropped: bool,
-}
-
-/// Whether the loss of an output is finite.
-type FiniteLoss<M> = Arc<dyn Fn(&<M as TrainStep>::Output) -> bool + Send + Sync>;
-
-/// What a model answers in validation.
-type Answer<M> = <M as InferenceStep>::Output;
-
-/// The number of samples in a batch.
-type Count<M> = Arc<dyn Fn(&<M as TrainStep>::Input) -> u64 + Send + Sync>;
-
-/// When the average is copied back into live (Li et al. 2024, "Switch EMA").
-///
-/// The optimizer's state and the average stay as they are.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Switch {
-    /// The steps from one time to the next: those of an epoch for the published form.
-    pub every: u64,
-    /// The share of the way to the average that live goes, in `(0, 1]`; 1 copies the average.
-    pub share: f64,
-}
-
-/// Where and how often averages are stored.
-#[derive(Clone)]
-struct Storing {
-    snapshots: Snapshots,
-    every: u64,
-    /// The last optimizer step, from which the next one differs by more than 1 after a load.
-    last: u64,
-}
-
-/// What the clones of an [`Averaged`] share.
-#[derive(Clone)]
-struct Shared<M: Module> {
-    averages: Vec<Average<M>>,
-    /// What is left of their last update; done with the next step, or before anyone looks.
-    late: Late,
-    error: Option<Error>,
-    guard: Guard,
-}
-
-impl<M: Module> Shared<M> {
-    fn new(averages: Vec<Average<M>>, guard: Guard) -> Self {
-        Self { averages, late: Late::default(), error: None, guard }
-    }
-
-    fn lock(shared: &Mutex<Self>) -> MutexGuard<'_, Self> {
-        shared.lock().unwrap_or_else(|poisoned| {
-            let mut shared = poisoned.into_inner();
-            shared.error.get_or_insert(Error::Poisoned);
-            shared
-        })
-    }
-}
-
-/// The modules of a validation snapshot.
-#[derive(Clone)]
-struct Answering<M> {
-    first: M,
-    /// The other averages, where a metric asks for them.
-    others: Vec<(Source, M)>,
-    /// Whether it has answered a batch before.
-    begun: Arc<AtomicBool>,
-}
-
-impl<M: Module> Answering<M> {
-    fn map(self, mut map: impl FnMut(M) -> M) -> Self {
-        let others = self.others.into_iter().map(|(source, module)| (source, map(module)));
-        Self { others: others.collect(), first: map(self.first), begun: self.begun }
-    }
+    clock: StepClock<M>,
+    averages: Handle<M>,
+    guard: Guard<M>,
+    validation: Validation<M>,
+    options: Options,
 }
 
 impl<M: LearnerModel> Averaged<M> {
@@ -242,30 +150,18 @@ impl<M: LearnerModel> Averaged<M> {
             }
         }
         Ok(Self {
+            guard: Guard::new(averages[0].has_statistics()),
             live,
-            step: 0,
-            tried: 0,
-            samples: Arc::default(),
-            count: None,
-            switch: None,
-            snapshots: None,
-            shared: Arc::new(Mutex::new(Shared::new(averages, Guard::default()))),
-            feeds: Feeds::default(),
-            gauges: Gauges::default(),
-            traces: Traces::default(),
-            answering: None,
-            interrupter: None,
-            sure: None,
-            non_finite: NonFinite::Skip { limit: 3 },
-            finite_loss: None,
-            allow_added: false,
-            allow_dropped: false,
+            clock: StepClock::default(),
+            averages: Handle::new(averages),
+            validation: Validation::default(),
+            options: Options::default(),
         })
     }
 
     /// The interrupter to fail with the first error of an update, so that the training stops.
     pub fn with_interrupter(mut self, interrupter: Interrupter) -> Self {
-        self.interrupter = Some(interrupter);
+        self.options.interrupter = Some(interrupter);
         self
     }
 
@@ -280,7 +176,7 @@ impl<M: LearnerModel> Averaged<M> {
             let what = "the limit of steps that are refused in a row";
             return Err(Error::value(what, "1 or more", 0));
         }
-        self.non_finite = policy;
+        self.guard.policy = policy;
         Ok(self)
     }
 
@@ -292,7 +188,7 @@ impl<M: LearnerModel> Averaged<M> {
     where
         <M as TrainStep>::Output: Adaptor<LossInput>,
     {
-        self.finite_loss = Some(Arc::new(|output| is_finite(&output.adapt())));
+        self.guard.look_at_loss();
         self
     }
 
@@ -303,7 +199,7 @@ impl<M: LearnerModel> Averaged<M> {
         mut self,
         of: impl Fn(&<M as TrainStep>::Input) -> u64 + Send + Sync + 'static,
     ) -> Self {
-        self.count = Some(Arc::new(of));
+        self.clock.count_by(of);
         self
     }
 
@@ -313,14 +209,7 @@ impl<M: LearnerModel> Averaged<M> {
     ///
     /// No step from one time to the next; a share outside its range.
     pub fn with_switch(mut self, switch: Switch) -> Result<Self> {
-        if switch.every == 0 {
-            return Err(Error::value("the steps from switch to switch", "1 or more", 0));
-        }
-        if !(switch.share > 0.0 && switch.share <= 1.0) {
-            let found = switch.share;
-            return Err(Error::value("the share of the average", "a number in (0, 1]", found));
-        }
-        self.switch = Some(switch);
+        self.options.switch = Some(switch.check()?);
         Ok(self)
     }
 
@@ -331,7 +220,7 @@ impl<M: LearnerModel> Averaged<M> {
     ///
     /// No `steps_per_epoch`; no epoch from one time to the next; a share outside its range.
     pub fn with_switch_at_epochs(self, epochs: u64, share: f64) -> Result<Self> {
-        let steps = self.lock().averages[0].config().steps_per_epoch;
+        let steps = self.averages.average(0)?.config().steps_per_epoch;
         let Some(steps) = steps else {
             let expected = "a number of 1 or more, for a switch at epochs";
             return Err(Error::value("steps_per_epoch", expected, "none"));
@@ -362,21 +251,21 @@ impl<M: LearnerModel> Averaged<M> {
             return Err(Error::value("the averages to store", expected, self.names().join(", ")));
         }
         Snapshots::check(&stored)?;
-        self.snapshots = Some(Storing { snapshots, every, last: self.step });
+        self.averages.store_in(snapshots, every, self.steps());
         Ok(self)
     }
 
     /// Whether a record may lack an average of this module, which then starts at the live
     /// weights of the record. Otherwise, and by default, that is an error.
     pub fn allow_added(mut self, allow: bool) -> Self {
-        self.allow_added = allow;
+        self.options.allow_added = allow;
         self
     }
 
     /// Whether a record may hold an average that this module has not, which is then dropped.
     /// Otherwise, and by default, that is an error.
     pub fn allow_dropped(mut self, allow: bool) -> Self {
-        self.allow_dropped = allow;
+        self.options.allow_dropped = allow;
         self
     }
 
@@ -388,11 +277,10 @@ impl<M: LearnerModel> Averaged<M> {
     ///
     /// No average of this index.
     pub fn keep_average_on(self, index: usize, device: &Device) -> Result<Self> {
+        let average = self.averages.average(index)?.keep_on(device);
         let mut averages = self.averages();
-        let count = averages.len();
-        let average = averages.get_mut(index).ok_or_else(|| no_average(count, index))?;
-        *average = average.clone().keep_on(device);
-        Ok(self.with_averages(averages))
+        averages[index] = average;
+        Ok(Self { averages: self.averages.with(averages), ..self })
     }
 
     /// The live module.
@@ -407,25 +295,22 @@ impl<M: LearnerModel> Averaged<M> {
     ///
     /// No average of this index; live's parameters are no longer those of the average.
     pub fn average(&self, index: usize) -> Result<M> {
-        let shared = self.lock();
-        let count = shared.averages.len();
-        let average = shared.averages.get(index).ok_or_else(|| no_average(count, index))?;
-        average.module_like(&self.live)
+        self.averages.average(index)?.module_like(&self.live)
     }
 
     /// A copy of the averages with their numbers; it shares the weights until an update.
     pub fn averages(&self) -> Vec<Average<M>> {
-        self.lock().averages.clone()
+        self.averages.averages()
     }
 
     /// The names of the averages, in their order.
     pub fn names(&self) -> Vec<String> {
-        self.lock_as_is().averages.iter().map(|average| average.name().to_owned()).collect()
+        self.averages.names()
     }
 
     /// The optimizer steps so far, without those that were refused.
     pub fn steps(&self) -> u64 {
-        self.step
+        self.clock.steps
     }
 
     /// The optimizer steps that were [refused](Self#refused-steps).
@@ -433,24 +318,23 @@ impl<M: LearnerModel> Averaged<M> {
     /// The number of the last one counts those that were refused too, as the schedule of the
     /// learning rate does.
     pub fn refused_steps(&self) -> Refused {
-        self.lock_as_is().guard.refused.clone()
+        self.guard.refused()
     }
 
     /// The samples so far, where they are [counted](Self::with_samples).
     pub fn samples(&self) -> u64 {
-        self.samples.load(Ordering::Relaxed)
+        self.clock.samples()
     }
 
     /// What the user should know of the averages, and of refused steps, each once: see
     /// [`Average::warnings`](crate::Average::warnings).
     pub fn take_warnings(&self) -> Vec<Warning> {
-        let Shared { averages, guard, .. } = &mut *self.lock();
-        averages.iter_mut().flat_map(Average::take_warnings).chain(guard.take_warning()).collect()
+        self.averages.take_warnings().into_iter().chain(self.guard.take_warning()).collect()
     }
 
     /// The first error of an update, after which the averages stand still.
     pub fn error(&self) -> Option<Error> {
-        self.lock_as_is().error.clone()
+        self.averages.error()
     }
 
     /// A metric of the live module's answers in validation, beside the average's.
@@ -459,11 +343,11 @@ impl<M: LearnerModel> Averaged<M> {
     /// Register it for validation only:
     /// `training.metric_valid_numeric(model.live_metric(LossMetric::new()))`.
     /// The module then answers every batch of validation once more.
-    pub fn live_metric<Me: Metric>(&self, metric: Me) -> Beside<Me, Answer<M>>
+    pub fn live_metric<Me: Metric>(&self, metric: Me) -> Beside<Me, Output<M>>
     where
-        Answer<M>: Adaptor<Me::Input>,
+        Output<M>: Adaptor<Me::Input>,
     {
-        self.feeds.subscribe(Source::Live, "live", metric)
+        self.validation.live_metric(metric)
     }
 
     /// A metric of the answers of the average of this index, as [`live_metric`](Self::live_metric)
@@ -478,22 +362,21 @@ impl<M: LearnerModel> Averaged<M> {
         &self,
         index: usize,
         metric: Me,
-    ) -> Result<Beside<Me, Answer<M>>>
+    ) -> Result<Beside<Me, Output<M>>>
     where
-        Answer<M>: Adaptor<Me::Input>,
+        Output<M>: Adaptor<Me::Input>,
     {
-        let names = self.names();
-        let name = names.get(index).ok_or_else(|| no_average(names.len(), index))?;
-        Ok(self.feeds.subscribe(Source::Average(index), name, metric))
+        let average = self.averages.average(index)?;
+        Ok(self.validation.average_metric(index, average.name(), metric))
     }
 
     /// A metric of the gap between live and the average, such as that of their losses:
     /// `Loss gap (live - average)`.
     ///
     /// Register it for validation only, as [`live_metric`](Self::live_metric).
-    pub fn gap_metric<Me: Metric + Numeric>(&self, metric: Me) -> Gap<Me, Answer<M>>
+    pub fn gap_metric<Me: Metric + Numeric>(&self, metric: Me) -> Gap<Me, Output<M>>
     where
-        Answer<M>: Adaptor<Me::Input>,
+        Output<M>: Adaptor<Me::Input>,
     {
         Gap::new(metric.clone(), self.live_metric(metric))
     }
@@ -507,70 +390,15 @@ impl<M: LearnerModel> Averaged<M> {
     ///
     /// No average of this index.
     pub fn distance_metric(&self, index: usize) -> Result<DistanceMetric> {
-        let names = self.names();
-        let name = names.get(index).ok_or_else(|| no_average(names.len(), index))?;
-        Ok(self.gauges.subscribe(index, name))
+        let average = self.averages.average(index)?;
+        Ok(self.validation.distance_metric(index, average.name()))
     }
 
     /// A metric in words of a few weights, live's and each average's, for the history of a run.
     ///
     /// Register it for training: `training.metric_train(model.trace_metric())`.
     pub fn trace_metric(&self) -> TraceMetric {
-        self.traces.subscribe()
-    }
-
-    /// The averages. No guard leaves this module.
-    fn lock(&self) -> MutexGuard<'_, Shared<M>> {
-        let mut shared = self.lock_as_is();
-        let Shared { averages, late, .. } = &mut *shared;
-        late.finish(averages);
-        shared
-    }
-
-    /// The same, of which the last update may not be finished.
-    fn lock_as_is(&self) -> MutexGuard<'_, Shared<M>> {
-        Shared::lock(&self.shared)
-    }
-
-    /// Maps live alone; what answered before no longer fits it.
-    fn map_live(self, map: impl FnOnce(M) -> M) -> Self {
-        Self { live: map(self.live), answering: None, sure: None, ..self }
-    }
-
-    /// Replaces the averages by a new handle.
-    fn with_averages(self, averages: Vec<Average<M>>) -> Self {
-        let shared = Shared { averages, ..self.lock().clone() };
-        Self { shared: Arc::new(Mutex::new(shared)), ..self }
-    }
-}
-
-/// The error of an index that no average has.
-fn no_average(count: usize, index: usize) -> Error {
-    Error::value("the index of an average", format!("a number below {count}"), index)
-}
-
-impl<M: LearnerModel> Clone for Averaged<M> {
-    fn clone(&self) -> Self {
-        Self {
-            live: self.live.clone(),
-            step: self.step,
-            tried: self.tried,
-            samples: self.samples.clone(),
-            count: self.count.clone(),
-            switch: self.switch,
-            snapshots: self.snapshots.clone(),
-            shared: self.shared.clone(),
-            feeds: self.feeds.clone(),
-            gauges: self.gauges.clone(),
-            traces: self.traces.clone(),
-            answering: self.answering.clone(),
-            interrupter: self.interrupter.clone(),
-            sure: self.sure.clone(),
-            non_finite: self.non_finite,
-            finite_loss: self.finite_loss.clone(),
-            allow_added: self.allow_added,
-            allow_dropped: self.allow_dropped,
-        }
+        self.validation.trace_metric()
     }
 }
 
@@ -578,7 +406,7 @@ impl<M: LearnerModel> fmt::Debug for Averaged<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Averaged")
             .field("live", &self.live)
-            .field("step", &self.step)
+            .field("step", &self.steps())
             .field("averages", &self.names())
             .finish_non_exhaustive()
     }

@@ -12,7 +12,8 @@ use std::{
 };
 
 use burn::{
-    tensor::TensorReadError,
+    module::{Module, ModuleVisitor, Param},
+    tensor::{Tensor, TensorReadError},
     train::{
         LearnerModel,
         metric::{Metric, MetricMetadata, MetricName, SerializedEntry},
@@ -21,10 +22,7 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use super::metric::lock;
-use crate::{
-    Average, Result,
-    average::{places, values_at},
-};
+use crate::{Average, Error, Result};
 
 /// The name of the metric, by which its lines in the history are known.
 pub(crate) const TRACE: &str = "Weights";
@@ -113,22 +111,99 @@ fn is_due(step: u64) -> bool {
 }
 
 fn sample<M: LearnerModel>(step: u64, live: &M, averages: &[Average<M>]) -> Result<Sample> {
-    let places = places(live, WEIGHTS)?;
-    // What is no number is none in the history.
-    let values = |values: Result<Vec<f64>>| -> Result<Vec<Option<f32>>> {
-        let values = values?.into_iter().map(|value| value as f32);
-        Ok(values.map(|value| value.is_finite().then_some(value)).collect())
-    };
+    let live = Flat::of(live);
+    let places = live.places(WEIGHTS);
     let of = |average: &Average<M>| {
-        let values = values(values_at(&average.module_as_kept(), &places))?;
+        let values = Flat::of(&average.module_as_kept()).values(&places)?;
         Ok((average.name().to_owned(), values))
     };
     Ok(Sample {
         step,
         weights: places.iter().map(|(path, index)| format!("{path}[{index}]")).collect(),
-        live: values(values_at(live, &places))?,
+        live: live.values(&places)?,
         averages: averages.iter().map(of).collect::<Result<_>>()?,
     })
+}
+
+/// The float parameters of a module in one dimension each, in its order.
+#[derive(Default)]
+struct Flat {
+    path: Vec<String>,
+    found: Vec<Parameter>,
+}
+
+struct Parameter {
+    path: String,
+    is_matrix: bool,
+    weights: Tensor<1>,
+}
+
+impl Flat {
+    fn of<M: Module>(module: &M) -> Self {
+        let mut flat = Self::default();
+        module.visit(&mut flat);
+        flat
+    }
+
+    /// At most so many weights, by path and place: of the first and of the last matrix, away from
+    /// their edges, since the pixels at those of a picture are often blank; of other parameters
+    /// where there is no matrix.
+    fn places(&self, most: usize) -> Vec<(String, usize)> {
+        let filled = self.found.iter().filter(|parameter| parameter.weights.dims() != [0]);
+        let mut shown: Vec<_> = filled.collect();
+        if shown.iter().any(|parameter| parameter.is_matrix) {
+            shown.retain(|parameter| parameter.is_matrix);
+        }
+        let ends = match &shown[..] {
+            [] => Vec::new(),
+            [only] => vec![only],
+            [first, .., last] => vec![first, last],
+        };
+        let each = most / ends.len().max(1);
+        let spread = |parameter: &&&Parameter| {
+            let [count] = parameter.weights.dims();
+            let mut places: Vec<_> = (1..=each).map(|part| part * count / (each + 1)).collect();
+            places.dedup();
+            let path = parameter.path.clone();
+            places.into_iter().map(|place| (path.clone(), place)).collect::<Vec<_>>()
+        };
+        ends.iter().flat_map(spread).collect()
+    }
+
+    /// The weights at these places; none for one that is not finite, as the history has it.
+    fn values(&self, places: &[(String, usize)]) -> Result<Vec<Option<f32>>> {
+        let value = |(path, place): &(String, usize)| {
+            let missing = || Error::parameter(path, format!("a weight {place}"), "none");
+            let parameter = self.found.iter().find(|parameter| parameter.path == *path);
+            let weights = parameter.ok_or_else(missing)?.weights.clone();
+            if *place >= weights.dims()[0] {
+                return Err(missing());
+            }
+            let read = weights.narrow(0, *place, 1).try_into_scalar::<f32>();
+            let value = read.map_err(Error::other)?;
+            Ok(Some(value).filter(|value| value.is_finite()))
+        };
+        places.iter().map(value).collect()
+    }
+}
+
+impl ModuleVisitor for Flat {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let weights = param.base().without_autodiff();
+        // A quantized base has no single weights to read.
+        if weights.dtype().is_float() {
+            let weights = weights.reshape([-1]);
+            self.found.push(Parameter { path: self.path.join("."), is_matrix: D > 1, weights });
+        }
+    }
 }
 
 impl Metric for TraceMetric {

@@ -42,8 +42,6 @@ mod guide; // what the guide says, and the formulas of the documentation
 mod hand; // hands beside a training, such as a diary, and floats put into a module
 #[cfg(feature = "train")]
 mod hook; // `Averaged` under every strategy of Burn's Learner, against a loop by hand
-#[cfg(feature = "train")]
-mod late; // updates in the pass of the next step, against updates at once
 #[cfg(all(feature = "train", target_os = "linux"))]
 mod lock; // one process at a time writes to a run
 #[cfg(feature = "train")]

@@ -61,6 +61,19 @@ pub enum Error {
         in_a_row: u64,
     },
 
+    /// Weights that are not finite after an optimizer step whose gradients were.
+    #[error(
+        "step {step}: {path} holds a NaN or an infinity after a step with finite gradients; the \
+         averages are as they were after step {}",
+        step.saturating_sub(1)
+    )]
+    Weights {
+        /// The path of the first such parameter.
+        path: String,
+        /// The optimizer step.
+        step: u64,
+    },
+
     /// Optimizer steps that were refused, too often in a row.
     #[error(
         "step {step}: {what} holds a NaN or an infinity (steps refused in a row: {in_a_row}); the \

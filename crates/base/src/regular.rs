@@ -15,8 +15,11 @@ use crate::{Error, Result};
 /// How long a file may be, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub enum Length {
+    /// Of any length.
     Any,
+    /// Just as long.
     Exactly(u64),
+    /// No longer.
     AtMost(u64),
 }
 

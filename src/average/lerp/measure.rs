@@ -121,17 +121,5 @@ fn read(tensor: DispatchTensor) -> Result<Vec<f64>> {
     numbers.map_err(|error| Error::value("a tensor", "numbers that can be read back", error))
 }
 
-/// The number at a place of a float tensor, row by row; none beyond its end.
-#[cfg(feature = "train")]
-pub(crate) fn element(tensor: &DispatchTensor, place: usize) -> Result<Option<f64>> {
-    let count = tensor.shape().num_elements();
-    if place >= count {
-        return Ok(None);
-    }
-    let row = Dispatch::float_reshape(tensor.clone(), Shape::new([count]));
-    let one = Tensor::<1>::from_dispatch(row).narrow(0, place, 1);
-    Ok(read(one.into_dispatch())?.first().copied())
-}
-
 #[cfg(test)]
 mod tests;

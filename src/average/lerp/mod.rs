@@ -21,12 +21,10 @@ use burn::{
     tensor::DType,
 };
 
-#[cfg(feature = "train")]
-pub(super) use measure::element;
 pub(super) use measure::squared_distance;
 pub(crate) use measure::within;
 #[cfg(feature = "train")]
-pub(crate) use mix::{Real, are_within, mix_numbers};
+pub(crate) use mix::Real;
 
 /// An average and the live tensor that it goes towards.
 ///
@@ -38,8 +36,6 @@ pub(super) struct Towards<'a> {
     ///
     /// 1 copies: `a + 1 (w - a)` differs from `w` in one of ten pairs of numbers.
     pub alpha: f64,
-    /// The largest magnitude that live may have, where that is looked at on the way.
-    pub most: f64,
 }
 
 /// A tensor of someone else's, or one that was made for this once.
@@ -57,23 +53,12 @@ impl Borrowed<'_> {
     }
 }
 
-/// How a pass that looks at live on its way ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Passed {
-    /// All averages moved.
-    Whole,
-    /// A number of live is beyond its bound; all averages are as they were.
-    Refused,
-    /// This is no way here; all averages are as they were, and nothing is known of live.
-    Unfit,
-}
-
 /// Moves each average towards its live tensor; those of the same one stand next to each other.
 pub(super) fn lerp_all(mut work: Vec<Towards<'_>>) {
     work.iter_mut().for_each(Towards::round);
     work.retain(|towards| towards.alpha > 0.0);
     #[cfg(any(feature = "flex", feature = "train"))]
-    let work = on_host(work, mix::mix);
+    let work = on_host(work);
     #[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu"))]
     let work = cube::lerp_all(work);
     for Towards { average, live, alpha, .. } in work {
@@ -82,41 +67,9 @@ pub(super) fn lerp_all(mut work: Vec<Towards<'_>>) {
     }
 }
 
-/// Whether so many numbers are better looked at while they are taken, by up to such a share, than
-/// before: where live does not stay in the caches, it is read once and not twice.
-pub(super) fn pays_to_look_on_the_way(numbers: usize, largest: f64) -> bool {
-    #[cfg(any(feature = "flex", feature = "train"))]
-    return numbers >= mix::BEYOND_CACHES && largest <= mix::MOST_UNDONE;
-    #[cfg(not(any(feature = "flex", feature = "train")))]
-    return false;
-}
-
-/// Moves each average towards its live tensor, unless a number of live is beyond its bound.
-///
-/// For what [`pays_to_look_on_the_way`].
-pub(super) fn lerp_all_within(work: Vec<Towards<'_>>) -> Passed {
-    #[cfg(any(feature = "flex", feature = "train"))]
-    {
-        let mut work = work;
-        work.iter_mut().for_each(Towards::round);
-        work.retain(|towards| towards.alpha > 0.0);
-        if work.iter().all(Towards::is_on_host) {
-            let mut passed = Passed::Unfit;
-            on_host(work, |pairs| passed = mix::mix_within(pairs));
-            return passed;
-        }
-    }
-    #[cfg(not(any(feature = "flex", feature = "train")))]
-    drop(work);
-    Passed::Unfit
-}
-
 /// Gives those pairs whose numbers are in the memory of the host to a kernel, and returns the rest.
 #[cfg(any(feature = "flex", feature = "train"))]
-fn on_host<'a>(
-    work: Vec<Towards<'a>>,
-    kernel: impl FnOnce(Vec<mix::Pair<'_>>),
-) -> Vec<Towards<'a>> {
+fn on_host(work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
     let (mut work, rest) = match work.iter().all(Towards::is_on_host) {
         true => (work, Vec::new()),
         false => work.into_iter().partition(Towards::is_on_host),
@@ -127,26 +80,21 @@ fn on_host<'a>(
         }
     }
     let mut pairs = Vec::with_capacity(work.len());
-    pairs.extend(work.iter_mut().filter_map(|Towards { average, live, alpha, most }| {
+    pairs.extend(work.iter_mut().filter_map(|Towards { average, live, alpha }| {
         let (average, live) = (host::numbers_mut(average)?, host::numbers(live.tensor())?);
-        mix::Pair::new(average, live, *alpha, *most)
+        mix::Pair::new(average, live, *alpha)
     }));
-    kernel(pairs);
+    mix::mix(pairs);
     rest
 }
 
-/// The share by which an average of a dtype moves: one rounding for all paths, before what they
-/// decide by it.
-pub(super) fn rounded(alpha: f64, dtype: DType) -> f64 {
-    match dtype {
-        DType::F64 => alpha,
-        _ => f64::from(alpha as f32),
-    }
-}
-
 impl Towards<'_> {
+    /// Rounds the share to the dtype of the average: one rounding for all paths, before they decide
+    /// by it.
     fn round(&mut self) {
-        self.alpha = rounded(self.alpha, self.average.dtype());
+        if self.average.dtype() != DType::F64 {
+            self.alpha = f64::from(self.alpha as f32);
+        }
     }
 
     /// Whether both tensors are of the host, in dtypes that its kernel pairs.
@@ -165,7 +113,7 @@ impl Towards<'_> {
 /// Moves one average towards its live tensor.
 pub(super) fn lerp(average: &mut DispatchTensor, live: &DispatchTensor, alpha: f64) {
     let live = Borrowed::Tensor(live);
-    lerp_all(vec![Towards { average, live, alpha, most: f64::INFINITY }]);
+    lerp_all(vec![Towards { average, live, alpha }]);
 }
 
 /// `a + c (b - s)`: an average with a share of how far live is from where it started.
@@ -194,17 +142,6 @@ pub(super) fn own(tensor: &mut DispatchTensor) {
     let _ = host::numbers_mut(tensor);
     #[cfg(not(any(feature = "flex", feature = "train")))]
     let _ = tensor;
-}
-
-/// Where the numbers of a tensor are in the memory of the host, and how many.
-#[cfg(feature = "train")]
-pub(crate) type Spot = [usize; 2];
-
-/// None for a tensor without numbers, in another order or of another memory.
-#[cfg(feature = "train")]
-pub(crate) fn spot(tensor: &DispatchTensor) -> Option<Spot> {
-    let numbers = host::numbers(tensor).filter(|numbers| numbers.len() > 0)?;
-    Some([numbers.address(), numbers.len()])
 }
 
 /// Whether two tensors are on one device.

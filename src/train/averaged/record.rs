@@ -1,14 +1,12 @@
 //! What a record holds of a live module and its averages, and how it comes back.
 
-use std::sync::{Arc, Mutex, atomic::AtomicU64};
-
 use burn::{
     store::ModuleRecord,
     tensor::{Bytes, Device},
     train::LearnerModel,
 };
 
-use super::{Averaged, Guard, Shared};
+use super::Averaged;
 use crate::{
     Average, Clock, Error, Result,
     average::{AVERAGES, LIVE, Opened, Refused, STATE, Saved, WEIGHTS, Words},
@@ -45,8 +43,8 @@ impl<M: LearnerModel> Averaged<M> {
         // A walk shows a batch norm's statistics one forward pass late, unless they are made current.
         drop(self.live.valid());
         let device = self.device();
-        let words = Words::new().with_u64(self.step).with_u64(self.samples());
-        let words = words.with_u64(u64::from(self.count.is_some()));
+        let words = Words::new().with_u64(self.steps()).with_u64(self.samples());
+        let words = words.with_u64(u64::from(self.clock.counts_samples()));
         let words = self.refused_steps().add_to(words);
         let mut saved = Saved::new().with_words(STEP, words, &device);
         for average in self.averages() {
@@ -72,13 +70,14 @@ impl<M: LearnerModel> Averaged<M> {
 
         let averages = self.averages();
         // Otherwise the next step would cover the samples of all, or go back.
-        if counted != self.count.is_some() && averages.iter().any(Average::counts_samples) {
+        if counted != self.clock.counts_samples() && averages.iter().any(Average::counts_samples) {
             let say = |counted| if counted { "samples counted by a function" } else { "no count" };
-            return Err(Error::parameter(STEP, say(self.count.is_some()), say(counted)));
+            return Err(Error::parameter(STEP, say(self.clock.counts_samples()), say(counted)));
         }
         let saved: Vec<String> = opened.names().filter_map(average_name).collect();
         for name in &saved {
-            if !self.allow_dropped && !averages.iter().any(|average| average.name() == name) {
+            if !self.options.allow_dropped && !averages.iter().any(|average| average.name() == name)
+            {
                 let found = "an average in the record (it can be dropped: `allow_dropped`)";
                 return Err(Error::parameter(entry(name), "no average of this name", found));
             }
@@ -91,7 +90,7 @@ impl<M: LearnerModel> Averaged<M> {
                 let saved = average.saved_numbers(opened.words(&(entry(name) + STATE))?)?;
                 bundle = average.add_parts(bundle, &(entry(name) + WEIGHTS), &saved);
                 Some(saved)
-            } else if self.allow_added {
+            } else if self.options.allow_added {
                 None
             } else {
                 let found = "no average of this name in the record (it can start there: \
@@ -118,24 +117,19 @@ impl<M: LearnerModel> Averaged<M> {
                 average.restored(&mut bundle, &name, numbers)
             }
             None => {
-                let samples = self.count.is_some().then_some(now.samples);
+                let samples = self.clock.counts_samples().then_some(now.samples);
                 average.started_anew(&live, average.clock_at(now.step, samples))
             }
         });
         let averages = averages.collect::<Result<Vec<Average<M>>>>()?;
         let tried = now.step.saturating_add(refused.count);
-        let guard = Guard::of(refused);
-        let shared = Arc::new(Mutex::new(Shared::new(averages, guard)));
-        let samples = Arc::new(AtomicU64::new(now.samples));
         Ok(Self {
             live,
-            step: now.step,
-            tried,
-            samples,
-            shared,
-            answering: None,
-            sure: None,
-            ..self
+            clock: self.clock.at(now.step, tried, now.samples),
+            guard: self.guard.with_refused(refused),
+            averages: self.averages.restored(averages),
+            validation: self.validation.without_modules(),
+            options: self.options,
         })
     }
 

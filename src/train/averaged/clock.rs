@@ -1,0 +1,79 @@
+//! The steps and samples that a clone of the hook has seen.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use burn::train::{LearnerModel, TrainStep};
+
+/// The number of samples in a batch.
+type CountSamples<M> = Arc<dyn Fn(&<M as TrainStep>::Input) -> u64 + Send + Sync>;
+
+/// Optimizer steps, counted by each clone, so that replicas which share the averages count one
+/// once; samples, counted by all clones together.
+pub(super) struct StepClock<M: LearnerModel> {
+    /// The optimizer steps that were made.
+    pub steps: u64,
+    /// The same, with those that were refused, as the schedule of the learning rate counts.
+    pub tried: u64,
+    samples: Arc<AtomicU64>,
+    count: Option<CountSamples<M>>,
+}
+
+impl<M: LearnerModel> StepClock<M> {
+    pub fn count_by(
+        &mut self,
+        count: impl Fn(&<M as TrainStep>::Input) -> u64 + Send + Sync + 'static,
+    ) {
+        self.count = Some(Arc::new(count));
+    }
+
+    pub fn counts_samples(&self) -> bool {
+        self.count.is_some()
+    }
+
+    pub fn samples(&self) -> u64 {
+        self.samples.load(Ordering::Relaxed)
+    }
+
+    /// The samples, where they are counted.
+    pub fn counted(&self) -> Option<u64> {
+        self.counts_samples().then(|| self.samples())
+    }
+
+    /// Counts the samples of a batch.
+    pub fn batch(&self, batch: &<M as TrainStep>::Input) {
+        if let Some(count) = &self.count {
+            self.samples.fetch_add(count(batch), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes back the samples of a refused step.
+    pub fn reset_samples(&self, samples: u64) {
+        self.samples.store(samples, Ordering::Relaxed);
+    }
+
+    /// A clock of these numbers that counts alone.
+    pub fn at(&self, steps: u64, tried: u64, samples: u64) -> Self {
+        let samples = Arc::new(AtomicU64::new(samples));
+        Self { steps, tried, samples, count: self.count.clone() }
+    }
+
+    /// A clock that stands where this one does, and counts alone.
+    pub fn snapshot(&self) -> Self {
+        self.at(self.steps, self.tried, self.samples())
+    }
+}
+
+impl<M: LearnerModel> Clone for StepClock<M> {
+    fn clone(&self) -> Self {
+        Self { samples: self.samples.clone(), count: self.count.clone(), ..*self }
+    }
+}
+
+impl<M: LearnerModel> Default for StepClock<M> {
+    fn default() -> Self {
+        Self { steps: 0, tried: 0, samples: Arc::default(), count: None }
+    }
+}

@@ -1,0 +1,158 @@
+//! The averages, behind one handle that all clones of the hook share.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use burn::{module::ParamId, train::LearnerModel};
+
+use super::clock::StepClock;
+use crate::{
+    Average, Error, Result,
+    average::{Snapshots, Warning, update_trained},
+};
+
+/// The averages of a training, the snapshots that are stored of them, and their first error.
+///
+/// `Learner` clones its model at every step; a clone of the handle copies no weights, so that an
+/// update is made in place.
+/// No lock guard leaves this file, and none is held while a user's code runs.
+#[derive(Clone)]
+pub(super) struct Handle<M: LearnerModel> {
+    shared: Arc<Mutex<Shared<M>>>,
+    snapshots: Option<Storing>,
+}
+
+struct Shared<M: LearnerModel> {
+    averages: Vec<Average<M>>,
+    error: Option<Error>,
+}
+
+/// Where and how often averages are stored.
+#[derive(Clone)]
+struct Storing {
+    snapshots: Snapshots,
+    every: u64,
+    /// The last optimizer step, from which the next one differs by more than 1 after a load.
+    last: u64,
+}
+
+impl<M: LearnerModel> Handle<M> {
+    pub fn new(averages: Vec<Average<M>>) -> Self {
+        let shared = Shared { averages, error: None };
+        Self { shared: Arc::new(Mutex::new(shared)), snapshots: None }
+    }
+
+    /// A new handle of other averages.
+    pub fn with(&self, averages: Vec<Average<M>>) -> Self {
+        let shared = Shared { averages, error: self.error() };
+        Self { shared: Arc::new(Mutex::new(shared)), snapshots: self.snapshots.clone() }
+    }
+
+    /// A new handle of averages that were loaded, which have no error.
+    pub fn restored(&self, averages: Vec<Average<M>>) -> Self {
+        Self { snapshots: self.snapshots.clone(), ..Self::new(averages) }
+    }
+
+    /// A new handle of the same averages, whose weights are shared until an update.
+    pub fn snapshot(&self) -> Self {
+        self.with(self.averages())
+    }
+
+    /// The names of the averages.
+    pub fn names(&self) -> Vec<String> {
+        self.lock().averages.iter().map(|average| average.name().to_owned()).collect()
+    }
+
+    /// A copy of the average of this index, which shares its weights until an update.
+    ///
+    /// # Errors
+    ///
+    /// No average of this index.
+    pub fn average(&self, index: usize) -> Result<Average<M>> {
+        let shared = self.lock();
+        let average = shared.averages.get(index).cloned();
+        average.ok_or_else(|| no_average(shared.averages.len(), index))
+    }
+
+    /// The warnings of the averages, each once.
+    pub fn take_warnings(&self) -> Vec<Warning> {
+        self.lock().averages.iter_mut().flat_map(Average::take_warnings).collect()
+    }
+
+    /// A copy of the averages, which shares their weights until an update.
+    pub fn averages(&self) -> Vec<Average<M>> {
+        self.lock().averages.clone()
+    }
+
+    pub fn error(&self) -> Option<Error> {
+        self.lock().error.clone()
+    }
+
+    /// Keeps an error, unless there is one already.
+    pub fn keep_error(&self, error: Error) {
+        self.lock().error.get_or_insert(error);
+    }
+
+    /// Stores the averages every so many steps from this one on.
+    pub fn store_in(&mut self, snapshots: Snapshots, every: u64, step: u64) {
+        self.snapshots = Some(Storing { snapshots, every, last: step });
+    }
+
+    /// Takes live's weights after the clock's step into the averages, and stores them where that is
+    /// due.
+    ///
+    /// The parameters of the ids must be finite.
+    /// After an error, nothing is taken any more.
+    ///
+    /// # Errors
+    ///
+    /// The first error of an update; it is kept.
+    pub fn update(&mut self, live: &M, clock: &StepClock<M>, trained: &[ParamId]) -> Result<()> {
+        let Shared { averages, error, .. } = &mut *self.lock();
+        if let Some(error) = error {
+            return Err(error.clone());
+        }
+        let updated = update_trained(averages, live, clock.steps, clock.counted(), trained);
+        let updated = updated.and_then(|()| match &self.snapshots {
+            Some(storing) => storing.store(averages, clock.steps),
+            None => Ok(()),
+        });
+        updated.inspect_err(|first| *error = Some(first.clone()))
+    }
+
+    /// Notes the last step, for the snapshots of the next one.
+    pub fn stepped(&mut self, step: u64) {
+        if let Some(storing) = &mut self.snapshots {
+            storing.last = step;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared<M>> {
+        self.shared.lock().unwrap_or_else(|poisoned| {
+            let mut shared = poisoned.into_inner();
+            shared.error.get_or_insert(Error::Poisoned);
+            shared
+        })
+    }
+}
+
+/// The error of an index that no average has.
+pub(super) fn no_average(count: usize, index: usize) -> Error {
+    Error::value("the index of an average", format!("a number below {count}"), index)
+}
+
+impl Storing {
+    /// Stores the averages that can be, where that is due.
+    fn store<M: LearnerModel>(&self, averages: &[Average<M>], step: u64) -> Result<()> {
+        // A checkpoint was loaded: what was stored after it is of a course that was given up.
+        if step != self.last + 1 {
+            self.snapshots.remove_after(step - 1, None)?;
+        }
+        if !step.is_multiple_of(self.every) {
+            return Ok(());
+        }
+        let stored = averages.iter().filter(|average| Snapshots::takes(average.rule()));
+        // One whose start has not come yet has nothing to store.
+        let mut stored = stored.filter(|average| average.has_updates());
+        stored.try_for_each(|average| self.snapshots.store(average).map(drop))
+    }
+}

@@ -1,0 +1,94 @@
+//! The hook as a module: Burn's traversals see live alone, its records hold everything.
+
+use burn::{
+    module::{Devices, Module, ModuleMapper, ModuleVisitor},
+    store::{ModuleRecord, RecordError},
+    tensor::Device,
+    train::LearnerModel,
+};
+
+use super::{Averaged, validation::Validation};
+use crate::{Average, Error, Result, average::Opened};
+
+impl<M: LearnerModel> Module for Averaged<M> {
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.live.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        // A worker that takes a copy cannot be told from the learner: no average moves here.
+        let (live, validation) = (self.live.fork(device), self.validation);
+        let validation = validation.map(|module| module.fork(device));
+        Self { live, validation, ..self }
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        let (live, validation) = (self.live.to_device(device), self.validation);
+        let validation = validation.map(|module| module.to_device(device));
+        Self { live, validation, ..self }
+    }
+
+    fn train(self) -> Self {
+        self.map_live(Module::train)
+    }
+
+    /// An independent snapshot: later updates do not reach it, and it answers without a lock.
+    fn valid(&self) -> Self {
+        let (live, averages) = (self.live.valid(), self.averages.snapshot());
+        Self {
+            validation: self.validation_of(&averages.averages(), &live),
+            clock: self.clock.snapshot(),
+            guard: self.guard.snapshot(),
+            live,
+            averages,
+            options: self.options.clone(),
+        }
+    }
+
+    fn materialize(self) -> Self {
+        let averages = self.averages().iter().map(Average::materialized).collect::<Result<_>>();
+        let materialized = self.map_live(Module::materialize);
+        match averages {
+            Ok(averages) => Self { averages: materialized.averages.with(averages), ..materialized },
+            Err(error) => {
+                materialized.averages.keep_error(error);
+                materialized
+            }
+        }
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        self.live.visit(visitor);
+    }
+
+    fn map<P: ModuleMapper>(self, mapper: &mut P) -> Self {
+        self.map_live(|live| live.map(mapper))
+    }
+
+    fn into_record(self) -> ModuleRecord {
+        self.record_all()
+    }
+
+    /// Loads live and averages, into a new handle: clones keep what they had.
+    fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
+        Opened::read(record).and_then(|opened| self.loaded(opened)).map_err(|error| match error {
+            Error::Record(error) => error,
+            error => RecordError::Validation(error.to_string()),
+        })
+    }
+}
+
+impl<M: LearnerModel> Averaged<M> {
+    /// Maps live alone; the modules of a validation snapshot no longer fit it.
+    fn map_live(self, map: impl FnOnce(M) -> M) -> Self {
+        Self { live: map(self.live), validation: self.validation.without_modules(), ..self }
+    }
+
+    /// The validation snapshot of these averages; without modules where they do not fit live, so
+    /// that it is the answer to a batch that says so.
+    fn validation_of(&self, averages: &[Average<M>], live: &M) -> Validation<M> {
+        self.validation.measure(averages, live);
+        let snapshot = self.validation.snapshot(averages, live);
+        snapshot.unwrap_or_else(|_| self.validation.clone().without_modules())
+    }
+}

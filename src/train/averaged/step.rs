@@ -1,0 +1,126 @@
+//! A step of the hook: live is stepped, then every average takes its weights.
+
+use burn::{
+    module::ParamId,
+    optim::{
+        GradientsParams, ModuleOptimizer, MultiGradientsParams,
+        lr_scheduler::module_lr_scheduler::ModuleLearningRate,
+    },
+    train::{InferenceStep, LearnerModel, TrainOutput, TrainStep},
+};
+
+use super::{Averaged, guard::Verdict, validation::Output};
+use crate::{Error, Result};
+
+impl<M: LearnerModel> TrainStep for Averaged<M> {
+    type Input = <M as TrainStep>::Input;
+    type Output = <M as TrainStep>::Output;
+
+    fn step(&self, item: Self::Input) -> TrainOutput<Self::Output> {
+        self.guard.before_step(&self.live, &self.clock);
+        self.validation.trace(self.clock.steps, &self.live, || self.averages());
+        self.clock.batch(&item);
+        let output = TrainStep::step(&self.live, item);
+        self.guard.after_forward(&output.item, &self.clock);
+        output
+    }
+
+    fn optimize(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr_module: ModuleLearningRate,
+        grads: GradientsParams,
+    ) -> Self {
+        let verdict = self.guard.look(&self.live, [&grads], &self.clock);
+        self.stepped(verdict, |live| live.optimize(optim, lr_module, grads))
+    }
+
+    fn optimize_multi(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr_module: ModuleLearningRate,
+        grads: MultiGradientsParams,
+    ) -> Self {
+        let of_devices = grads.grads.iter().map(|(grads, _)| grads);
+        let verdict = self.guard.look(&self.live, of_devices, &self.clock);
+        self.stepped(verdict, |live| live.optimize_multi(optim, lr_module, grads))
+    }
+}
+
+impl<M: LearnerModel> InferenceStep for Averaged<M>
+where
+    <M as InferenceStep>::Input: Clone,
+{
+    type Input = <M as InferenceStep>::Input;
+    type Output = Output<M>;
+
+    fn step(&self, item: Self::Input) -> Self::Output {
+        if self.validation.is_snapshot() {
+            return self.validation.answer(&self.live, item);
+        }
+        // Not in validation mode: a snapshot for this one batch.
+        let live = self.live.valid();
+        match self.validation.snapshot(&self.averages(), &live) {
+            Ok(validation) => validation.answer(&live, item),
+            Err(error) => panic!("the average cannot answer: {error}"),
+        }
+    }
+}
+
+impl<M: LearnerModel> Averaged<M> {
+    /// Makes a step if its gradients allow it, or refuses it and changes nothing.
+    fn stepped(self, verdict: Result<Verdict>, step: impl FnOnce(M) -> M) -> Self {
+        if let Some(Error::RefusedStep { .. } | Error::Weights { .. }) = self.error() {
+            return self.refused();
+        }
+        match verdict {
+            Ok(Verdict::Step { trained }) => {
+                let mut stepped = Self { live: step(self.live), ..self };
+                stepped.guard.accept();
+                stepped.clock.steps += 1;
+                stepped.clock.tried += 1;
+                stepped.updated(&trained)
+            }
+            Ok(Verdict::Refuse { what }) => {
+                if let Err(error) = self.guard.refuse(what, &self.clock) {
+                    self.options.stop(error.to_string());
+                    self.averages.keep_error(error);
+                }
+                self.refused()
+            }
+            // Gradients that cannot be looked at may hold anything.
+            Err(error) => {
+                self.options.stop(error.to_string());
+                self.averages.keep_error(error);
+                self.refused()
+            }
+        }
+    }
+
+    /// Takes back the changes that the forward passes of this step made.
+    fn refused(mut self) -> Self {
+        self.live = self.guard.restore(self.live, &self.clock);
+        self.clock.tried += 1;
+        self
+    }
+
+    /// Updates the averages after a step that moved the parameters of these ids, and copies the
+    /// first one into live where that is due.
+    fn updated(mut self, trained: &[ParamId]) -> Self {
+        let updated = self.averages.update(&self.live, &self.clock, trained);
+        self.averages.stepped(self.clock.steps);
+        let switched = updated.and_then(|()| match self.options.switch {
+            Some(switch) if switch.is_due(self.clock.steps) => {
+                let average = self.averages.average(0)?;
+                self.live = average.copy_into(self.live.clone(), switch.share)?;
+                Ok(())
+            }
+            _ => Ok(()),
+        });
+        if let Err(error) = switched {
+            self.options.stop(format!("averaging: {error}"));
+            self.averages.keep_error(error);
+        }
+        self
+    }
+}

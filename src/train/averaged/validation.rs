@@ -1,0 +1,162 @@
+//! The modules of a validation snapshot, and the metrics beside the plain ones.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use burn::train::{
+    InferenceStep, LearnerModel,
+    metric::{Adaptor, Metric},
+};
+
+use crate::{
+    Average, Result,
+    train::{
+        gauge::{DistanceMetric, Gauges},
+        metric::{Beside, Feeds, Source},
+        trace::{TraceMetric, Traces},
+    },
+};
+
+/// The output of a model in validation.
+pub(super) type Output<M> = <M as InferenceStep>::Output;
+
+/// Answers batches of validation: by the first average, and by all else that a metric asks for.
+#[derive(Clone)]
+pub(super) struct Validation<M: LearnerModel> {
+    feeds: Feeds<Output<M>>,
+    gauges: Gauges,
+    traces: Traces,
+    /// In validation mode, the modules that answer, without a lock.
+    modules: Option<Box<Modules<M>>>,
+}
+
+#[derive(Clone)]
+struct Modules<M> {
+    first: M,
+    /// The other averages, where a metric asks for them.
+    others: Vec<(Source, M)>,
+    /// Whether a batch was answered before.
+    begun: Arc<AtomicBool>,
+}
+
+impl<M: LearnerModel> Validation<M> {
+    /// A metric of the outputs of live.
+    pub fn live_metric<Me: Metric>(&self, metric: Me) -> Beside<Me, Output<M>>
+    where
+        Output<M>: Adaptor<Me::Input>,
+    {
+        self.feeds.subscribe(Source::Live, "live", metric)
+    }
+
+    /// A metric of the outputs of an average.
+    pub fn average_metric<Me: Metric>(
+        &self,
+        index: usize,
+        name: &str,
+        metric: Me,
+    ) -> Beside<Me, Output<M>>
+    where
+        Output<M>: Adaptor<Me::Input>,
+    {
+        self.feeds.subscribe(Source::Average(index), name, metric)
+    }
+
+    /// A metric of the distance of live from an average.
+    pub fn distance_metric(&self, index: usize, name: &str) -> DistanceMetric {
+        self.gauges.subscribe(index, name)
+    }
+
+    /// A metric of a few weights.
+    pub fn trace_metric(&self) -> TraceMetric {
+        self.traces.subscribe()
+    }
+
+    /// Records a few weights before a batch of training, where a metric asks for them.
+    pub fn trace(&self, step: u64, live: &M, averages: impl FnOnce() -> Vec<Average<M>>) {
+        self.traces.batch(step, live, averages);
+    }
+
+    /// The same metrics, answered by these averages beside a live module in validation mode.
+    ///
+    /// # Errors
+    ///
+    /// Averages that do not fit live.
+    pub fn snapshot(&self, averages: &[Average<M>], live: &M) -> Result<Self> {
+        let others = self.feeds.sources().into_iter().filter_map(|source| match source {
+            Source::Live => None,
+            Source::Average(index) => {
+                let module = averages.get(index)?.module_like(live);
+                Some(module.map(|module| (source, module)))
+            }
+        });
+        let modules = Modules {
+            others: others.collect::<Result<_>>()?,
+            first: averages[0].module_like(live)?,
+            begun: Arc::default(),
+        };
+        Ok(Self { modules: Some(Box::new(modules)), ..self.clone() })
+    }
+
+    /// Measures how far live is from the averages, where a metric asks for it.
+    pub fn measure(&self, averages: &[Average<M>], live: &M) {
+        self.gauges.measure(|index| {
+            let distance = averages.get(index)?.distance(live).ok()?;
+            Some(distance.relative)
+        });
+    }
+
+    /// Without modules: those of an earlier snapshot do not fit a live module that has changed.
+    pub fn without_modules(self) -> Self {
+        Self { modules: None, ..self }
+    }
+
+    /// The same on another device.
+    pub fn map(self, mut map: impl FnMut(M) -> M) -> Self {
+        let modules = self.modules.map(|modules| {
+            let Modules { first, others, begun } = *modules;
+            let others = others.into_iter().map(|(source, module)| (source, map(module)));
+            Box::new(Modules { others: others.collect(), first: map(first), begun })
+        });
+        Self { modules, ..self }
+    }
+
+    pub fn is_snapshot(&self) -> bool {
+        self.modules.is_some()
+    }
+
+    /// The output of the first average for a batch; those of the others go to their metrics.
+    ///
+    /// # Panics
+    ///
+    /// Without modules.
+    pub fn answer(&self, live: &M, item: <M as InferenceStep>::Input) -> Output<M>
+    where
+        <M as InferenceStep>::Input: Clone,
+    {
+        let Some(modules) = &self.modules else { unreachable!("a snapshot has modules") };
+        // The queues may hold outputs of an earlier validation that was broken off.
+        if !modules.begun.swap(true, Ordering::Relaxed) {
+            self.feeds.clear();
+        }
+        self.feeds.feed(|source| {
+            let module = match source {
+                Source::Live => Some(live),
+                average => {
+                    let others = &modules.others;
+                    others.iter().find(|(other, _)| *other == average).map(|(_, module)| module)
+                }
+            };
+            module.map(|module| InferenceStep::step(module, item.clone()))
+        });
+        InferenceStep::step(&modules.first, item)
+    }
+}
+
+impl<M: LearnerModel> Default for Validation<M> {
+    fn default() -> Self {
+        let (feeds, gauges, traces) = Default::default();
+        Self { feeds, gauges, traces, modules: None }
+    }
+}
