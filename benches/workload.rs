@@ -10,8 +10,8 @@ use burn::{
 use burn_ema::{
     Average, AverageConfig, Result, Rule,
     data::Batch,
+    fast::{AdamConfig, SgdConfig},
     model::{Mlp, MlpConfig},
-    optim::{AdamConfig, SgdConfig},
     train::Averaged,
 };
 

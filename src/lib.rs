@@ -84,14 +84,11 @@ pub mod data;
 pub mod device;
 pub mod export;
 pub mod guide;
+mod kernel;
 pub mod model;
-#[cfg(feature = "train")]
-pub mod optim;
 #[cfg(feature = "train")]
 pub mod report;
 pub mod run;
-#[cfg(any(feature = "flex", feature = "train"))]
-mod threads;
 #[cfg(feature = "train")]
 pub mod train;
 
@@ -99,6 +96,8 @@ pub mod train;
 pub use average::reestimate_statistics;
 pub use average::{Average, AverageConfig, Clock, NonFinite, Policy, Profile, Rule};
 pub use burn_ema_base::{Error, Result};
+#[cfg(feature = "fast")]
+pub use burn_ema_fast as fast;
 
 /// The code of the README, compiled and run as a test.
 #[cfg(all(doctest, feature = "train"))]

@@ -22,7 +22,6 @@ mod clock;
 mod config;
 mod course;
 mod file;
-mod lerp;
 mod numbers;
 mod pack;
 mod policy;
@@ -43,10 +42,6 @@ pub use clock::Clock;
 pub use config::{AverageConfig, NonFinite};
 pub(crate) use file::KEPT;
 pub use file::{Description, load_file, save_file};
-#[cfg(feature = "train")]
-pub(crate) use lerp::host::{is_here, laid_out};
-#[cfg(feature = "train")]
-pub(crate) use lerp::{Real, within};
 pub use numbers::Refused;
 pub(crate) use pack::{DIGEST, Pack, write_whole};
 pub use policy::{PathPolicy, Policy};

@@ -12,13 +12,12 @@ use super::{
     clock::Clock,
     course::{Course, Run},
     file::Description,
-    lerp,
     numbers::{Group, Numbers, Refused},
     record::{AVERAGES, Opened, STATE as NAMED_STATE, Saved, WordReader, Words},
     state::{Average, How, Kept},
     walk,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, kernel};
 
 /// The names of the entries of a record.
 const WEIGHTS: &str = "weights";
@@ -117,7 +116,7 @@ impl<M: Module> Average<M> {
             match (numbers.groups[group].rule.window(), kept.beside.back()) {
                 // A window's newest snapshot is in both places.
                 (Some(_), Some(newest)) => kept.parameter.tensor = newest.clone(),
-                _ => lerp::own(&mut kept.parameter.tensor),
+                _ => kernel::own(&mut kept.parameter.tensor),
             }
         }
         restored.numbers = numbers;

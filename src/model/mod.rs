@@ -4,7 +4,6 @@
 
 mod backprop;
 mod dense;
-mod fused;
 mod loss;
 mod mlp;
 

@@ -53,7 +53,7 @@ impl RunConfig {
     }
 }
 
-/// An optimizer of [`optim`](crate::optim), with its defaults.
+/// An optimizer of [`fast`](crate::fast), with its defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Optimizer {
@@ -68,8 +68,8 @@ impl Optimizer {
     /// The optimizer, at its start.
     pub fn init(self) -> burn::optim::ModuleOptimizer {
         match self {
-            Self::Sgd => crate::optim::SgdConfig::new().init(),
-            Self::Adam => crate::optim::AdamConfig::new().init(),
+            Self::Sgd => crate::fast::SgdConfig::new().init(),
+            Self::Adam => crate::fast::AdamConfig::new().init(),
         }
     }
 }

@@ -215,7 +215,7 @@ mod training {
             TrainingStrategy,
         },
     };
-    use burn_ema::optim::AdamConfig;
+    use burn_ema::fast::AdamConfig;
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 

@@ -9,8 +9,8 @@ use burn::{module::Module, optim::ModuleOptimizer, tensor::Tensor, train::TrainS
 use burn_ema::{
     AverageConfig, Rule,
     data::Batch,
+    fast::{AdamConfig, SgdConfig},
     model::{Mlp, MlpConfig},
-    optim::{AdamConfig, SgdConfig},
     train::Averaged,
 };
 

@@ -15,7 +15,7 @@ use burn::{
 };
 use burn_ema::{
     AverageConfig, Rule,
-    optim::{AdamConfig, AdamWConfig, SgdConfig},
+    fast::{AdamConfig, AdamWConfig, SgdConfig},
     train::{Averaged, CommitConfig, fit},
 };
 use burn_pack::Reader;

@@ -12,8 +12,8 @@ use burn::{
 use burn_ema::{
     AverageConfig, Result, Rule,
     data::{Batch, Sample, loader},
+    fast::AdamWConfig,
     model::{Mlp, MlpConfig},
-    optim::AdamWConfig,
     run::Progress,
     train::{Answers, Averaged, CommitConfig, ProgressLines, fit},
 };

@@ -1,19 +1,16 @@
 //! The kernels: `a <- a + alpha (w - a)` for pairs of tensors.
 //!
 //! All pairs of an update come at once, and each takes the fastest path there is for its backend:
-//! numbers in the memory of the host by [`mix`], tensors of CubeCL by one launch for many of them,
+//! numbers in the memory of the host as slices, tensors of CubeCL by one launch for many of them,
 //! others by Burn's own operations.
 //! All paths of the host compute the same expression with the same roundings, without a fused
 //! multiply-add, so that an average has the same bits on every x86.
 
 #[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu"))]
 mod cube;
-#[cfg(any(feature = "flex", feature = "train"))] // burn-train brings Flex along
-#[cfg_attr(feature = "ndarray", expect(deprecated, reason = "Burn still ships ndarray"))]
-pub(crate) mod host;
+#[cfg(feature = "flex")]
+mod host;
 mod measure;
-#[cfg(any(feature = "flex", feature = "train"))]
-mod mix;
 mod portable;
 
 use burn::{
@@ -21,15 +18,16 @@ use burn::{
     tensor::DType,
 };
 
-pub(super) use measure::squared_distance;
+#[cfg(feature = "flex")]
+use burn_ema_host::{are_here, is_here, owned_numbers_mut, shape, slice, to_order};
+
+pub(crate) use measure::squared_distance;
 pub(crate) use measure::within;
-#[cfg(feature = "train")]
-pub(crate) use mix::Real;
 
 /// An average and the live tensor that it goes towards.
 ///
 /// Shapes and devices agree; live may have another dtype.
-pub(super) struct Towards<'a> {
+pub(crate) struct Towards<'a> {
     pub average: &'a mut DispatchTensor,
     pub live: Borrowed<'a>,
     /// The share of the way, in `[0, 1]`.
@@ -39,7 +37,7 @@ pub(super) struct Towards<'a> {
 }
 
 /// A tensor of someone else's, or one that was made for this once.
-pub(super) enum Borrowed<'a> {
+pub(crate) enum Borrowed<'a> {
     Tensor(&'a DispatchTensor),
     Own(Box<DispatchTensor>),
 }
@@ -54,10 +52,10 @@ impl Borrowed<'_> {
 }
 
 /// Moves each average towards its live tensor; those of the same one stand next to each other.
-pub(super) fn lerp_all(mut work: Vec<Towards<'_>>) {
+pub(crate) fn lerp_all(mut work: Vec<Towards<'_>>) {
     work.iter_mut().for_each(Towards::round);
     work.retain(|towards| towards.alpha > 0.0);
-    #[cfg(any(feature = "flex", feature = "train"))]
+    #[cfg(feature = "flex")]
     let work = on_host(work);
     #[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu"))]
     let work = cube::lerp_all(work);
@@ -68,23 +66,23 @@ pub(super) fn lerp_all(mut work: Vec<Towards<'_>>) {
 }
 
 /// Gives those pairs whose numbers are in the memory of the host to a kernel, and returns the rest.
-#[cfg(any(feature = "flex", feature = "train"))]
+#[cfg(feature = "flex")]
 fn on_host(work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
     let (mut work, rest) = match work.iter().all(Towards::is_on_host) {
         true => (work, Vec::new()),
         false => work.into_iter().partition(Towards::is_on_host),
     };
     for Towards { live, .. } in &mut work {
-        if let Some(ordered) = host::laid_out(live.tensor()) {
+        if let Some(ordered) = to_order(live.tensor()) {
             *live = Borrowed::Own(Box::new(ordered));
         }
     }
     let mut pairs = Vec::with_capacity(work.len());
     pairs.extend(work.iter_mut().filter_map(|Towards { average, live, alpha }| {
-        let (average, live) = (host::numbers_mut(average)?, host::numbers(live.tensor())?);
-        mix::Pair::new(average, live, *alpha)
+        let (average, live) = (owned_numbers_mut(average)?, slice(live.tensor())?);
+        host::Pair::new(average, live, *alpha)
     }));
-    mix::mix(pairs);
+    host::mix(pairs);
     rest
 }
 
@@ -98,7 +96,7 @@ impl Towards<'_> {
     }
 
     /// Whether both tensors are of the host, in dtypes that its kernel pairs.
-    #[cfg(any(feature = "flex", feature = "train"))]
+    #[cfg(feature = "flex")]
     fn is_on_host(&self) -> bool {
         let (average, live) = (&*self.average, self.live.tensor());
         let pairs = match (average.dtype(), live.dtype()) {
@@ -106,18 +104,18 @@ impl Towards<'_> {
             (average @ (DType::F32 | DType::F64), live) => average == live,
             _ => false,
         };
-        !cfg!(feature = "portable") && pairs && host::is_here(average) && host::is_here(live)
+        !cfg!(feature = "portable") && pairs && is_here(average) && is_here(live)
     }
 }
 
 /// Moves one average towards its live tensor.
-pub(super) fn lerp(average: &mut DispatchTensor, live: &DispatchTensor, alpha: f64) {
+pub(crate) fn lerp(average: &mut DispatchTensor, live: &DispatchTensor, alpha: f64) {
     let live = Borrowed::Tensor(live);
     lerp_all(vec![Towards { average, live, alpha }]);
 }
 
 /// `a + c (b - s)`: an average with a share of how far live is from where it started.
-pub(super) fn shifted(
+pub(crate) fn shifted(
     average: &DispatchTensor,
     live: &DispatchTensor,
     start: &DispatchTensor,
@@ -127,50 +125,50 @@ pub(super) fn shifted(
 }
 
 /// The float tensor in a dtype.
-pub(super) fn cast(tensor: DispatchTensor, dtype: DType) -> DispatchTensor {
+pub(crate) fn cast(tensor: DispatchTensor, dtype: DType) -> DispatchTensor {
     portable::cast(tensor, dtype)
 }
 
 /// The tensor, of any kind, on a device.
-pub(super) fn to_device(tensor: DispatchTensor, device: &DispatchDevice) -> DispatchTensor {
+pub(crate) fn to_device(tensor: DispatchTensor, device: &DispatchDevice) -> DispatchTensor {
     portable::to_device(tensor, device)
 }
 
 /// Gives the tensor storage of its own, in memory, where an update could write in place.
-pub(super) fn own(tensor: &mut DispatchTensor) {
-    #[cfg(any(feature = "flex", feature = "train"))]
-    let _ = host::numbers_mut(tensor);
-    #[cfg(not(any(feature = "flex", feature = "train")))]
+pub(crate) fn own(tensor: &mut DispatchTensor) {
+    #[cfg(feature = "flex")]
+    let _ = owned_numbers_mut(tensor);
+    #[cfg(not(feature = "flex"))]
     let _ = tensor;
 }
 
 /// Whether two tensors are on one device.
-pub(super) fn are_beside(a: &DispatchTensor, b: &DispatchTensor) -> bool {
-    #[cfg(any(feature = "flex", feature = "train"))]
-    if host::are_here(a, b) {
+pub(crate) fn are_beside(a: &DispatchTensor, b: &DispatchTensor) -> bool {
+    #[cfg(feature = "flex")]
+    if are_here(a, b) {
         return true;
     }
     a.device() == b.device()
 }
 
 /// Whether two tensors have the same shape.
-pub(super) fn are_alike(a: &DispatchTensor, b: &DispatchTensor) -> bool {
-    #[cfg(any(feature = "flex", feature = "train"))]
-    if let Some((a, b)) = host::shape(a).zip(host::shape(b)) {
+pub(crate) fn are_alike(a: &DispatchTensor, b: &DispatchTensor) -> bool {
+    #[cfg(feature = "flex")]
+    if let Some((a, b)) = shape(a).zip(shape(b)) {
         return a == b;
     }
     a.shape() == b.shape()
 }
 
 /// Moves a tensor, of any kind, to the device of another, if that is another device.
-pub(super) fn follow(tensor: &mut DispatchTensor, other: &DispatchTensor) {
+pub(crate) fn follow(tensor: &mut DispatchTensor, other: &DispatchTensor) {
     if !are_beside(tensor, other) {
         *tensor = on_device_of(tensor.clone(), other);
     }
 }
 
 /// The tensor, of any kind, on the device of another.
-pub(super) fn on_device_of(tensor: DispatchTensor, other: &DispatchTensor) -> DispatchTensor {
+pub(crate) fn on_device_of(tensor: DispatchTensor, other: &DispatchTensor) -> DispatchTensor {
     to_device(tensor, &other.device())
 }
 

@@ -5,11 +5,14 @@ use burn::{
     tensor::{DType, Shape, Tensor},
 };
 
+#[cfg(feature = "flex")]
+use burn_ema_host::{slice, to_order};
+
 #[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu"))]
 use super::cube;
+#[cfg(feature = "flex")]
+use super::host;
 use super::portable;
-#[cfg(any(feature = "flex", feature = "train"))]
-use super::{host, mix};
 use crate::{Error, Result};
 
 /// Whether each of the float tensors holds numbers alone, of magnitudes up to its bound.
@@ -17,7 +20,7 @@ pub(crate) fn within<'a>(
     tensors: impl Iterator<Item = (&'a DispatchTensor, f64)>,
 ) -> Result<Vec<bool>> {
     let tensors: Vec<_> = tensors.collect();
-    #[cfg(any(feature = "flex", feature = "train"))]
+    #[cfg(feature = "flex")]
     if !cfg!(feature = "portable")
         && let Some(within) = within_on_host(&tensors)
     {
@@ -48,17 +51,18 @@ pub(crate) fn within<'a>(
 }
 
 /// The same, if all tensors are of the host.
-#[cfg(any(feature = "flex", feature = "train"))]
+#[cfg(feature = "flex")]
 fn within_on_host(tensors: &[(&DispatchTensor, f64)]) -> Option<Vec<bool>> {
-    let in_order = tensors.iter().map(|(tensor, most)| Some((host::numbers(tensor)?, *most)));
+    let in_order = tensors.iter().map(|(tensor, most)| Some((slice(tensor)?, *most)));
     if let Some(numbers) = in_order.collect::<Option<Vec<_>>>() {
-        return Some(mix::within(&numbers));
+        return Some(host::within(&numbers));
     }
-    let ordered: Vec<_> = tensors.iter().map(|(tensor, _)| host::laid_out(tensor)).collect();
-    let numbers = tensors.iter().zip(&ordered).map(|((tensor, most), ordered)| {
-        Some((host::numbers(ordered.as_ref().unwrap_or(tensor))?, *most))
-    });
-    Some(mix::within(&numbers.collect::<Option<Vec<_>>>()?))
+    let ordered: Vec<_> = tensors.iter().map(|(tensor, _)| to_order(tensor)).collect();
+    let numbers = tensors
+        .iter()
+        .zip(&ordered)
+        .map(|((tensor, most), ordered)| Some((slice(ordered.as_ref().unwrap_or(tensor))?, *most)));
+    Some(host::within(&numbers.collect::<Option<Vec<_>>>()?))
 }
 
 /// The largest number of a tensor of magnitudes, which may be empty.
@@ -71,7 +75,7 @@ fn largest(magnitudes: DispatchTensor) -> DispatchTensor {
 
 /// The sum of `(a - w)^2` over pairs of float tensors of one dtype and device each, and that of
 /// `a^2`.
-pub(in super::super) fn squared_distance(
+pub(crate) fn squared_distance(
     pairs: impl Iterator<Item = (DispatchTensor, DispatchTensor)>,
 ) -> Result<(f64, f64)> {
     let pairs: Vec<_> = pairs.map(|(a, w)| (widened(a), widened(w))).collect();

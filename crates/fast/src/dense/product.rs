@@ -9,10 +9,8 @@
 #![allow(unsafe_code)] // `gemm` takes pointers, and writes to memory that is not initialised
 
 use burn::backend::flex::FlexTensor;
+use burn_ema_host::{Real, threads};
 use gemm::Parallelism;
-
-use super::host::Real;
-use crate::threads;
 
 /// Multiplications in the smallest piece: some 25 microseconds.
 const PIECE: usize = 1 << 20;
@@ -39,7 +37,7 @@ impl<'a, T: Real> Matrix<'a, T> {
     pub fn of(tensor: &'a FlexTensor) -> Self {
         let layout = tensor.layout();
         Self {
-            numbers: T::storage(tensor),
+            numbers: tensor.storage(),
             start: layout.start_offset(),
             shape: layout.shape().dims(),
             strides: [layout.strides()[0], layout.strides()[1]],

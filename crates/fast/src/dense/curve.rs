@@ -10,10 +10,11 @@
 //! Waite 1980, "Software Manual for the Elementary Functions", chapter 6), and `exp(r)` is Taylor's
 //! series as far as the precision goes.
 
+use burn_ema_host::Real;
 use multiversion::multiversion;
 
 /// Numbers that have the curves; each takes its arguments' place.
-pub(super) trait Curve: Copy {
+pub(super) trait Curve: Real {
     /// `1 / (1 + exp(-z))`, within 2 units of the last place, subnormal numbers included.
     fn sigmoid(z: &mut [Self]);
 

@@ -7,23 +7,19 @@
 //! Blocks are cut by the shape alone and every sum has one order, so that the results have the
 //! same bits for any number of threads.
 
-use std::{
-    borrow::Cow,
-    ops::{Add, AddAssign, Div, Mul, Sub},
-};
+use std::borrow::Cow;
 
 use burn::{
     backend::{Flex, flex::FlexTensor},
-    tensor::{DType, Element, TensorData},
+    tensor::{DType, TensorData},
 };
+use burn_ema_host::{Real, threads};
 
 use super::{
-    Kept, Kernels,
-    composed::{self, Tensors},
+    Bias, Nonlinearity, Operations,
     curve::Curve,
     product::{Matrix, product},
 };
-use crate::{model::Activation, threads};
 
 /// Numbers in a block; two blocks of f64 just fit the first cache.
 const BLOCK: usize = 2048;
@@ -31,108 +27,67 @@ const BLOCK: usize = 2048;
 /// Numbers from which on blocks are spread over threads.
 const SPREAD: usize = 1 << 15;
 
-impl Kernels for Flex {
+// All tensors of a call have one dtype, f32 or f64.
+impl Operations for Flex {
     fn dense(
         input: FlexTensor,
         weight: FlexTensor,
-        bias: Option<FlexTensor>,
-        activation: Activation,
+        bias: Bias<Self>,
+        nonlinearity: Nonlinearity,
     ) -> FlexTensor {
-        let (dtype, width) = (input.dtype(), weight.layout().shape()[1]);
-        // What Burn would broadcast or refuse is left to Burn.
-        let alike = weight.dtype() == dtype
-            && bias.iter().all(|b| b.dtype() == dtype && b.layout().shape()[0] == width);
-        match dtype {
-            DType::F32 if alike => dense::<f32>(&input, &weight, bias.as_ref(), activation),
-            DType::F64 if alike => dense::<f64>(&input, &weight, bias.as_ref(), activation),
-            _ => {
-                let [input, weight] = [input, weight].map(Self::tensor);
-                Self::primitive(composed::dense(input, weight, bias.map(Self::tensor), activation))
-            }
-        }
-    }
-
-    fn dense_backward(gradient: FlexTensor, kept: Kept<Self>) -> [Option<FlexTensor>; 3] {
-        match kept.output.dtype() {
-            DType::F32 => dense_backward::<f32>(gradient, kept),
-            DType::F64 => dense_backward::<f64>(gradient, kept),
-            _ => composed::dense_backward::<Self>(gradient, kept),
+        let bias = bias.into_option();
+        match input.dtype() {
+            DType::F64 => forward::<f64>(&input, &weight, bias.as_ref(), nonlinearity),
+            _ => forward::<f32>(&input, &weight, bias.as_ref(), nonlinearity),
         }
     }
 
     fn half_squared_errors(outputs: FlexTensor, targets: FlexTensor) -> FlexTensor {
-        match (outputs.dtype(), targets.dtype()) {
-            (DType::F32, DType::F32) => half_squared_errors::<f32>(&outputs, &targets),
-            (DType::F64, DType::F64) => half_squared_errors::<f64>(&outputs, &targets),
-            _ => {
-                let [outputs, targets] = [outputs, targets].map(Self::tensor);
-                Self::primitive(composed::half_squared_errors(outputs, targets))
-            }
-        }
-    }
-
-    fn half_squared_errors_backward(
-        gradient: FlexTensor,
-        outputs: FlexTensor,
-        targets: FlexTensor,
-    ) -> FlexTensor {
         match outputs.dtype() {
-            DType::F32 => half_squared_errors_backward::<f32>(&gradient, &outputs, &targets),
-            DType::F64 => half_squared_errors_backward::<f64>(&gradient, &outputs, &targets),
-            _ => composed::half_squared_errors_backward::<Self>(gradient, outputs, targets),
+            DType::F64 => errors::<f64>(&outputs, &targets),
+            _ => errors::<f32>(&outputs, &targets),
         }
     }
 }
 
-/// The numbers that these kernels take.
-pub(super) trait Real:
-    Curve
-    + Element
-    + PartialOrd
-    + Add<Output = Self>
-    + Sub<Output = Self>
-    + Mul<Output = Self>
-    + Div<Output = Self>
-    + AddAssign
-{
-    const ZERO: Self;
-    const ONE: Self;
-    const HALF: Self;
-    /// All numbers of the tensor's storage.
-    fn storage(tensor: &FlexTensor) -> &[Self];
-    /// The same, to write; a storage that others share is copied.
-    fn storage_mut(tensor: &mut FlexTensor) -> &mut [Self];
-    /// The numbers in order, where they lie so.
-    fn as_slice(tensor: &FlexTensor) -> Option<&[Self]>;
+/// The numbers of a layer's forward pass that its backward pass needs.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    /// Where the weights' gradient is wanted.
+    pub input: Option<FlexTensor>,
+    /// Where the input's gradient is wanted.
+    pub weight: Option<FlexTensor>,
+    /// Whether the bias's gradient is wanted.
+    pub bias: bool,
+    pub output: FlexTensor,
+    pub nonlinearity: Nonlinearity,
 }
 
-macro_rules! real {
-    ($float:ident) => {
-        impl Real for $float {
-            const ZERO: Self = 0.0;
-            const ONE: Self = 1.0;
-            const HALF: Self = 0.5;
-            fn storage(tensor: &FlexTensor) -> &[Self] {
-                tensor.storage()
-            }
-            fn storage_mut(tensor: &mut FlexTensor) -> &mut [Self] {
-                tensor.storage_mut()
-            }
-            fn as_slice(tensor: &FlexTensor) -> Option<&[Self]> {
-                tensor.as_slice()
-            }
-        }
-    };
+/// The gradients by input, weight and bias, of those that are wanted, from that by the output.
+pub(super) fn dense_backward(gradient: FlexTensor, kept: Kept) -> [Option<FlexTensor>; 3] {
+    match kept.output.dtype() {
+        DType::F64 => backward::<f64>(gradient, kept),
+        _ => backward::<f32>(gradient, kept),
+    }
 }
 
-real!(f32);
-real!(f64);
+/// The gradient by the outputs, `(o - y) g` in each row; that by the targets is its negative.
+pub(super) fn half_squared_errors_backward(
+    gradient: FlexTensor,
+    outputs: FlexTensor,
+    targets: FlexTensor,
+) -> FlexTensor {
+    match outputs.dtype() {
+        DType::F64 => errors_backward::<f64>(&gradient, &outputs, &targets),
+        _ => errors_backward::<f32>(&gradient, &outputs, &targets),
+    }
+}
 
-fn dense<T: Real>(
+fn forward<T: Curve>(
     input: &FlexTensor,
     weight: &FlexTensor,
     bias: Option<&FlexTensor>,
-    activation: Activation,
+    nonlinearity: Nonlinearity,
 ) -> FlexTensor {
     let (input, weight) = (Matrix::<T>::of(input), Matrix::of(weight));
     let [rows, width] = [input.rows(), weight.columns()];
@@ -143,17 +98,17 @@ fn dense<T: Real>(
             let rows = block.chunks_exact_mut(width);
             rows.for_each(|row| row.iter_mut().zip(&**bias).for_each(|(z, &b)| *z += b));
         }
-        activate(block, width, activation);
+        activate(block, width, nonlinearity);
     });
     FlexTensor::from_data(TensorData::new(output, [rows, width]))
 }
 
-fn dense_backward<T: Real>(gradient: FlexTensor, kept: Kept<Flex>) -> [Option<FlexTensor>; 3] {
-    let Kept { input, weight, bias, output, activation } = kept;
+fn backward<T: Curve>(gradient: FlexTensor, kept: Kept) -> [Option<FlexTensor>; 3] {
+    let Kept { input, weight, bias, output, nonlinearity } = kept;
     let width = output.layout().shape()[1];
     let mut delta = owned(gradient);
-    differentiate(T::storage_mut(&mut delta), &numbers(&output), width, activation);
-    let sums = bias.then(|| column_sums::<T>(T::storage(&delta), width));
+    differentiate(delta.storage_mut::<T>(), &numbers(&output), width, nonlinearity);
+    let sums = bias.then(|| column_sums::<T>(delta.storage(), width));
     let delta = Matrix::<T>::of(&delta);
     let by_input = weight.map(|weight| by_input(delta, Matrix::of(&weight)));
     let by_weight = input.map(|input| matrix(Matrix::of(&input).transposed(), delta));
@@ -196,9 +151,9 @@ fn matrix<T: Real>(a: Matrix<'_, T>, b: Matrix<'_, T>) -> FlexTensor {
 
 /// The numbers of a tensor in order; a view's are copied.
 fn numbers<T: Real>(tensor: &FlexTensor) -> Cow<'_, [T]> {
-    match T::as_slice(tensor) {
+    match tensor.as_slice() {
         Some(numbers) => Cow::Borrowed(numbers),
-        None => Cow::Owned(T::storage(&tensor.to_contiguous()).to_vec()),
+        None => Cow::Owned(tensor.to_contiguous().storage().to_vec()),
     }
 }
 
@@ -224,20 +179,20 @@ fn block(width: usize) -> usize {
     (BLOCK / width.max(1)).max(1) * width.max(1)
 }
 
-fn activate<T: Real>(z: &mut [T], width: usize, activation: Activation) {
-    match activation {
-        Activation::Sigmoid => T::sigmoid(z),
-        Activation::Tanh => T::tanh(z),
+fn activate<T: Curve>(z: &mut [T], width: usize, nonlinearity: Nonlinearity) {
+    match nonlinearity {
+        Nonlinearity::Sigmoid => T::sigmoid(z),
+        Nonlinearity::Tanh => T::tanh(z),
         // A NaN is not below zero, and stays.
-        Activation::Relu => {
+        Nonlinearity::Relu => {
             z.iter_mut().for_each(|z| *z = if *z <= T::ZERO { T::ZERO } else { *z })
         }
-        Activation::Softmax => z.chunks_exact_mut(width).for_each(softmax),
-        Activation::Identity => {}
+        Nonlinearity::Softmax => z.chunks_exact_mut(width).for_each(softmax),
+        Nonlinearity::Identity => {}
     }
 }
 
-fn softmax<T: Real>(row: &mut [T]) {
+fn softmax<T: Curve>(row: &mut [T]) {
     let Some(&first) = row.first() else { return };
     let largest = row.iter().fold(first, |most, &z| if z > most { z } else { most });
     row.iter_mut().for_each(|z| *z = *z - largest);
@@ -247,23 +202,23 @@ fn softmax<T: Real>(row: &mut [T]) {
 }
 
 /// Turns the gradient by the output `o` into that by the weighted sums, in place.
-fn differentiate<T: Real>(gradient: &mut [T], o: &[T], width: usize, activation: Activation) {
+fn differentiate<T: Real>(gradient: &mut [T], o: &[T], width: usize, nonlinearity: Nonlinearity) {
     let work = |(gradient, o): (&mut [T], &[T])| {
         let each = gradient.iter_mut().zip(o);
-        match activation {
-            Activation::Sigmoid => each.for_each(|(g, &o)| *g = *g * o * (T::ONE - o)),
-            Activation::Tanh => each.for_each(|(g, &o)| *g = *g * (T::ONE - o * o)),
-            Activation::Relu => {
+        match nonlinearity {
+            Nonlinearity::Sigmoid => each.for_each(|(g, &o)| *g = *g * o * (T::ONE - o)),
+            Nonlinearity::Tanh => each.for_each(|(g, &o)| *g = *g * (T::ONE - o * o)),
+            Nonlinearity::Relu => {
                 each.for_each(|(g, &o)| *g = if o <= T::ZERO { T::ZERO } else { *g })
             }
-            Activation::Softmax => {
+            Nonlinearity::Softmax => {
                 let rows = gradient.chunks_exact_mut(width).zip(o.chunks_exact(width));
                 rows.for_each(|(gradient, o)| {
                     let mixed = sum(gradient, o, |g, o| g * o);
                     gradient.iter_mut().zip(o).for_each(|(g, &o)| *g = o * (*g - mixed));
                 });
             }
-            Activation::Identity => {}
+            Nonlinearity::Identity => {}
         }
     };
     let block = block(width);
@@ -292,7 +247,7 @@ fn column_sums<T: Real>(numbers: &[T], width: usize) -> Vec<T> {
     sums.into_iter().reduce(|sums, more| add(sums, &more)).unwrap_or_else(nothing)
 }
 
-fn half_squared_errors<T: Real>(outputs: &FlexTensor, targets: &FlexTensor) -> FlexTensor {
+fn errors<T: Real>(outputs: &FlexTensor, targets: &FlexTensor) -> FlexTensor {
     let [rows, width] = outputs.layout().shape().dims();
     let (outputs, targets) = (numbers::<T>(outputs), numbers::<T>(targets));
     let of_row = |row: usize| {
@@ -302,7 +257,7 @@ fn half_squared_errors<T: Real>(outputs: &FlexTensor, targets: &FlexTensor) -> F
     FlexTensor::from_data(TensorData::new((0..rows).map(of_row).collect::<Vec<_>>(), [rows]))
 }
 
-fn half_squared_errors_backward<T: Real>(
+fn errors_backward<T: Real>(
     gradient: &FlexTensor,
     outputs: &FlexTensor,
     targets: &FlexTensor,

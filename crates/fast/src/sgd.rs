@@ -9,11 +9,11 @@ use burn::{
     },
     tensor::{Device, Tensor},
 };
+use burn_ema_host::Real;
 use multiversion::multiversion;
 
 use super::{
     decayed,
-    host::Real,
     pass::{Formula, Tensors},
 };
 

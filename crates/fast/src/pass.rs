@@ -15,8 +15,7 @@ use burn::{
     tensor::{DType, Tensor},
 };
 
-use super::host::{self, Real};
-use crate::{average::is_here, threads};
+use burn_ema_host::{self as host, Real, in_order, is_here, sole_numbers_mut, threads};
 
 /// Numbers that are worked on at once: those of weights, gradient and moments stay in the nearest
 /// cache from being copied to being moved.
@@ -80,15 +79,15 @@ impl<const D: usize, const N: usize> Tensors<D, N> {
     }
 
     fn step_in<T: Real>(self, formula: &impl Formula<N>) -> (DispatchTensor, [DispatchTensor; N]) {
-        let mut weights = host::in_order(self.weights);
-        let mut gradient = host::in_order(self.gradient);
+        let mut weights = in_order(self.weights);
+        let mut gradient = in_order(self.gradient);
         let count = weights.shape().num_elements();
         let mut moments = match self.moments {
             Some(moments) => moments.map(|moment| Numbers::<T>::of(moment, count)),
             None => std::array::from_fn(|_| Numbers::New { from: None, to: fresh(count) }),
         };
-        let is_shared = host::sole_numbers_mut::<T>(&mut weights).is_none();
-        match host::sole_numbers_mut(&mut gradient) {
+        let is_shared = sole_numbers_mut::<T>(&mut weights).is_none();
+        match sole_numbers_mut(&mut gradient) {
             Some(place) if is_shared => {
                 let target = Target::Gradient { place, weights: numbers(&weights) };
                 Work::new(target, &mut moments).run(formula);
@@ -108,7 +107,7 @@ impl<const D: usize, const N: usize> Tensors<D, N> {
 }
 
 fn numbers<T: Real>(tensor: &DispatchTensor) -> &[T] {
-    T::numbers(tensor).expect("a tensor of the host in order and of this dtype")
+    host::numbers(tensor).expect("a tensor of the host in order and of this dtype")
 }
 
 fn fresh<T>(count: usize) -> Box<[MaybeUninit<T>]> {
@@ -125,8 +124,8 @@ enum Numbers<T> {
 
 impl<T: Real> Numbers<T> {
     fn of(tensor: DispatchTensor, count: usize) -> Self {
-        let mut tensor = host::in_order(tensor);
-        match host::sole_numbers_mut::<T>(&mut tensor) {
+        let mut tensor = in_order(tensor);
+        match sole_numbers_mut::<T>(&mut tensor) {
             Some(_) => Self::Own(tensor),
             None => Self::New { from: Some(tensor), to: fresh(count) },
         }
@@ -135,7 +134,7 @@ impl<T: Real> Numbers<T> {
     fn open(&mut self) -> Part<'_, T> {
         match self {
             Self::Own(tensor) => {
-                Part::Own(host::sole_numbers_mut(tensor).expect("it had one owner before"))
+                Part::Own(sole_numbers_mut(tensor).expect("it had one owner before"))
             }
             Self::New { from, to } => Part::New { from: from.as_ref().map(numbers), to },
         }

@@ -2,10 +2,9 @@
 
 use burn::{optim::AdaptiveMomentumState, tensor::Tensor};
 
-use super::{
-    host::Real,
-    pass::{Formula, Tensors},
-};
+use burn_ema_host::Real;
+
+use super::pass::{Formula, Tensors};
 
 /// What the moments keep of themselves in a step, and take of the gradient and its square.
 #[derive(Clone, Copy)]

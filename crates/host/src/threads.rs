@@ -36,12 +36,12 @@ const MOST: usize = 16;
 const LINGER: Duration = Duration::from_micros(300);
 
 /// How many threads share a work with enough pieces.
-pub(crate) fn count() -> usize {
+pub fn count() -> usize {
     rayon::current_num_threads().min(MOST)
 }
 
 /// Works on all pieces, on several threads; panics where a piece does.
-pub(crate) fn each<T: Send>(pieces: Vec<T>, work: impl Fn(T) + Sync) {
+pub fn each<T: Send>(pieces: Vec<T>, work: impl Fn(T) + Sync) {
     let threads = count().min(pieces.len());
     let crew = (threads > 1).then(Crew::get).flatten();
     let Some(crew) = crew.filter(|crew| crew.pool.current_thread_index().is_none()) else {

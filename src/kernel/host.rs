@@ -4,19 +4,13 @@
 //! average once.
 
 use std::{
-    ops::{Add, Mul, Range, Sub},
+    ops::Range,
     sync::atomic::{AtomicBool, Ordering},
 };
 
-#[cfg(feature = "train")]
-use burn::backend::DispatchTensor;
+use burn_ema_host::{Real, Slice, SliceMut, threads};
 use half::slice::HalfFloatSliceExt;
 use multiversion::multiversion;
-
-#[cfg(feature = "train")]
-use super::host;
-use super::host::{Numbers, NumbersMut};
-use crate::threads;
 
 /// Numbers that a thread takes at once.
 const PIECE: usize = 1 << 14;
@@ -25,23 +19,23 @@ const PIECE: usize = 1 << 14;
 const BLOCK: usize = 1 << 8;
 
 /// From so many numbers on threads pay: to share work takes some microseconds.
-pub(crate) const THREADED: usize = 1 << 15;
+const THREADED: usize = 1 << 15;
 
 /// An average and what it goes towards, both of one length.
 pub(super) enum Pair<'a> {
-    F32(Piece<'a, f32>),
-    F64(Piece<'a, f64>),
+    F32(Run<'a, f32>),
+    F64(Run<'a, f64>),
 }
 
 impl<'a> Pair<'a> {
     /// A pair, if its dtypes are for this path; `alpha` is in `(0, 1]`, and 1 copies.
-    pub fn new(average: NumbersMut<'a>, live: Numbers<'a>, alpha: f64) -> Option<Self> {
+    pub fn new(average: SliceMut<'a>, live: Slice<'a>, alpha: f64) -> Option<Self> {
         match average {
-            NumbersMut::F32(average) => {
-                Some(Self::F32(Piece { average, live: f32::live(live)?, alpha: alpha as f32 }))
+            SliceMut::F32(average) => {
+                Some(Self::F32(Run { average, live: f32::live(live)?, alpha: alpha as f32 }))
             }
-            NumbersMut::F64(average) => {
-                Some(Self::F64(Piece { average, live: f64::live(live)?, alpha }))
+            SliceMut::F64(average) => {
+                Some(Self::F64(Run { average, live: f64::live(live)?, alpha }))
             }
         }
     }
@@ -144,13 +138,13 @@ fn runs<T>(mut items: &mut [T], len: impl Fn(&T) -> usize) -> Vec<&mut [T]> {
 }
 
 /// A part of a pair.
-pub(super) struct Piece<'a, T> {
+pub(super) struct Run<'a, T> {
     average: &'a mut [T],
-    live: Live<'a, T>,
+    live: Operand<'a, T>,
     alpha: T,
 }
 
-impl<'a, T: Real> Piece<'a, T> {
+impl<'a, T: Kept> Run<'a, T> {
     fn cut(self) -> impl Iterator<Item = Self> {
         let Self { average, live, alpha } = self;
         let averages = average.chunks_mut(PIECE).enumerate();
@@ -168,12 +162,12 @@ impl<'a, T: Real> Piece<'a, T> {
 
 /// What an average goes towards: in its own dtype, or in one of 16 bits.
 #[derive(Clone, Copy)]
-pub(crate) enum Live<'a, T> {
+pub(super) enum Operand<'a, T> {
     Same(&'a [T]),
-    Half(Numbers<'a>),
+    Half(Slice<'a>),
 }
 
-impl<'a, T: Real> Live<'a, T> {
+impl<'a, T: Kept> Operand<'a, T> {
     fn part(self, start: usize, len: usize) -> Self {
         match self {
             Self::Same(live) => Self::Same(&live[start..start + len]),
@@ -207,67 +201,39 @@ impl<'a, T: Real> Live<'a, T> {
 /// Numbers of 16 bits that are widened at once.
 const WIDENED: usize = 256;
 
-/// `f32` and `f64`.
-pub(crate) trait Real:
-    Copy
-    + PartialOrd
-    + Send
-    + Sync
-    + Add<Output = Self>
-    + Sub<Output = Self>
-    + Mul<Output = Self>
-    + 'static
-{
-    const ONE: Self;
-    fn magnitude(self) -> Self;
+/// Numbers that averages are kept in.
+pub(super) trait Kept: Real {
     /// Live's numbers, if they are of this dtype or of 16 bits.
-    fn live(numbers: Numbers<'_>) -> Option<Live<'_, Self>>;
+    fn live(numbers: Slice<'_>) -> Option<Operand<'_, Self>>;
+
     /// Numbers of 16 bits in this dtype.
-    fn widen(half: Numbers<'_>, wide: &mut [Self]);
-    /// The numbers of a tensor of this dtype, as [`host::numbers`] has them.
-    #[cfg(feature = "train")]
-    fn numbers(tensor: &DispatchTensor) -> Option<&[Self]>;
+    fn widen(half: Slice<'_>, wide: &mut [Self]);
 }
 
-macro_rules! real {
+macro_rules! kept {
     ($real:ty, $same:ident, $widen:ident) => {
-        impl Real for $real {
-            const ONE: Self = 1.0;
-
-            #[inline(always)]
-            fn magnitude(self) -> Self {
-                self.abs()
-            }
-
-            fn live(numbers: Numbers<'_>) -> Option<Live<'_, Self>> {
+        impl Kept for $real {
+            fn live(numbers: Slice<'_>) -> Option<Operand<'_, Self>> {
                 match numbers {
-                    Numbers::$same(live) => Some(Live::Same(live)),
-                    Numbers::F16(_) | Numbers::Bf16(_) => Some(Live::Half(numbers)),
+                    Slice::$same(live) => Some(Operand::Same(live)),
+                    Slice::F16(_) | Slice::Bf16(_) => Some(Operand::Half(numbers)),
                     _ => None,
                 }
             }
 
-            fn widen(half: Numbers<'_>, wide: &mut [Self]) {
+            fn widen(half: Slice<'_>, wide: &mut [Self]) {
                 match half {
-                    Numbers::F16(half) => half.$widen(wide),
-                    Numbers::Bf16(half) => half.$widen(wide),
+                    Slice::F16(half) => half.$widen(wide),
+                    Slice::Bf16(half) => half.$widen(wide),
                     _ => {}
-                }
-            }
-
-            #[cfg(feature = "train")]
-            fn numbers(tensor: &DispatchTensor) -> Option<&[Self]> {
-                match host::numbers(tensor)? {
-                    Numbers::$same(numbers) => Some(numbers),
-                    _ => None,
                 }
             }
         }
     };
 }
 
-real!(f32, F32, convert_to_f32_slice);
-real!(f64, F64, convert_to_f64_slice);
+kept!(f32, F32, convert_to_f32_slice);
+kept!(f64, F64, convert_to_f64_slice);
 
 /// `a + alpha (w - a)`, with a rounding after each operation: without a fused one, the bits are the
 /// same on every machine.
@@ -277,7 +243,7 @@ fn towards<T: Real>(average: T, live: T, alpha: T) -> T {
 }
 
 /// Moves numbers of an average towards those of live, of which there are as many.
-pub(crate) fn mix_numbers<T: Real>(average: &mut [T], live: &[T], alpha: T) {
+fn mix_numbers<T: Real>(average: &mut [T], live: &[T], alpha: T) {
     match alpha == T::ONE {
         true => average.copy_from_slice(live),
         false => mix_block(average, live, alpha),
@@ -292,10 +258,10 @@ fn mix_block<T: Real>(average: &mut [T], live: &[T], alpha: T) {
 }
 
 /// Whether no magnitude is above its bound, for each of the tensors' numbers.
-pub(super) fn within(tensors: &[(Numbers<'_>, f64)]) -> Vec<bool> {
+pub(super) fn within(tensors: &[(Slice<'_>, f64)]) -> Vec<bool> {
     let total: usize = tensors.iter().map(|(numbers, _)| numbers.len()).sum();
     if total < THREADED {
-        return tensors.iter().map(|&(numbers, most)| numbers.are_within(most)).collect();
+        return tensors.iter().map(|&(numbers, most)| is_within(numbers, most)).collect();
     }
     let within: Vec<_> = tensors.iter().map(|_| AtomicBool::new(true)).collect();
     let pieces = tensors.iter().zip(&within).flat_map(|(&(numbers, most), within)| {
@@ -306,33 +272,32 @@ pub(super) fn within(tensors: &[(Numbers<'_>, f64)]) -> Vec<bool> {
     let mut pieces: Vec<_> = pieces.collect();
     threads::each(runs(&mut pieces, |(numbers, ..)| numbers.len()), |run| {
         for (numbers, most, within) in run {
-            within.fetch_and(numbers.are_within(*most), Ordering::Relaxed);
+            within.fetch_and(is_within(*numbers, *most), Ordering::Relaxed);
         }
     });
     within.into_iter().map(AtomicBool::into_inner).collect()
 }
 
-impl Numbers<'_> {
-    fn are_within(self, most: f64) -> bool {
-        match self {
-            Self::F64(numbers) => are_within(numbers, most.min(f64::MAX)),
-            Self::F32(numbers) => are_within(numbers, most.min(f64::from(f32::MAX)) as f32),
-            Self::F16(_) | Self::Bf16(_) => {
-                let mut wide = [0f32; WIDENED];
-                let mut starts = (0..self.len()).step_by(WIDENED);
-                starts.all(|start| {
-                    let wide = &mut wide[..WIDENED.min(self.len() - start)];
-                    f32::widen(self.part(start, wide.len()), wide);
-                    are_within(wide, most.min(f64::from(f32::MAX)) as f32)
-                })
-            }
+/// Whether no magnitude of the numbers is above a bound.
+fn is_within(numbers: Slice<'_>, most: f64) -> bool {
+    match numbers {
+        Slice::F64(numbers) => are_within(numbers, most.min(f64::MAX)),
+        Slice::F32(numbers) => are_within(numbers, most.min(f64::from(f32::MAX)) as f32),
+        Slice::F16(_) | Slice::Bf16(_) => {
+            let mut wide = [0f32; WIDENED];
+            let mut starts = (0..numbers.len()).step_by(WIDENED);
+            starts.all(|start| {
+                let wide = &mut wide[..WIDENED.min(numbers.len() - start)];
+                f32::widen(numbers.part(start, wide.len()), wide);
+                are_within(wide, most.min(f64::from(f32::MAX)) as f32)
+            })
         }
     }
 }
 
 /// A NaN is not within anything.
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-pub(crate) fn are_within<T: Real>(numbers: &[T], most: T) -> bool {
+fn are_within<T: Real>(numbers: &[T], most: T) -> bool {
     // Without a branch in a block, so that the compiler takes many numbers at once.
     let all = |block: &[T]| block.iter().fold(true, |all, x| all & (x.magnitude() <= most));
     numbers.chunks(4096).all(all)
