@@ -82,6 +82,7 @@
 pub mod average;
 pub mod data;
 pub mod device;
+#[cfg(feature = "export")]
 pub mod export;
 pub mod guide;
 mod kernel;

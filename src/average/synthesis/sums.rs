@@ -10,14 +10,12 @@ use burn::{
     tensor::{DType, Shape, TensorData},
 };
 
-use super::{
-    super::{
-        pack::Pack,
-        post_hoc::Mix,
-        record::Opened,
-        walk::{self, Entry},
-    },
-    LEFT_OUT, NOT_MIXED, Snapshot, foreign,
+use super::super::{
+    pack::Pack,
+    post_hoc::Mix,
+    record::Opened,
+    snapshots::{LEFT_OUT, NOT_MIXED, Snapshot, foreign},
+    walk::{self, Entry},
 };
 use crate::{Error, Result};
 
