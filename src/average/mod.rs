@@ -23,6 +23,7 @@ mod config;
 mod course;
 mod file;
 mod numbers;
+mod outlook;
 mod pack;
 mod policy;
 #[cfg(feature = "post-hoc")]

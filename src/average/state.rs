@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    mem::Discriminant,
     sync::OnceLock,
 };
 
@@ -66,7 +67,8 @@ pub struct Average<M: Module> {
     pub(super) numbers: Numbers,
     /// The share of the start that each group will have at the end, once it was asked for.
     pub(super) foretold: OnceLock<Vec<Option<f64>>>,
-    warned: Vec<std::mem::Discriminant<Warning>>,
+    /// The kinds of warnings that were taken.
+    pub(super) warned: Vec<Discriminant<Warning>>,
 }
 
 /// A parameter and what the average has of it.
@@ -90,6 +92,21 @@ pub(super) enum How {
     Copied,
     Frozen,
     LeftOut,
+}
+
+impl AverageConfig {
+    /// An average that starts at the module's weights, at step 0.
+    ///
+    /// Parameters that are not initialised yet are initialised by this.
+    ///
+    /// # Errors
+    ///
+    /// A setting outside its range, or one that another setting needs and that is missing; a
+    /// name that is empty or contains `.weights`, a slash or a control character; a glob that
+    /// matches no parameter; two parameters of one path.
+    pub fn init<M: Module>(&self, module: &M) -> Result<Average<M>> {
+        Average::new(self, module, Clock::default())
+    }
 }
 
 impl<M: Module> Average<M> {
@@ -373,20 +390,6 @@ impl<M: Module> Average<M> {
     /// The updates that would have taken a NaN or an infinity in, and were not made.
     pub fn refused(&self) -> &Refused {
         &self.numbers.refused
-    }
-
-    /// What a user should know of this average, if the training ended now, or at `total_steps`
-    /// where the configuration has them.
-    pub fn warnings(&self) -> Vec<Warning> {
-        super::warning::warnings(self)
-    }
-
-    /// The [warnings](Self::warnings) that this has not returned before.
-    pub fn take_warnings(&mut self) -> Vec<Warning> {
-        let mut new = self.warnings();
-        new.retain(|warning| !self.warned.contains(&std::mem::discriminant(warning)));
-        self.warned.extend(new.iter().map(std::mem::discriminant));
-        new
     }
 
     /// Whether the module has statistics of batch norms.
