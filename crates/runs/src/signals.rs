@@ -78,7 +78,7 @@ impl fmt::Display for Signal {
 /// use std::io::Write as _;
 ///
 /// use burn::train::Interrupter;
-/// use burn_ema::train::Signals;
+/// use burn_ema_runs::Signals;
 ///
 /// let interrupter = Interrupter::new();
 /// let signals = Signals::install(interrupter.clone())?;
@@ -88,7 +88,7 @@ impl fmt::Display for Signal {
 ///     let _ = writeln!(std::io::stderr(), "stopped by {signal}");
 ///     std::process::exit(signal.exit_code());
 /// }
-/// # Ok::<_, burn_ema::Error>(())
+/// # Ok::<_, burn_ema_runs::Error>(())
 /// ```
 ///
 /// A signal that the process was started to ignore, as `nohup` does with SIGHUP, stays ignored
