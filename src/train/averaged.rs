@@ -420,3 +420,6 @@ impl<M: LearnerModel> fmt::Display for Averaged<M> {
         write!(f, "{}\naverages: {}", self.live, self.names().join(", "))
     }
 }
+
+#[cfg(test)]
+mod fuzz;
