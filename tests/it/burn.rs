@@ -196,7 +196,7 @@ fn step(net: Net, optimizer: &mut ModuleOptimizer) -> Net {
     net.optimize(optimizer, 0.02.into(), grads)
 }
 
-/// Hence its `manifest.rs` knows the digest of an optimizer's file, and its `strict.rs` what it
+/// Hence `burn-ema-runs` keeps the digest of an optimizer's file in a manifest, and checks what it
 /// must hold.
 #[test]
 fn an_optimizer_file_with_a_flipped_bit_loads_as_a_fresh_optimizer() {

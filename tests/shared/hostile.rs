@@ -107,10 +107,6 @@ impl Corpus {
         self.files.extend([Vec::new(), vec![0; 4096]]);
     }
 
-    pub fn len(&self) -> usize {
-        self.files.len()
-    }
-
     fn any(&self, random: &mut ChaCha8Rng) -> usize {
         random.random_range(0..self.files.len())
     }

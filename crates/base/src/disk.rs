@@ -60,7 +60,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 ///
 /// # Errors
 ///
-/// Those of [`rename`].
+/// The errors of [`rename`].
 pub fn set_aside(path: &Path) -> Result<()> {
     rename(path, &aside(path))
 }

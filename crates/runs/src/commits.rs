@@ -138,7 +138,7 @@ impl Commit {
         Ok(Self { path, manifest })
     }
 
-    /// What the commit says of itself.
+    /// The description that the commit holds of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -166,7 +166,7 @@ impl Commit {
         })
     }
 
-    /// What a function of yours makes of the record of the model, in Burn's bytes.
+    /// Loads the record of the model, in Burn's bytes, by a function of yours.
     ///
     /// # Errors
     ///
@@ -177,7 +177,7 @@ impl Commit {
             .map_err(|error| Error::file("load the model from", self.path.join(MODEL), error))
     }
 
-    /// What a metric of validation came to in the epoch that ended with this commit; none within an
+    /// The value of a metric of validation in the epoch that ended with this commit; none within an
     /// epoch, or without such a metric.
     pub fn value(&self, metric: &str) -> Option<f64> {
         let Progress { epochs, batches: 0 } = self.progress() else { return None };
@@ -223,11 +223,11 @@ impl Commit {
     }
 }
 
-/// What is not done with a file of a commit of another length.
+/// The action of errors about files of commits.
 const USE: &str = "use the commit of";
 
-/// Whether a commit cannot be used for what it is, and not for what the system is short of at the
-/// moment, or for a version of this crate that does not know it.
+/// True where a commit is damaged itself: the system is not short of anything at the moment, and
+/// the commit is not of another version of this crate.
 fn is_damage(error: &Error) -> bool {
     let Error::File { source, .. } = error else { return true };
     if let Some(error) = source.downcast_ref::<io::Error>() {
@@ -240,7 +240,7 @@ fn is_damage(error: &Error) -> bool {
     !matches!(source.downcast_ref(), Some(Error::Parameter { path, .. }) if path == "format")
 }
 
-/// What the names of directories begin with that are no commits yet, or no more.
+/// The beginnings of the names of directories that are no commits yet, or no more.
 const UNFINISHED: &str = ".unfinished-";
 const REMOVED: &str = ".removed-";
 

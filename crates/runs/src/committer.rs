@@ -63,7 +63,7 @@ struct SharedCommitter {
     /// Held as long as anything of the training lives.
     _lock: Arc<RunLock>,
     about: AboutModel,
-    /// What a resume takes from a commit, until the training begins.
+    /// Set by a resume, until the training begins.
     restored: Mutex<Option<ResumePoint>>,
     /// Known from when the training begins.
     identity: OnceLock<RunIdentity>,
@@ -72,7 +72,7 @@ struct SharedCommitter {
     outcome: Outcome,
 }
 
-/// What commits say of the model.
+/// The part of a manifest that the model decides.
 struct AboutModel {
     parts: Vec<(String, String)>,
     counts: fn(Bytes) -> Result<Option<Counts>>,
@@ -85,7 +85,7 @@ struct RunIdentity {
     seed: u64,
 }
 
-/// What a resume takes from a commit.
+/// The content of a commit that a training goes on with.
 struct ResumePoint {
     identity: RunIdentity,
     mark: Mark,
@@ -140,7 +140,7 @@ impl Committer {
         self.0.outcome.ended();
     }
 
-    /// What ended the training when its loop did.
+    /// The ending that was kept; nothing where the loop was Burn's.
     pub fn end(&self) -> Ending {
         self.0.outcome.end()
     }
@@ -157,7 +157,7 @@ impl Committer {
 
     /// Takes over what a commit says, for a training that goes on from it; nothing on disk changes.
     ///
-    /// What is returned is no error: no decision rests on a damaged file of metrics.
+    /// Returns why the file of metrics is damaged, if it is; no decision rests on it.
     pub fn go_on(&self, commit: &Commit, files: [Bytes; 3]) -> Option<Error> {
         let manifest = commit.manifest();
         let restored = ResumePoint {

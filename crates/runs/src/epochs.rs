@@ -31,7 +31,7 @@ pub(crate) struct EpochLoop {
     pub steps: u64,
 }
 
-/// How an epoch ended.
+/// How a pass over a split ended.
 #[derive(PartialEq)]
 enum PassEnd {
     Whole,

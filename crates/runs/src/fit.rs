@@ -69,12 +69,12 @@ pub fn fit<M: RunModel>(
 ///
 /// # What "bit for bit" asks for
 ///
-/// The same program, machine and device, on which Burn itself computes the same twice (the CPU
+/// One program, machine and device, on which Burn itself computes the same twice (the CPU
 /// backends do); a loader whose order is decided by its seed, so with at most one worker
 /// (`num_workers(1)`), since several race; random numbers from the device alone, which is seeded
 /// before every batch; no such number in the batcher of a worker, which runs ahead.
-/// A metric of training that is no mean over batches (such as a perplexity) is told of the rest of
-/// the epoch alone where that was resumed, and is marked `part` in `metrics.csv`.
+/// A metric of training that is no mean over batches (such as a perplexity) covers the rest of the
+/// epoch alone where that was resumed, and is marked `part` in `metrics.csv`.
 /// A loader of your own must end with [`progress`](burn::data::dataloader::DataLoaderIterator) at
 /// its total; an epoch that ends before is an error.
 /// A program that trains twice at once shares one random state, as Burn's devices do.
@@ -89,7 +89,7 @@ pub struct Fit<M: RunModel> {
     resumed: Option<Resumed>,
 }
 
-/// Where a training goes on.
+/// The place at which a training goes on.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Resumed {
@@ -97,8 +97,8 @@ pub struct Resumed {
     pub from: Option<Progress>,
     /// The optimizer steps until then; 0 where they are not counted.
     pub steps: u64,
-    /// What could not be used: newer commits that are not whole, which are set aside, and a
-    /// damaged file of metrics.
+    /// The reasons why something was not used: newer commits that are not whole, which are set
+    /// aside, and a damaged file of metrics.
     pub passed_over: Vec<Error>,
 }
 
@@ -174,7 +174,7 @@ impl<M: RunModel> Fit<M> {
     ///
     /// # Errors
     ///
-    /// Those of [`resume`](Self::resume); no whole commit of this place.
+    /// The errors of [`resume`](Self::resume); no whole commit of this place.
     pub fn resume_from(self, progress: Progress) -> Result<Self> {
         let commit = self.committer()?.store().open(progress)?;
         self.go_on(&commit, Vec::new())
@@ -229,7 +229,7 @@ impl<M: RunModel> Fit<M> {
         Ok([model, optimizer, scheduler])
     }
 
-    /// What [`resume`](Self::resume) found.
+    /// The findings of [`resume`](Self::resume).
     pub fn resumed(&self) -> Option<&Resumed> {
         self.resumed.as_ref()
     }

@@ -26,9 +26,9 @@ use crate::{Error, Result};
 
 /// The file of a run's metrics, in its directory.
 ///
-/// In it a line is a batch, with the number of values that it is a mean of in `count`; or what an
-/// epoch came to, with `epoch` there; or `part`, for what a resumed epoch came to of which the whole
-/// is not known; or `text`.
+/// A line is a batch, with the number of values that it is the mean of in `count`; or the value of
+/// an epoch, with `epoch` there; or `part`, for a resumed epoch of which the whole is not known; or
+/// `text`.
 pub const METRICS: &str = "metrics.csv";
 
 /// The metric, as `text`, that names the part of the model which answers validation from an epoch
@@ -43,9 +43,9 @@ pub(crate) struct Mark {
     pub bytes: u64,
     /// The SHA-256 of that much of it.
     pub sha256: String,
-    /// What each epoch came to.
+    /// The final value of each metric, by epoch.
     pub epochs: BTreeMap<usize, BTreeMap<Key, Number>>,
-    /// What the epoch at hand has come to so far.
+    /// The sums of the current epoch so far.
     pub running: BTreeMap<Key, Running>,
 }
 
@@ -101,7 +101,7 @@ impl Running {
 /// The first line.
 const HEADER: &str = "split,epoch,metric,value,count\n";
 
-/// Whether a history may be begun there: where nothing is, or one that was begun.
+/// True where a history may be begun: where nothing is, or one that was begun.
 fn begins_a_history(path: &Path) -> bool {
     let Ok((file, _)) = regular::open(path) else { return true };
     let mut line = Vec::new();
@@ -120,9 +120,9 @@ pub(crate) struct History {
     digest: Sha256,
     epochs: BTreeMap<usize, BTreeMap<Key, Number>>,
     running: BTreeMap<Key, Running>,
-    /// What this process has seen of the epoch at hand, which is all that Burn has.
+    /// The sums of the current epoch that this process has seen, which are all that Burn has.
     seen: BTreeMap<Key, Running>,
-    /// The epoch and split at hand.
+    /// The current epoch and split.
     current: Option<(usize, String)>,
     /// The last epoch that is shown, where later ones are hidden.
     shown: Option<usize>,
@@ -271,7 +271,7 @@ impl History {
         self.line(&Split::Valid.to_string(), epoch, VALIDATED, part, "text")
     }
 
-    /// Whether nothing has been logged yet.
+    /// True where nothing has been logged yet.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty() && self.bytes == HEADER.len() as u64
     }
@@ -385,7 +385,7 @@ impl History {
         self.shown = epoch;
     }
 
-    /// What a metric came to in an epoch, or has come to so far.
+    /// The value of a metric in an epoch, final or so far.
     pub fn value(&self, name: &str, epoch: usize, split: &Split) -> Option<NumericEntry> {
         if self.shown.is_some_and(|last| epoch > last) {
             return None;
@@ -408,5 +408,24 @@ fn quoted(cell: &str) -> Cow<'_, str> {
     match cell.contains([',', '"', '\r', '\n']) {
         true => format!("\"{}\"", cell.replace('"', "\"\"")).into(),
         false => cell.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_quoted_where_it_needs_to_be() {
+        let cases = [
+            ("Loss", "Loss"),
+            ("", ""),
+            ("ema(0.9, debias)", "\"ema(0.9, debias)\""),
+            ("a \"b\"", "\"a \"\"b\"\"\""),
+            ("two\nlines", "\"two\nlines\""),
+        ];
+        for (cell, expected) in cases {
+            assert_eq!(quoted(cell), expected);
+        }
     }
 }

@@ -185,7 +185,7 @@ impl Manifest {
     }
 }
 
-/// Whether a name is of an entry of a directory, and no path out of it or further down.
+/// True for the name of an entry of a directory, which is no path out of it or further down.
 fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)

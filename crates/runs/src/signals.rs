@@ -35,7 +35,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// Those that this system has.
+    /// All signals that this system has.
     const ALL: &[Self] = if cfg!(unix) {
         &[Self::Interrupt, Self::Terminate, Self::HangUp]
     } else {
@@ -152,7 +152,7 @@ impl Drop for Signals {
     }
 }
 
-/// What the handlers of the process read and write.
+/// The flags that the handlers of the process read and write.
 ///
 /// They are registered once and for all, since without any the signals would be lost: the default
 /// action does not come back.
@@ -160,9 +160,9 @@ impl Drop for Signals {
 struct Handlers {
     /// The number of the last signal, or 0.
     received: Arc<AtomicUsize>,
-    /// Whether the next signal takes its default action.
+    /// True where the next signal takes its default action.
     lethal: Arc<AtomicBool>,
-    /// Whether there is a guard.
+    /// True while there is a guard.
     guarded: Arc<AtomicBool>,
 }
 

@@ -215,7 +215,7 @@ impl Entries {
         writer.into_bytes().map_err(broken)
     }
 
-    /// What each entry is; a path of the metadata stands under its id.
+    /// A description of each entry; a path of the metadata stands under its id.
     fn fields(&self) -> Fields {
         let mut fields = Fields::new();
         let mut add = |name: String, what: String| {

@@ -6,7 +6,7 @@ use burn::train::{Interrupter, Interruption, TrainingError, checkpoint::Checkpoi
 
 use crate::Error;
 
-/// What ended a training before its last epoch, if anything.
+/// The interruption and the error that ended a training before its last epoch, if any.
 pub(crate) type Ending = (Option<Interruption>, Option<Arc<TrainingError>>);
 
 /// The first error of a commit or of the history, and what ended the training.
@@ -53,7 +53,7 @@ impl Outcome {
         self.lock().end = (self.interrupter.interruption(), self.interrupter.error());
     }
 
-    /// What ended the training when its loop did.
+    /// The ending that was kept.
     pub fn end(&self) -> Ending {
         self.lock().end.clone()
     }

@@ -127,6 +127,35 @@ fn tensor(dtype: DType, shape: &[usize], id: Option<u64>) -> burn_pack::Tensor {
 }
 
 #[test]
+fn a_model_takes_all_and_only_its_parameters() {
+    let saved = layers(&[3, 4, 2]);
+    let bytes = saved.clone().into_record().into_bytes().unwrap();
+    let loaded = model_record(bytes.clone(), layers(&[3, 4, 2])).unwrap();
+    let record = |module: Layers| values(module.into_record().into_bytes().unwrap());
+    assert!(record(loaded.clone()) == record(saved.clone()));
+    // Gradients and moments are found by these.
+    assert_eq!(loaded.layers[1].weight.id, saved.layers[1].weight.id);
+
+    let refused = |edit: &dyn Fn(&mut Entries)| {
+        message(model_record(edited(bytes.clone(), edit), layers(&[3, 4, 2])))
+    };
+    let bias = "layers.0.bias";
+    let put = |path: &'static str, dtype, shape: &'static [usize]| {
+        refused(&|entries| _ = entries.tensors.insert(path.into(), tensor(dtype, shape, Some(7))))
+    };
+    assert_eq!(
+        refused(&|entries| _ = entries.tensors.remove(bias)),
+        "layers.0.bias: expected f32 [4], found nothing in the record"
+    );
+    assert_eq!(
+        put("layers.2.bias", DType::F32, &[2]),
+        "layers.2.bias: expected no parameter of this path, found f32 [2] in the record"
+    );
+    assert_eq!(put(bias, DType::F32, &[5]), "layers.0.bias: expected f32 [4], found f32 [5]");
+    assert_eq!(put(bias, DType::F16, &[4]), "layers.0.bias: expected f32 [4], found f16 [4]");
+}
+
+#[test]
 fn the_state_of_every_optimizer_comes_back_and_goes_on() {
     for (name, fresh) in optimizers() {
         for steps in [1, 2, 5] {
