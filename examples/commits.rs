@@ -25,8 +25,8 @@ use burn_ema::{
     data::{Batch, Sample, loader},
     device,
     model::{Mlp, MlpConfig},
-    run::Commits,
-    train::{Answers, Averaged, CommitConfig, Fit, ProgressLines, fit},
+    runs::{CommitConfig, Commits, Fit, ProgressLines, fit},
+    train::{Answers, Averaged},
 };
 use clap::Parser;
 
@@ -168,7 +168,7 @@ fn training(
     sizes: &[usize],
     device: &Device,
     directory: &std::path::Path,
-) -> Result<Fit<Timed>> {
+) -> Result<Fit<Averaged<Timed>>> {
     let [first, .., last] = sizes[..] else { unreachable!("at least two sizes") };
     let sample = |index: usize| Sample {
         inputs: (0..first).map(|column| ((index * 31 + column * 17) % 97) as f32 / 97.0).collect(),

@@ -18,6 +18,7 @@ use burn_ema::{
     device,
     export::{self, Contents, Form},
     run::RunDirectory,
+    train::AveragedCommit as _,
 };
 use clap::{Parser, ValueEnum};
 

@@ -15,8 +15,11 @@ use burn::{
     train::{ClassificationOutput, InferenceStep, SupervisedTraining, TrainOutput, TrainStep},
 };
 use burn_ema::data::{Batch, Prepared, digits, loader};
-use burn_ema::train::{Averaged, ProgressLines, fit};
 use burn_ema::{AverageConfig, Rule, device};
+use burn_ema::{
+    runs::{ProgressLines, fit},
+    train::Averaged,
+};
 
 /// Tensors come and go at every step.
 #[global_allocator]

@@ -37,8 +37,9 @@ use burn_ema::{
     device,
     model::{Activation, MlpConfig},
     report::{Page, Report, Scores, Summary},
-    run::{Change, Optimizer, Progress, RunConfig, RunDirectory},
-    train::{Averaged, CommitConfig, ProgressLines, Signal, Signals, fit},
+    run::{Optimizer, RunConfig, RunDirectory},
+    runs::{Change, Progress, ProgressLines, Signal, Signals, fit},
+    train::Averaged,
 };
 use clap::{Parser, ValueEnum};
 
@@ -255,7 +256,8 @@ fn main() -> Result<ExitCode> {
     let signals = Signals::install(training.interrupter())?;
     let mut committed_as = serde_json::to_value(&config)?;
     committed_as["device"] = device.to_string().into();
-    let mut commits = CommitConfig::of(&run, &config)?
+    let mut commits = run
+        .commit_config(&config)?
         .with_config(&committed_as)?
         .with_every_steps(args.commit_every)
         .with_change("data", Change::Free);

@@ -52,12 +52,13 @@
 //! - [`optim`]: optimizers whose step is one pass over weights, gradient and moments;
 //! - [`device`]: the one place that decides which device a program runs on;
 //! - [`export`]: a model as a file of Burn, safetensors or PyTorch, and from one;
-//! - [`run`]: a run on disk: its commits, what they say of themselves, who may write;
-//! - [`train`]: Burn's Learner around models and averages, and a loop that commits and goes on;
+//! - [`train`]: Burn's Learner around models and averages;
+//! - [`runs`]: trainings that commit and go on, a crate of its own, `burn-ema-runs`;
+//! - [`run`]: the directory of a run of the perceptron;
 //! - [`report`]: what the averages gained;
 //! - [`guide`]: which average to use, without code.
 //!
-//! `optim`, `train`, `report` and the writing side of `run` are behind the default feature `train`.
+//! `optim` and `train` are behind the default feature `train`; `runs`, `run` and `report` behind `runs`.
 //!
 //! # Invariants
 //!
@@ -73,7 +74,7 @@
 //! - A resumed run is, bit for bit, the one that was never disturbed.
 //! - The library prints nothing, ends no process and does not panic on data.
 
-#![cfg_attr(not(feature = "train"), allow(rustdoc::broken_intra_doc_links))]
+#![cfg_attr(not(feature = "runs"), allow(rustdoc::broken_intra_doc_links))]
 #![deny(unsafe_code)] // but in the kernels, each block with its proof
 #![warn(missing_docs)]
 // Wide types of wgpu and cubecl take the compiler deep.
@@ -87,8 +88,9 @@ pub mod export;
 pub mod guide;
 mod kernel;
 pub mod model;
-#[cfg(feature = "train")]
+#[cfg(feature = "runs")]
 pub mod report;
+#[cfg(feature = "runs")]
 pub mod run;
 #[cfg(feature = "train")]
 pub mod train;
@@ -99,8 +101,10 @@ pub use average::{Average, AverageConfig, Clock, NonFinite, Policy, Profile, Rul
 pub use burn_ema_base::{Error, Result};
 #[cfg(feature = "fast")]
 pub use burn_ema_fast as fast;
+#[cfg(feature = "runs")]
+pub use burn_ema_runs as runs;
 
 /// The code of the README, compiled and run as a test.
-#[cfg(all(doctest, feature = "train"))]
+#[cfg(all(doctest, feature = "runs"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

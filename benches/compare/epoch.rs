@@ -18,7 +18,8 @@ use burn::{
 use burn_ema::{
     data::{Batch, Prepared, Sample, digits, loader},
     model::{Mlp, MlpConfig},
-    train::{Averaged, ProgressLines, fit},
+    runs::{ProgressLines, fit},
+    train::Averaged,
 };
 
 use crate::{

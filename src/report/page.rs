@@ -5,16 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use burn_ema_base::disk;
+
 use super::{
     Answered, MadeOf, Scores,
     picture::{Cells, Columns, HEIGHT, Line, Lines, Of, Picture, Points, SHADES, Scale},
     run::Told,
     text::{html, number, word},
 };
-use crate::{
-    Error, Result,
-    run::{RunDirectory, create_directory, replace},
-};
+use crate::{Error, Result, run::RunDirectory};
 
 /// Runs on a page, one or several side by side.
 ///
@@ -60,6 +59,7 @@ let answers = rows.decode(&outputs.try_into_vec::<f32>()?)?;
 /// The same where the module is of the user's own.
 const USE_OF_OTHERS: &str = "\
 let commit = run.commits().newest()?.commit.ok_or(\"no commit\")?;
+use burn_ema::train::AveragedCommit as _;
 let model = commit.average(MyModel::new(&device))?; // your module, as it was trained
 ";
 
@@ -108,11 +108,11 @@ impl Page {
             let error = Error::parameter("its name", "an ending, such as .html", "none");
             return Err(Error::file("write a page to", file, error));
         }
-        create_directory(&directory)?;
+        disk::create_directory(&directory)?;
         for (name, picture) in self.pictures() {
-            replace(&directory.join(name), picture.as_bytes())?;
+            disk::replace(&directory.join(name), picture.as_bytes())?;
         }
-        replace(file, self.html.as_bytes())?;
+        disk::replace(file, self.html.as_bytes())?;
         Ok(directory)
     }
 }

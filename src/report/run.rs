@@ -3,6 +3,7 @@
 use std::{io::BufReader, path::PathBuf};
 
 use burn_ema_base::regular;
+use burn_ema_runs::Newest;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use super::{Report, Summary, curves::Curves};
 use crate::{
     AverageConfig, Error, Result,
     data::Task,
-    run::{Newest, RunConfig, RunDirectory},
+    run::{RunConfig, RunDirectory},
 };
 
 /// A run, as far as it has been written down.
@@ -66,7 +67,7 @@ impl Told {
                 let mut settings = Vec::new();
                 flatten("", &manifest.config, &mut settings);
                 settings.push(("seed".to_owned(), manifest.seed.to_string()));
-                (None, settings, manifest.averages.clone())
+                (None, settings, manifest.parts.clone())
             }
             (Err(error), _) => return Err(error),
         };

@@ -63,7 +63,6 @@ pub enum Optimizer {
     Adam,
 }
 
-#[cfg(feature = "train")]
 impl Optimizer {
     /// The optimizer, at its start.
     pub fn init(self) -> burn::optim::ModuleOptimizer {

@@ -1,31 +1,27 @@
 //! The directory of a run: made once, read at any time.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
-#[cfg(feature = "train")]
-use std::{io, sync::Arc};
 
 use burn::{module::Module, tensor::Device};
-#[cfg(feature = "train")]
-use burn_ema_base::digest::UNSEALED;
 use burn_ema_base::{
-    digest,
+    digest::{self, UNSEALED},
+    disk,
     regular::{self, Length},
 };
+use burn_ema_runs::{Commit, CommitConfig, Commits, METRICS, Newest, RunLock};
 
-use super::{Commit, Commits, Newest, RunConfig};
-#[cfg(feature = "train")]
-use super::{RunLock, disk, history::METRICS};
-use crate::{Error, Result, average, model::Mlp};
+use super::RunConfig;
+use crate::{Error, Result, average, model::Mlp, train::AveragedCommit as _};
 
 /// The directory of a run.
 #[derive(Clone, Debug)]
 pub struct RunDirectory {
     path: PathBuf,
     /// Held by the one that writes.
-    #[cfg(feature = "train")]
     lock: Option<Arc<RunLock>>,
 }
 
@@ -36,11 +32,7 @@ impl RunDirectory {
     ///
     /// No `config.json` there, and no commit.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
-        let run = Self {
-            path: path.into(),
-            #[cfg(feature = "train")]
-            lock: None,
-        };
+        let run = Self { path: path.into(), lock: None };
         let config = run.config_file();
         match fs::metadata(&config) {
             Ok(_) => Ok(run),
@@ -188,7 +180,6 @@ const MARK: &[u8] = b"\n  \"sha256\": \"";
 /// Why there is no model.
 const NO_MODEL: &str = "the run has left no model yet, and has no commit";
 
-#[cfg(feature = "train")]
 impl RunDirectory {
     /// A new run at a path where there is none yet, locked until this and its clones are gone.
     ///
@@ -242,10 +233,17 @@ impl RunDirectory {
         begun.for_each(|name| _ = fs::remove_file(self.path.join(name)));
     }
 
-    /// The lock of the run.
-    pub(crate) fn lock(&self) -> Result<Arc<RunLock>> {
+    /// Commits in this directory, under its lock, with this configuration and its seed.
+    ///
+    /// # Errors
+    ///
+    /// A run that was opened to be read alone; those of [`CommitConfig::with_config`].
+    pub fn commit_config(&self, config: &RunConfig) -> Result<CommitConfig> {
         let lock = self.lock.clone();
-        lock.ok_or_else(|| Error::value("the run", "one that is locked", "one that is read"))
+        let lock =
+            lock.ok_or_else(|| Error::value("the run", "one that is locked", "one that is read"))?;
+        let commits = CommitConfig::new(&self.path).with_config(config)?;
+        Ok(commits.with_seed(config.seed).with_lock(lock))
     }
 
     /// Removes what the run at a path wrote, with all that is in its `commits/`, `snapshots/` and
@@ -338,7 +336,6 @@ impl RunDirectory {
 }
 
 /// A value as JSON for people; the path is for the error.
-#[cfg(feature = "train")]
 fn json(path: &Path, value: &impl serde::Serialize) -> Result<Vec<u8>> {
     let mut text =
         serde_json::to_vec_pretty(value).map_err(|error| Error::file("write", path, error))?;
@@ -347,10 +344,8 @@ fn json(path: &Path, value: &impl serde::Serialize) -> Result<Vec<u8>> {
 }
 
 /// What a process that was killed may have left before there was a run.
-#[cfg(feature = "train")]
 const LEFT_BY_US: [&str; 2] = ["LOCK", "config.json.tmp"];
 
-#[cfg(feature = "train")]
 fn names(path: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(path).map_err(|error| Error::file("use", path, error))?;
     let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));

@@ -1,4 +1,4 @@
-//! A run on disk: its directory, its configuration and the model that it leaves.
+//! A run of the perceptron on disk: its directory, its configuration and the model that it leaves.
 //!
 //! ```text
 //! LOCK             who trains it, while someone does
@@ -14,38 +14,10 @@
 //! experiment.log   Burn's log
 //! ```
 //!
-//! In `metrics.csv` a line is a batch, with the number of values that it is a mean of in `count`; or
-//! what an epoch came to, with `epoch` there; or `part`, for what a resumed epoch came to of which
-//! the whole is not known; or `text`.
-//! A manifest is JSON, and a last line with the SHA-256 of it.
-//!
-//! Reading a run's model needs no training stack.
+//! The lock, the commits and the metrics are those of [`runs`](crate::runs).
 
-#[cfg(feature = "train")]
-mod changes;
-mod commits;
 mod config;
 mod directory;
-#[cfg(feature = "train")]
-mod disk;
-mod history;
-#[cfg(feature = "train")]
-mod lock;
-mod manifest;
 
-#[cfg(feature = "train")]
-pub use changes::Change;
-pub use commits::{Commit, Commits, Newest};
 pub use config::{Optimizer, RunConfig};
 pub use directory::RunDirectory;
-#[cfg(feature = "train")]
-pub use lock::RunLock;
-pub use manifest::{File, Manifest, Progress};
-#[cfg(feature = "train")]
-pub(crate) use {
-    changes::check as check_changes,
-    commits::MODEL,
-    disk::{create_directory, replace},
-    history::{History, METRICS, Mark, VALIDATED},
-    manifest::{FORMAT, MANIFEST, MOST_CONFIG_BYTES},
-};

@@ -15,10 +15,7 @@ use std::{
 };
 
 use burn::tensor::Device;
-use burn_ema::{
-    report::Report,
-    run::{Progress, RunDirectory},
-};
+use burn_ema::{report::Report, run::RunDirectory, runs::Progress};
 use rustix::{
     fs::{OFlags, fcntl_setfl},
     process::{Pid, Signal, kill_process},

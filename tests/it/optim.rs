@@ -16,7 +16,8 @@ use burn::{
 use burn_ema::{
     AverageConfig, Rule,
     fast::{AdamConfig, AdamWConfig, SgdConfig},
-    train::{Averaged, CommitConfig, fit},
+    runs::{CommitConfig, fit},
+    train::Averaged,
 };
 use burn_pack::Reader;
 use rand::{RngExt, SeedableRng};

@@ -24,7 +24,8 @@ use burn_ema::{
     AverageConfig, Error, NonFinite, Policy, Rule,
     average::Warning,
     fast::{AdamConfig, SgdConfig},
-    train::{Averaged, fit},
+    runs::fit,
+    train::Averaged,
 };
 use burn_pack::{Reader, Writer};
 use rand::{RngExt, SeedableRng};

@@ -24,8 +24,9 @@ use burn_ema::{
     data::Batch,
     model::{Activation, MlpConfig},
     report::Page,
-    run::{Commits, Progress, RunConfig, RunDirectory, RunLock},
-    train::Averaged,
+    run::{RunConfig, RunDirectory},
+    runs::{Commits, Progress, RunLock},
+    train::{Averaged, AveragedCommit as _},
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -14,8 +14,8 @@ use burn_ema::{
     data::{Batch, Sample, loader},
     fast::AdamWConfig,
     model::{Mlp, MlpConfig},
-    run::Progress,
-    train::{Answers, Averaged, CommitConfig, ProgressLines, fit},
+    runs::{CommitConfig, Progress, ProgressLines, fit},
+    train::{Answers, Averaged},
 };
 use serde::{Deserialize, Serialize};
 

@@ -15,8 +15,9 @@ use burn::{
 use burn_ema::{
     AverageConfig, Result, Rule,
     model::Mlp,
-    run::{Commits, Progress, RunConfig, RunDirectory},
-    train::{Averaged, Fit},
+    run::{RunConfig, RunDirectory},
+    runs::{Commits, Fit, Progress},
+    train::Averaged,
 };
 use burn_pack::{Reader, Tensor, Writer};
 use serde_json::{Value, json};
@@ -123,7 +124,7 @@ impl Copy {
     }
 
     /// Goes on in this process, but for the training itself.
-    pub fn resume(&self) -> Result<Fit<Net>> {
+    pub fn resume(&self) -> Result<Fit<Averaged<Net>>> {
         self.plan.fit()?.resume()
     }
 

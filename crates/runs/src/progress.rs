@@ -17,8 +17,8 @@ use burn::train::{
     },
 };
 
-/// A renderer that writes one line an epoch: the metrics of validation, the average's and live's
-/// next to each other, the rate of the training and the time that is left.
+/// A renderer that writes one line an epoch: the metrics of validation, each with those of its name
+/// in brackets (`Loss` with `Loss (live)`), the rate of the training and the time that is left.
 ///
 /// ```text
 /// epoch  7/30  Loss 0.0312 (live 0.0325)  Accuracy 96.10 % (live 95.83 %)  8900 rows/s, 3 s left

@@ -1,6 +1,4 @@
-//! Where, when and of what a training commits.
-
-mod committer; // Burn's three checkpointers as one commit
+//! The settings of commits: where, when, and which are kept.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -11,18 +9,15 @@ use burn::train::metric::{
 use serde::Serialize;
 use serde_json::Value;
 
-pub(super) use self::committer::{Committer, OPTIMIZER, SCHEDULER, message};
-use crate::{
-    Error, Result,
-    run::{Change, MOST_CONFIG_BYTES, Mark, Progress, RunConfig, RunDirectory, RunLock},
-};
+use crate::{Change, Error, Progress, Result, RunLock, history::Mark, manifest::MOST_CONFIG_BYTES};
 
-/// Where, when and of what a training commits; for [`Fit::with_commits`](super::Fit::with_commits).
+/// The settings of commits for [`Fit::with_commits`](crate::Fit::with_commits): where, when, and
+/// which are kept.
 ///
 /// ```no_run
-/// # use burn_ema::train::CommitConfig;
+/// # use burn_ema_runs::CommitConfig;
 /// # #[derive(serde::Serialize)] struct MyConfig;
-/// # fn main() -> burn_ema::Result<()> {
+/// # fn main() -> burn_ema_runs::Result<()> {
 /// # let config = MyConfig;
 /// let commits = CommitConfig::new("runs/a")
 ///     .with_config(&config)? // a resumed run must have the same, but for what may change
@@ -34,21 +29,21 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct CommitConfig {
-    run: PathBuf,
-    config: Value,
-    may_change: Vec<(String, Change)>,
-    seed: Option<u64>,
+    pub(crate) run: PathBuf,
+    pub(crate) config: Value,
+    pub(crate) may_change: Vec<(String, Change)>,
+    pub(crate) seed: Option<u64>,
     every_steps: Option<u64>,
     every: Option<Duration>,
     last: usize,
-    best: Option<Best>,
+    best: Option<BestEpoch>,
     non_finite: bool,
-    lock: Option<Arc<RunLock>>,
+    pub(crate) lock: Option<Arc<RunLock>>,
 }
 
 /// The metric by which the best epoch is kept.
 #[derive(Clone, Debug)]
-struct Best {
+struct BestEpoch {
     key: String,
     lowest: bool,
 }
@@ -71,13 +66,14 @@ impl CommitConfig {
             every_steps: None,
             every: None,
             last: 2,
-            best: Some(Best { key: "valid/Loss".to_owned(), lowest: true }),
+            best: Some(BestEpoch { key: "valid/Loss".to_owned(), lowest: true }),
             non_finite: false,
             lock: None,
         }
     }
 
-    /// What decides the run: a resumed run that differs in a field is refused, by its name.
+    /// The configuration that decides the run: a resumed run that differs in a field is refused, by
+    /// its name.
     ///
     /// # Errors
     ///
@@ -102,13 +98,13 @@ impl CommitConfig {
         self
     }
 
-    /// What the random numbers of each step, such as dropout's, are drawn from, with its epoch and
-    /// its place in it. A resumed run must have the same.
+    /// The seed from which the random numbers of each step, such as dropout's, are drawn, with its
+    /// epoch and its place in it. A resumed run must have the same.
     ///
     /// Without one it is drawn from the device when the run begins, and so from `device.seed(..)`,
     /// and a resumed run takes that of its commit.
     /// The device is seeded before every batch; the seed of Burn's devices is one for the process.
-    /// With the strategy of the training [kept](super::Fit::keep_strategy), it is not.
+    /// With the strategy of the training [kept](crate::Fit::keep_strategy), it is not.
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -136,7 +132,7 @@ impl CommitConfig {
     /// newest ones.
     pub fn with_keep_best<Me: Metric>(mut self, metric: &Me, direction: Direction) -> Self {
         let lowest = matches!(direction, Direction::Lowest);
-        self.best = Some(Best { key: format!("{}/{}", Split::Valid, metric.name()), lowest });
+        self.best = Some(BestEpoch { key: format!("{}/{}", Split::Valid, metric.name()), lowest });
         self
     }
 
@@ -146,37 +142,35 @@ impl CommitConfig {
         self
     }
 
-    /// Whether weights and moments may hold NaNs and infinities, such as a mask of `-inf`.
-    /// Otherwise, and by default, they are neither committed nor loaded.
+    /// Allows NaNs and infinities in weights and moments, such as a mask of `-inf`.
+    /// By default they are neither committed nor loaded.
     pub fn allow_non_finite(mut self, allow: bool) -> Self {
         self.non_finite = allow;
         self
     }
 
-    /// Commits in the directory of a run of the perceptron, with its configuration and its seed.
+    /// The lock of the run's directory, where the program holds it already.
     ///
-    /// # Errors
-    ///
-    /// A run that was opened to be read alone.
-    pub fn of(run: &RunDirectory, config: &RunConfig) -> Result<Self> {
-        let commits = Self::new(run.path()).with_config(config)?.with_seed(config.seed);
-        Ok(Self { lock: Some(run.lock()?), ..commits })
+    /// Otherwise [`Fit::with_commits`](crate::Fit::with_commits) takes it.
+    pub fn with_lock(mut self, lock: Arc<RunLock>) -> Self {
+        self.lock = Some(lock);
+        self
     }
 
-    /// Whether a commit is due within an epoch.
-    pub(super) fn is_due(&self, steps: u64, time: Duration) -> bool {
+    /// True where a commit is due within an epoch.
+    pub(crate) fn is_due(&self, steps: u64, time: Duration) -> bool {
         self.every_steps.is_some_and(|every| steps >= every)
             || self.every.is_some_and(|every| time >= every)
     }
 
-    pub(super) fn allows_non_finite(&self) -> bool {
+    pub(crate) fn allows_non_finite(&self) -> bool {
         self.non_finite
     }
 
-    /// Of the commits that are there, those that stay.
-    fn keep(&self, places: &[Progress], mark: &Mark) -> Vec<Progress> {
+    /// The commits that stay, of those that are there.
+    pub(crate) fn keep(&self, places: &[Progress], mark: &Mark) -> Vec<Progress> {
         let newest = &places[places.len().saturating_sub(self.last)..];
-        let best = self.best.as_ref().and_then(|Best { key, lowest }| {
+        let best = self.best.as_ref().and_then(|BestEpoch { key, lowest }| {
             let ends = places.iter().filter(|place| place.batches == 0);
             let values = ends.filter_map(|place| {
                 let value = mark.epochs.get(&place.epochs)?.get(key)?.0;

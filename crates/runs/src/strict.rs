@@ -1,14 +1,17 @@
-//! Records of optimizers and schedulers, loaded whole or not at all.
+//! Records of models, optimizers and schedulers, loaded whole or not at all.
 //!
-//! Burn takes what it can use of such a record and drops the rest in silence: a record that is
-//! foreign, swapped, renamed or cut resets momentum, step counts or learning rate, and an odd rank
-//! panics.
+//! Burn takes what it can use of a record of an optimizer or a scheduler and drops the rest in
+//! silence: a record that is foreign, swapped, renamed or cut resets momentum, step counts or
+//! learning rate, and an odd rank panics.
 //! Here a record is first compared, name by name, with what the optimizer or scheduler would save
 //! itself, and nothing reaches Burn that differs; then Burn loads it and saves it again, which
 //! must give the same bits.
+//! The record of a model is compared with its parameters, also in their dtype.
 //!
 //! Only what is in the bytes is compared. That the numbers are those that were written, no format
 //! of Burn can tell: a digest over the file does.
+
+mod held;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,37 +19,39 @@ use burn::{
     lr_scheduler::{LrSchedulerRecord, module_lr_scheduler::ModuleLrScheduler},
     module::{Module, ModuleVisitor, Param},
     optim::{GradientsParams, ModuleOptimizer, OptimizerRecord},
-    tensor::{Bytes, Tensor},
+    store::ModuleRecord,
+    tensor::{Bool, Bytes, DType, Int, Tensor},
 };
 use burn_ema_base::first_non_finite;
 use burn_pack::{Reader, Scalar, Writer};
 
-use crate::{Error, Result, average::Saved};
+use self::held::Held;
+use crate::{Error, Result};
 
-/// The record of an optimizer's state in these bytes: all and only what it would have saved for
-/// this module, whose ids are those of the training that saved it (load the module first).
-///
-/// A parameter that never had a gradient has no state.
-/// `steps` is how many steps the training made: after none, no parameter needs any.
-///
-/// A state's entries are those after its first step, but a list, which Burn saves with its length,
-/// may be of any length.
-///
-/// Burn restores every state to the default float dtype of `Device::default()`, f32 unless it was
-/// configured: a state in another dtype cannot be restored exactly, and is refused.
+/// The module with the record of a plain module in these bytes: all and only its parameters.
 ///
 /// # Errors
 ///
-/// Bytes that are no record; state of a parameter that the module lacks or has under another path,
-/// or that is frozen; the first entry, by name, that is missing, unknown, or of another type,
-/// shape or dtype; no state at all after a step; a state that Burn cannot restore bit for bit.
-pub(crate) fn optimizer_record<M: Module>(
-    bytes: Bytes,
-    optimizer: &ModuleOptimizer,
-    module: &M,
-    steps: u64,
-) -> Result<OptimizerRecord> {
-    Probe::new(optimizer, module)?.record(bytes, steps)
+/// Bytes that are no record; the first parameter, by path, that is missing, unknown, or of another
+/// shape or dtype.
+pub(crate) fn model_record<M: Module>(bytes: Bytes, module: M) -> Result<M> {
+    let bytes = bytes.shared();
+    let expected = ModuleFields::of(&module);
+    let Entries { tensors: found, .. } = Entries::of(bytes.clone())?;
+    let paths: BTreeSet<_> = expected.keys().chain(found.keys()).collect();
+    for path in paths {
+        let found = found.get(path).map(describe);
+        if expected.get(path) != found.as_ref() {
+            let expected = expected.get(path).map_or("no parameter of this path", String::as_str);
+            let found = found.map_or("nothing in the record".to_owned(), |found| {
+                if expected.starts_with("no ") { found + " in the record" } else { found }
+            });
+            return Err(Error::parameter(path, expected, found));
+        }
+    }
+    // Statistics that a forward pass left to be taken over would come after those of the record.
+    drop(module.valid());
+    Ok(module.try_load_record(ModuleRecord::from_bytes(bytes)?)?)
 }
 
 /// The record of a scheduler's state in these bytes: all and only what it would save itself.
@@ -96,7 +101,52 @@ pub(crate) fn check_finite(bytes: Bytes) -> Result<()> {
     }
 }
 
-/// What stands under each name of a record, its numbers aside: `f32 [3, 4]`, `a float`.
+/// The dtype and shape of each tensor that a record of a module holds, by path.
+#[derive(Default)]
+struct ModuleFields {
+    path: Vec<String>,
+    found: Fields,
+}
+
+impl ModuleFields {
+    fn of<M: Module>(module: &M) -> Fields {
+        let mut layout = Self::default();
+        module.visit(&mut layout);
+        layout.found
+    }
+
+    fn add(&mut self, dtype: DType, shape: &[usize]) {
+        self.found.insert(self.path.join("."), described(dtype, shape));
+    }
+}
+
+impl ModuleVisitor for ModuleFields {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    // The saved form, which a layout mapping may have transposed, is what a record holds.
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let saved = param.transform_for_save().base();
+        self.add(saved.dtype(), saved.shape().as_slice());
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        let saved = param.transform_for_save().base();
+        self.add(saved.dtype(), saved.shape().as_slice());
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        let saved = param.transform_for_save().base();
+        self.add(saved.dtype(), saved.shape().as_slice());
+    }
+}
+
+/// A description of each entry of a record, by name, its numbers aside: `f32 [3, 4]`, `a float`.
 type Fields = BTreeMap<String, String>;
 
 /// The kind of the scalars that count.
@@ -165,7 +215,7 @@ impl Entries {
         writer.into_bytes().map_err(broken)
     }
 
-    /// What each entry is; a path of the metadata stands under its id.
+    /// A description of each entry; a path of the metadata stands under its id.
     fn fields(&self) -> Fields {
         let mut fields = Fields::new();
         let mut add = |name: String, what: String| {
@@ -291,9 +341,9 @@ impl Entries {
     }
 }
 
-/// What an optimizer would save for a module, found by a step of zero gradients of each parameter
-/// by itself: the module is not touched, and one state at a time is held.
-struct Probe {
+/// The state that an optimizer would save for a module, found by a step of zero gradients of each
+/// parameter by itself: the module is not touched, and one state at a time is held.
+pub(crate) struct Probe {
     /// The optimizer, without state.
     optimizer: ModuleOptimizer,
     path: Vec<String>,
@@ -306,7 +356,13 @@ struct Probe {
 }
 
 impl Probe {
-    fn new<M: Module>(optimizer: &ModuleOptimizer, module: &M) -> Result<Self> {
+    /// Probes an optimizer with a module whose ids are those of the training that saved the record
+    /// (load the module first).
+    ///
+    /// # Errors
+    ///
+    /// An optimizer whose state cannot be saved.
+    pub fn new<M: Module>(optimizer: &ModuleOptimizer, module: &M) -> Result<Self> {
         let mut probe = Self {
             optimizer: optimizer.clone().load_record(OptimizerRecord::default()),
             path: Vec::new(),
@@ -323,14 +379,30 @@ impl Probe {
         let mut gradients = GradientsParams::new();
         gradients.register(param.id, param.val().without_autodiff().zeros_like());
         let mut optimizer = self.optimizer.clone();
-        optimizer.step(0.0, Saved::new().with_module(path, param), gradients);
+        optimizer.step(0.0, Held::new(path, param), gradients);
         let bytes = optimizer.into_bytes()?;
         self.metadata_size += metadata_size(&bytes);
         self.states.extend(Entries::of(bytes)?.states());
         Ok(())
     }
 
-    fn record(&self, bytes: Bytes, steps: u64) -> Result<OptimizerRecord> {
+    /// The record of an optimizer's state in these bytes: all and only what it would have saved
+    /// after so many steps of this module.
+    ///
+    /// A parameter that never had a gradient has no state; after no step, no parameter needs any.
+    /// A state's entries are those after its first step, but a list, which Burn saves with its
+    /// length, may be of any length.
+    ///
+    /// Burn restores every state to the default float dtype of `Device::default()`, f32 unless it
+    /// was configured: a state in another dtype cannot be restored exactly, and is refused.
+    ///
+    /// # Errors
+    ///
+    /// Bytes that are no record; state of a parameter that the module lacks or has under another
+    /// path, or that is frozen; the first entry, by name, that is missing, unknown, or of another
+    /// type, shape or dtype; no state at all after a step; a state that Burn cannot restore bit for
+    /// bit.
+    pub fn record(&self, bytes: Bytes, steps: u64) -> Result<OptimizerRecord> {
         let bytes = bytes.shared();
         self.check(&Entries::read(bytes.clone(), self.metadata_size)?, steps)?;
         Ok(OptimizerRecord::from_bytes(bytes)?)
@@ -422,9 +494,13 @@ fn metadata_size(bytes: &[u8]) -> usize {
     size.map_or(0, |size| u32::from_le_bytes(*size) as usize)
 }
 
-/// A dtype and a shape, for messages.
+/// The dtype and the shape of a tensor, for messages.
 fn describe(tensor: &burn_pack::Tensor) -> String {
-    format!("{} {:?}", tensor.dtype.name(), tensor.shape.as_slice())
+    described(tensor.dtype, tensor.shape.as_slice())
+}
+
+fn described(dtype: DType, shape: &[usize]) -> String {
+    format!("{} {shape:?}", dtype.name())
 }
 
 fn broken(error: burn_pack::Error) -> Error {

@@ -18,14 +18,17 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::{
-    AverageConfig, Rule,
-    model::{Mlp, MlpConfig},
-    train::Averaged,
-};
 
-pub(super) fn mlp(sizes: &[usize]) -> Mlp {
-    MlpConfig::new(sizes.to_vec()).init(&Device::flex().autodiff()).unwrap()
+/// A multilayer perceptron, of which the tests use the parameters alone.
+#[derive(Module, Debug)]
+pub(super) struct Layers {
+    layers: Vec<Linear>,
+}
+
+pub(super) fn layers(sizes: &[usize]) -> Layers {
+    let device = Device::flex().autodiff();
+    let layers = sizes.windows(2).map(|pair| LinearConfig::new(pair[0], pair[1]).init(&device));
+    Layers { layers: layers.collect() }
 }
 
 /// Gradients drawn from the seed, for every parameter that trains.
@@ -86,6 +89,16 @@ pub(super) fn optimizers() -> Vec<(&'static str, ModuleOptimizer)> {
     ]
 }
 
+/// Takes a record as a resume does.
+fn optimizer_record<M: Module>(
+    bytes: Bytes,
+    optimizer: &ModuleOptimizer,
+    module: &M,
+    steps: u64,
+) -> Result<OptimizerRecord> {
+    Probe::new(optimizer, module)?.record(bytes, steps)
+}
+
 fn values(bytes: Bytes) -> BTreeMap<String, (String, Bytes)> {
     Entries::of(bytes).unwrap().values().unwrap()
 }
@@ -114,10 +127,39 @@ fn tensor(dtype: DType, shape: &[usize], id: Option<u64>) -> burn_pack::Tensor {
 }
 
 #[test]
+fn a_model_takes_all_and_only_its_parameters() {
+    let saved = layers(&[3, 4, 2]);
+    let bytes = saved.clone().into_record().into_bytes().unwrap();
+    let loaded = model_record(bytes.clone(), layers(&[3, 4, 2])).unwrap();
+    let record = |module: Layers| values(module.into_record().into_bytes().unwrap());
+    assert!(record(loaded.clone()) == record(saved.clone()));
+    // Gradients and moments are found by these.
+    assert_eq!(loaded.layers[1].weight.id, saved.layers[1].weight.id);
+
+    let refused = |edit: &dyn Fn(&mut Entries)| {
+        message(model_record(edited(bytes.clone(), edit), layers(&[3, 4, 2])))
+    };
+    let bias = "layers.0.bias";
+    let put = |path: &'static str, dtype, shape: &'static [usize]| {
+        refused(&|entries| _ = entries.tensors.insert(path.into(), tensor(dtype, shape, Some(7))))
+    };
+    assert_eq!(
+        refused(&|entries| _ = entries.tensors.remove(bias)),
+        "layers.0.bias: expected f32 [4], found nothing in the record"
+    );
+    assert_eq!(
+        put("layers.2.bias", DType::F32, &[2]),
+        "layers.2.bias: expected no parameter of this path, found f32 [2] in the record"
+    );
+    assert_eq!(put(bias, DType::F32, &[5]), "layers.0.bias: expected f32 [4], found f32 [5]");
+    assert_eq!(put(bias, DType::F16, &[4]), "layers.0.bias: expected f32 [4], found f16 [4]");
+}
+
+#[test]
 fn the_state_of_every_optimizer_comes_back_and_goes_on() {
     for (name, fresh) in optimizers() {
         for steps in [1, 2, 5] {
-            let (mut optimizer, module) = trained(fresh.clone(), mlp(&[3, 4, 2]), steps);
+            let (mut optimizer, module) = trained(fresh.clone(), layers(&[3, 4, 2]), steps);
             let bytes = optimizer.into_bytes().unwrap();
             let record = optimizer_record(bytes.clone(), &fresh, &module, steps)
                 .unwrap_or_else(|error| panic!("{name} after {steps}: {error}"));
@@ -125,7 +167,7 @@ fn the_state_of_every_optimizer_comes_back_and_goes_on() {
             assert_eq!(values(restored.into_bytes().unwrap()), values(bytes), "{name}");
             let moved = optimizer.step(0.1, module.clone(), gradients(&module, 9));
             let same = restored.step(0.1, module.clone(), gradients(&module, 9));
-            let record = |module: Mlp| values(module.into_record().into_bytes().unwrap());
+            let record = |module: Layers| values(module.into_record().into_bytes().unwrap());
             assert_eq!(record(moved), record(same), "{name}");
         }
     }
@@ -135,7 +177,7 @@ fn the_state_of_every_optimizer_comes_back_and_goes_on() {
 fn only_optimizers_of_one_form_take_the_state_of_each_other() {
     let mut taken = Vec::new();
     for (saved, fresh) in optimizers() {
-        let (optimizer, module) = trained(fresh, mlp(&[3, 4, 2]), 2);
+        let (optimizer, module) = trained(fresh, layers(&[3, 4, 2]), 2);
         let bytes = optimizer.into_bytes().unwrap();
         for (name, other) in optimizers() {
             if name != saved && optimizer_record(bytes.clone(), &other, &module, 2).is_ok() {
@@ -147,9 +189,9 @@ fn only_optimizers_of_one_form_take_the_state_of_each_other() {
 }
 
 /// Adam and a module after two steps, with the bytes and the id of the first weight.
-fn adam() -> (ModuleOptimizer, Mlp, Bytes, String) {
+fn adam() -> (ModuleOptimizer, Layers, Bytes, String) {
     let fresh = AdamConfig::new().init();
-    let (optimizer, module) = trained(fresh.clone(), mlp(&[3, 4, 2]), 2);
+    let (optimizer, module) = trained(fresh.clone(), layers(&[3, 4, 2]), 2);
     let id = module.layers[0].weight.id.val().to_string();
     (fresh, module, optimizer.into_bytes().unwrap(), id)
 }
@@ -365,7 +407,7 @@ fn the_state_of_another_run_or_of_another_file_is_refused() {
     let found = message(optimizer_record(scheduler, &fresh, &module, 2));
     assert_eq!(found, format!("state of 0: {expected} without a path"));
     // A wider network with the ids of this one.
-    let mut wide = mlp(&[3, 5, 2]);
+    let mut wide = layers(&[3, 5, 2]);
     for (wide, own) in wide.layers.iter_mut().zip(&module.layers) {
         wide.weight.id = own.weight.id;
         wide.bias.as_mut().unwrap().id = own.bias.as_ref().unwrap().id;
@@ -383,7 +425,7 @@ fn the_state_of_another_run_or_of_another_file_is_refused() {
 fn a_parameter_without_a_gradient_needs_no_state_and_a_frozen_one_has_none() {
     let fresh = AdamConfig::new().init();
     let first = || ParamGroup::from_paths(vec!["layers.0.weight", "layers.0.bias"]);
-    let frozen = mlp(&[3, 4, 2]).set_require_grad_group(first(), false);
+    let frozen = layers(&[3, 4, 2]).set_require_grad_group(first(), false);
     let (optimizer, frozen) = trained(fresh.clone(), frozen, 2);
     let bytes = optimizer.into_bytes().unwrap();
     optimizer_record(bytes.clone(), &fresh, &frozen, 2).unwrap();
@@ -418,7 +460,7 @@ fn before_the_first_step_there_may_be_no_state() {
 #[test]
 fn an_optimizer_that_has_states_of_its_own_is_a_fresh_one() {
     let (fresh, module, bytes, _) = adam();
-    let (used, _) = trained(fresh.clone(), mlp(&[5, 5, 5]), 2);
+    let (used, _) = trained(fresh.clone(), layers(&[5, 5, 5]), 2);
     optimizer_record(bytes, &used, &module, 2).unwrap();
     let found = message(optimizer_record(fresh.into_bytes().unwrap(), &used, &module, 2));
     assert!(found.contains("expected that of 4 parameters"), "{found}");
@@ -462,16 +504,6 @@ fn the_check_leaves_optimizer_and_module_as_they_were() {
 }
 
 #[test]
-fn a_module_with_averages_has_the_state_of_the_live_one() {
-    let (fresh, module, bytes, _) = adam();
-    let averages = [AverageConfig::new(Rule::ema(0.9))];
-    let module = Averaged::new(module, averages).unwrap();
-    optimizer_record(bytes, &fresh, &module, 2).unwrap();
-    let (optimizer, module) = trained(fresh.clone(), module, 2);
-    optimizer_record(optimizer.into_bytes().unwrap(), &fresh, &module, 2).unwrap();
-}
-
-#[test]
 fn a_parameter_in_two_places_has_one_state() {
     let layer = LinearConfig::new(3, 3).init(&Device::flex().autodiff());
     let module = vec![layer.clone(), layer];
@@ -506,7 +538,7 @@ fn a_state_that_burn_would_round_is_refused() {
     // The default dtype of a device is set once in a process, before its first tensor.
     let own = std::env::current_exe().unwrap();
     let child = std::process::Command::new(own)
-        .args(["--ignored", "--exact", "train::strict::tests::doubles_on_a_device_of_doubles"])
+        .args(["--ignored", "--exact", "strict::tests::doubles_on_a_device_of_doubles"])
         .output()
         .unwrap();
     let output = String::from_utf8_lossy(&child.stdout);
@@ -577,11 +609,11 @@ impl Optimizer for Remembering {
 fn a_list_may_be_of_any_length_but_is_as_long_as_it_says() {
     for (first, steps) in [(false, 1), (false, 2), (false, 12), (true, 1), (true, 12)] {
         let fresh = ModuleOptimizer::from(Remembering { first });
-        let (optimizer, module) = trained(fresh.clone(), mlp(&[3, 2]), steps);
+        let (optimizer, module) = trained(fresh.clone(), layers(&[3, 2]), steps);
         optimizer_record(optimizer.into_bytes().unwrap(), &fresh, &module, steps).unwrap();
     }
     let fresh = ModuleOptimizer::from(Remembering { first: false });
-    let (optimizer, module) = trained(fresh.clone(), mlp(&[3, 2]), 4);
+    let (optimizer, module) = trained(fresh.clone(), layers(&[3, 2]), 4);
     let bytes = optimizer.into_bytes().unwrap();
     let number = module.layers[0].weight.id.val();
     let refused_by = |fresh: &ModuleOptimizer, edit: &dyn Fn(&mut Entries)| {

@@ -7,26 +7,19 @@ use std::{
 };
 
 use burn::{
-    module::Module,
     optim::{ModuleOptimizer, lr_scheduler::module_lr_scheduler::ModuleLrScheduler},
     tensor::{Bytes, Device},
-    train::{
-        InferenceStep, Learner, LearnerModel, LearningResult, SupervisedTraining, TrainingStrategy,
-    },
+    train::{Learner, LearningResult, SupervisedTraining, TrainingStrategy},
 };
-
 use burn_ema_base::header;
 
-use super::{
-    Averaged,
-    commit::{CommitConfig, Committer, OPTIMIZER, SCHEDULER, message},
-    strategy::Loop,
-    strict,
-};
 use crate::{
-    Error, Result,
-    average::Opened,
-    run::{Commit, MANIFEST, MODEL, Newest, Progress},
+    Commit, CommitConfig, Error, Newest, Progress, Result, RunModel,
+    commits::MODEL,
+    committer::{Committer, OPTIMIZER, SCHEDULER, message},
+    epochs::EpochLoop,
+    manifest::MANIFEST,
+    strict,
 };
 
 /// A training of this model, to launch.
@@ -37,8 +30,8 @@ use crate::{
 ///
 /// ```no_run
 /// # use burn::{lr_scheduler::constant::ConstantLr, optim::AdamConfig, train::SupervisedTraining};
-/// # use burn_ema::{model::Mlp, train::{Averaged, CommitConfig, fit}};
-/// # fn run(training: SupervisedTraining<Averaged<Mlp>>, model: Averaged<Mlp>) -> burn_ema::Result<()> {
+/// # use burn_ema_runs::{CommitConfig, RunModel, fit};
+/// # fn run<M: RunModel>(training: SupervisedTraining<M>, model: M) -> burn_ema_runs::Result<()> {
 /// let result = fit(training, model, AdamConfig::new().init(), ConstantLr::new(1e-3))
 ///     .with_commits(CommitConfig::new("runs/a").with_every_steps(Some(500)))?
 ///     .resume()? // from the newest whole commit; from the beginning where there is none
@@ -46,15 +39,12 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-pub fn fit<M: LearnerModel>(
-    training: SupervisedTraining<Averaged<M>>,
-    model: Averaged<M>,
+pub fn fit<M: RunModel>(
+    training: SupervisedTraining<M>,
+    model: M,
     optimizer: ModuleOptimizer,
     lr: impl Into<ModuleLrScheduler>,
-) -> Fit<M>
-where
-    <M as InferenceStep>::Input: Clone,
-{
+) -> Fit<M> {
     Fit {
         training,
         model,
@@ -79,21 +69,18 @@ where
 ///
 /// # What "bit for bit" asks for
 ///
-/// The same program, machine and device, on which Burn itself computes the same twice (the CPU
+/// One program, machine and device, on which Burn itself computes the same twice (the CPU
 /// backends do); a loader whose order is decided by its seed, so with at most one worker
 /// (`num_workers(1)`), since several race; random numbers from the device alone, which is seeded
 /// before every batch; no such number in the batcher of a worker, which runs ahead.
-/// A metric of training that is no mean over batches (such as a perplexity) is told of the rest of
-/// the epoch alone where that was resumed, and is marked `part` in `metrics.csv`.
+/// A metric of training that is no mean over batches (such as a perplexity) covers the rest of the
+/// epoch alone where that was resumed, and is marked `part` in `metrics.csv`.
 /// A loader of your own must end with [`progress`](burn::data::dataloader::DataLoaderIterator) at
 /// its total; an epoch that ends before is an error.
 /// A program that trains twice at once shares one random state, as Burn's devices do.
-pub struct Fit<M: LearnerModel>
-where
-    <M as InferenceStep>::Input: Clone,
-{
-    training: SupervisedTraining<Averaged<M>>,
-    model: Averaged<M>,
+pub struct Fit<M: RunModel> {
+    training: SupervisedTraining<M>,
+    model: M,
     optimizer: ModuleOptimizer,
     lr: ModuleLrScheduler,
     committer: Option<Committer>,
@@ -102,16 +89,16 @@ where
     resumed: Option<Resumed>,
 }
 
-/// Where a training goes on.
+/// The place at which a training goes on.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Resumed {
     /// The place of the commit; none where there was no commit yet, and the training begins.
     pub from: Option<Progress>,
-    /// The optimizer steps until then.
+    /// The optimizer steps until then; 0 where they are not counted.
     pub steps: u64,
-    /// What could not be used: newer commits that are not whole, which are set aside, and a
-    /// damaged file of metrics.
+    /// The reasons why something was not used: newer commits that are not whole, which are set
+    /// aside, and a damaged file of metrics.
     pub passed_over: Vec<Error>,
 }
 
@@ -119,20 +106,18 @@ impl fmt::Display for Resumed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.from {
             None => write!(f, "no commit yet: starting from the beginning"),
+            Some(progress) if self.steps == 0 => write!(f, "resuming after {progress}"),
             Some(progress) => write!(f, "resuming after {progress}, step {}", self.steps),
         }
     }
 }
 
-impl<M: LearnerModel> Fit<M>
-where
-    <M as InferenceStep>::Input: Clone,
-{
+impl<M: RunModel> Fit<M> {
     /// Commits the training in the directory of a run, which is locked from now on until the
     /// training has ended.
     ///
-    /// A commit is the model with its averages, the optimizer, the schedule, the place in the data,
-    /// the metrics and what decides the run: whole, durable and checked, or not there.
+    /// A commit is the model, the optimizer, the schedule, the place in the data, the metrics and the
+    /// configuration of the run: whole, durable and checked, or not there.
     /// It replaces the training's checkpointers and strategy: the training runs on one device, in a
     /// loop that can stop at any batch, unless the strategy is [kept](Self::keep_strategy).
     /// The metrics go to `metrics.csv`; a metric logger of the training's own is an error, and
@@ -168,8 +153,7 @@ where
     /// # Errors
     ///
     /// No [commits](Self::with_commits); commits of which none is whole; a commit of another
-    /// configuration, seed, model, average, optimizer or schedule, by the field or parameter that
-    /// differs.
+    /// configuration, seed, model, optimizer or schedule, by the field or parameter that differs.
     pub fn resume(self) -> Result<Self> {
         let Newest { commit, passed_over } = self.committer()?.store().newest()?;
         match (commit, passed_over) {
@@ -190,7 +174,7 @@ where
     ///
     /// # Errors
     ///
-    /// Those of [`resume`](Self::resume); no whole commit of this place.
+    /// The errors of [`resume`](Self::resume); no whole commit of this place.
     pub fn resume_from(self, progress: Progress) -> Result<Self> {
         let commit = self.committer()?.store().open(progress)?;
         self.go_on(&commit, Vec::new())
@@ -230,25 +214,22 @@ where
         let (model, optimizer, scheduler) = (read(MODEL)?, read(OPTIMIZER)?, read(SCHEDULER)?);
         // Into a copy that shares no statistics of batch norms: this one may yet be refused.
         let copy = self.model.valid().train();
-        // A record of Burn's would be copied.
-        let opened = Opened::of_bytes(model.clone());
-        let loaded = opened.and_then(|opened| copy.loaded(opened)).map_err(within(MODEL))?;
+        let loaded = copy.load_strictly(model.clone()).map_err(within(MODEL))?;
         let steps = commit.manifest().steps;
-        if loaded.steps() != steps {
-            let error =
-                Error::parameter("step", format!("{steps}, as in {MANIFEST}"), loaded.steps());
+        let counts = M::counts(model.clone()).map_err(within(MODEL))?;
+        if let Some(found) = counts.map(|counts| counts.steps).filter(|found| *found != steps) {
+            let error = Error::parameter("step", format!("{steps}, as in {MANIFEST}"), found);
             return Err(within(MODEL)(error));
         }
-        let live = loaded.live().clone();
-        // The averages in it have memory of their own.
+        let probe = strict::Probe::new(&self.optimizer, &loaded).map_err(within(OPTIMIZER))?;
+        // Its weights are in memory beside those of the model.
         drop(loaded);
-        strict::optimizer_record(optimizer.clone(), &self.optimizer, &live, steps)
-            .map_err(within(OPTIMIZER))?;
+        probe.record(optimizer.clone(), steps).map_err(within(OPTIMIZER))?;
         strict::scheduler_record(scheduler.clone(), &self.lr).map_err(within(SCHEDULER))?;
         Ok([model, optimizer, scheduler])
     }
 
-    /// What [`resume`](Self::resume) found.
+    /// The findings of [`resume`](Self::resume).
     pub fn resumed(&self) -> Option<&Resumed> {
         self.resumed.as_ref()
     }
@@ -263,18 +244,18 @@ where
     /// printed before is lost. At the end it makes Burn forget that a training was stopped or
     /// failed on its data or a metric, which is known here with commits in their own loop alone.
     ///
-    /// An error keeps the model; a clone that was made before shares the averages, which are then
-    /// as they were before the step that failed: `clone.average(0)`. With commits, the last one
-    /// is there.
+    /// An error keeps the model; what it shares with a clone that was made before, as averages of
+    /// weights are, is at hand there, as it was before the step that failed. With commits, the last
+    /// one is there.
     ///
     /// # Errors
     ///
-    /// The first error of a step, an update of the averages, a commit or a file of metrics; the
+    /// The first error of a step, a commit or a file of metrics; the
     /// error that stopped Burn's training; a panic in the model, the data or a metric; with
     /// commits, an epoch whose data ended early (unless the strategy is kept, which cannot tell), a
     /// metric logger beside ours, a run that has commits and is not resumed, and a kept strategy
     /// that would go on within an epoch.
-    pub fn launch(self) -> Result<LearningResult<Averaged<M>>> {
+    pub fn launch(self) -> Result<LearningResult<M>> {
         if let Some(error) = self.model.error() {
             return Err(error);
         }
@@ -298,11 +279,14 @@ where
             training = committer.attach(training, from, &device)?;
             if !self.keeps_strategy {
                 let device = if device.is_autodiff() { device } else { device.autodiff() };
-                let strategy = Loop { device, committer: committer.clone(), batches };
+                let steps = self.resumed.as_ref().map_or(0, |resumed| resumed.steps);
+                let strategy = EpochLoop { device, committer: committer.clone(), batches, steps };
                 training =
                     training.with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)));
             }
         }
+        // Statistics of an earlier forward pass would come after those of a commit.
+        model.settle();
         let model = model.train().with_interrupter(training.interrupter());
         // A panic of the caller's own code, which Burn lets through.
         let launched =

@@ -1,13 +1,17 @@
 //! Hostile bytes, most of them made of valid ones: any answer is right; a panic is not, nor a hang.
 //!
-//! `BURN_EMA_FUZZ_SECONDS` is how long each test goes on, about 1 by default.
-//! Each prints its seed; `BURN_EMA_FUZZ_SEED` repeats it, input by input.
+//! A module of several crates' unit tests, each of which keeps inputs in `tests/fixtures/fuzz/` of
+//! its own, one for each answer that was seen, and takes them first.
 //!
-//! Before that it takes inputs that were kept, in `tests/fixtures/fuzz/`, one for each answer that
-//! was seen; `BURN_EMA_FUZZ_KEEP=1` keeps them anew.
+//! `BURN_EMA_FUZZ_SECONDS` is how long each test goes on, about 1 by default.
+//! Each prints its seed; `BURN_EMA_FUZZ_SEED` repeats it, input by input; `BURN_EMA_FUZZ_KEEP=1`
+//! keeps the inputs anew.
 
 use std::{
-    env, fs,
+    collections::{BTreeMap, BTreeSet},
+    env,
+    error::Error,
+    fs,
     io::{Read as _, Write as _},
     ops::Range,
     path::{Path, PathBuf},
@@ -15,29 +19,14 @@ use std::{
 };
 
 use burn::{
-    module::{ModuleMapper, ParamId},
-    store::ModuleRecord,
-    tensor::Device,
-    train::TrainStep,
+    module::{Module, ModuleMapper, Param, ParamId},
+    tensor::{Bytes, Tensor},
 };
+use burn_pack::{Reader, Writer};
 use ciborium::Value;
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-use super::{
-    tests::{Remembering, edited, mlp, optimizers, schedulers, trained},
-    *,
-};
-use burn_ema_base::header;
-
-use crate::{
-    Average, AverageConfig, Rule,
-    average::{self, Description, Opened},
-    data::Batch,
-    model::Mlp,
-    train::Averaged,
-};
 
 /// Words that mean something in a record.
 const WORDS: [&str; 22] = [
@@ -85,96 +74,37 @@ const NUMBERS: [i128; 16] = [
     u64::MAX as i128,
 ];
 
-/// Records as they are saved, in an order of their own: one seed makes the same inputs again.
-struct Corpus {
-    optimizers: Vec<Probe>,
-    schedulers: Vec<ModuleLrScheduler>,
-    model: Averaged<Mlp>,
-    averages: Vec<Average<Mlp>>,
-    /// The files of the optimizers, then of the schedulers, of the model, of the averages, and
-    /// then others.
+/// Valid files of Burn and others, in an order of their own: one seed makes the same inputs again.
+#[derive(Default)]
+pub struct Corpus {
     files: Vec<Vec<u8>>,
 }
 
 impl Corpus {
-    fn new() -> Self {
-        struct Fixed(u64);
-        impl ModuleMapper for Fixed {
-            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-                self.0 += 1;
-                let (_, tensor, mapper) = param.consume();
-                let ones = tensor.without_autodiff().ones_like().autodiff().require_grad();
-                Param::from_mapped_value(ParamId::from(self.0), ones, mapper)
-            }
+    /// Adds a file; the ids of its parameters that are above those of [`fixed`] are drawn anew.
+    pub fn add(&mut self, bytes: Bytes) {
+        let reader = Reader::from_bytes(bytes).unwrap();
+        let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
+        let tensors = reader.into_tensors().unwrap().into_iter();
+        let mut tensors: BTreeMap<_, _> =
+            tensors.map(|tensor| (tensor.name.clone(), tensor)).collect();
+        for (number, tensor) in (100..).zip(tensors.values_mut()) {
+            tensor.param_id = tensor.param_id.map(|id| if id < 100 { id } else { number });
         }
-        let live = mlp(&[3, 4, 2]).map(&mut Fixed(0));
-        // Weights alone, weights with snapshots beside them, with their start.
-        let configs = [Rule::ema(0.9), Rule::lawa(2, 1), Rule::bema()].map(AverageConfig::new);
-        let averages = configs.clone().map(|config| {
-            let mut average = config.init(&live.valid()).unwrap();
-            (1..=3).for_each(|step| average.update(&live.valid(), step).unwrap());
-            average
-        });
-        let mut corpus = Self {
-            optimizers: Vec::new(),
-            schedulers: Vec::new(),
-            model: stepped(Averaged::new(live.clone(), configs).unwrap()),
-            averages: averages.into(),
-            files: Vec::new(),
-        };
-        let remembering = ("remembering", Remembering { first: false }.into());
-        for (_, fresh) in optimizers().into_iter().chain([remembering]) {
-            corpus.optimizers.push(Probe::new(&fresh, &live).unwrap());
-            let (optimizer, _) = trained(fresh, live.clone(), 3);
-            corpus.add(optimizer.into_bytes().unwrap());
-        }
-        for (_, mut scheduler) in schedulers() {
-            corpus.schedulers.push(scheduler.clone());
-            scheduler.step();
-            corpus.add(scheduler.to_record().into_bytes().unwrap());
-        }
-        corpus.add(corpus.model.clone().into_record().into_bytes().unwrap());
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("average.bpk");
-        for average in corpus.averages.clone() {
-            average.save_file(&path, "a corpus").unwrap();
-            corpus.add(Bytes::from_bytes_vec(fs::read(&path).unwrap()));
-        }
-        corpus.add(mlp(&[3, 2]).map(&mut Fixed(0)).into_record().into_bytes().unwrap());
-        let deep = |byte: u8, count: usize| with_metadata(&corpus.files[0], &vec![byte; count]);
+        let writer = Writer::new(tensors.into_values().collect());
+        let writer =
+            scalars.iter().fold(writer, |writer, (key, value)| writer.with_scalar(key, *value));
+        let writer =
+            metadata.iter().fold(writer, |writer, (key, value)| writer.with_metadata(key, value));
+        self.files.push(writer.into_bytes().unwrap().to_vec());
+    }
+
+    /// Adds files that no one saved.
+    pub fn add_hostile(&mut self) {
+        let deep = |byte: u8, count: usize| with_metadata(&self.files[0], &vec![byte; count]);
         let hostile = [deep(0x81, 200), deep(0xa1, 200), deep(0xbb, 9), deep(0x9f, 60_000)];
-        corpus.files.extend(hostile);
-        corpus.files.extend([Vec::new(), vec![0; 4096]]);
-        corpus
-    }
-
-    fn add(&mut self, bytes: Bytes) {
-        // Ids are drawn, but for those of live.
-        let fix = |entries: &mut Entries| {
-            for (number, tensor) in (100..).zip(entries.tensors.values_mut()) {
-                tensor.param_id = tensor.param_id.map(|id| if id < 100 { id } else { number });
-            }
-        };
-        self.files.push(edited(bytes, fix).to_vec());
-    }
-
-    fn of_optimizers(&self) -> Range<usize> {
-        0..self.optimizers.len()
-    }
-
-    fn of_schedulers(&self) -> Range<usize> {
-        let start = self.of_optimizers().end;
-        start..start + self.schedulers.len()
-    }
-
-    fn of_model(&self) -> Range<usize> {
-        let start = self.of_schedulers().end;
-        start..start + 1
-    }
-
-    fn of_averages(&self) -> Range<usize> {
-        let start = self.of_model().end;
-        start..start + self.averages.len()
+        self.files.extend(hostile);
+        self.files.extend([Vec::new(), vec![0; 4096]]);
     }
 
     fn any(&self, random: &mut ChaCha8Rng) -> usize {
@@ -224,17 +154,24 @@ impl Corpus {
     }
 }
 
-/// The model after some steps.
-fn stepped(mut model: Averaged<Mlp>) -> Averaged<Mlp> {
-    let device = Device::flex().autodiff();
-    let mut optimizer = burn::optim::AdamConfig::new().init();
-    for _ in 0..3 {
-        let inputs = Tensor::ones([2, 3], &device);
-        let targets = Tensor::zeros([2, 2], &device);
-        let gradients = TrainStep::step(&model, Batch { inputs, targets }).grads;
-        model = model.optimize(&mut optimizer, 0.01.into(), gradients);
+/// The module with ones for weights, and ids from 1 on.
+pub fn fixed<M: Module>(module: M) -> M {
+    struct Fixed(u64);
+    impl ModuleMapper for Fixed {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            self.0 += 1;
+            let (_, tensor, mapper) = param.consume();
+            let ones = tensor.without_autodiff().ones_like().autodiff().require_grad();
+            Param::from_mapped_value(ParamId::from(self.0), ones, mapper)
+        }
     }
-    model
+    module.map(&mut Fixed(0))
+}
+
+/// The size of the metadata that the header of Burn's bytes claims.
+fn metadata_size(bytes: &[u8]) -> usize {
+    let size = bytes.get(6..).and_then(|bytes| bytes.first_chunk::<4>());
+    size.map_or(0, |size| u32::from_le_bytes(*size) as usize)
 }
 
 /// The file with other metadata, its data in place behind it.
@@ -369,20 +306,21 @@ impl Kept {
 }
 
 /// What a loader says of a file, without the numbers and names in it.
-fn answer(opened: &Result<()>) -> String {
+fn answer<E: Error>(opened: &Result<(), E>) -> String {
     let Err(error) = opened else { return String::new() };
-    let text = std::error::Error::source(error).map_or(error.to_string(), ToString::to_string);
+    let text = error.source().map_or(error.to_string(), ToString::to_string);
     let words = text.split(": expected ").last().unwrap_or_default().split_whitespace();
     words.filter(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == ',')).collect()
 }
 
 /// Hands hostile files to `open` as long as the environment says, and prints how many it took.
 ///
-/// It is told which file of the corpus each was, and most are of those named `own`.
-fn fuzz(
+/// `open` gets the index of the file of the corpus that each was; most are of those named `own`.
+pub fn fuzz<E: Error>(
     name: &str,
-    own: impl Fn(&Corpus) -> Range<usize>,
-    mut open: impl FnMut(&Corpus, usize, Bytes) -> Result<()>,
+    corpus: &Corpus,
+    own: Range<usize>,
+    mut open: impl FnMut(usize, Bytes) -> Result<(), E>,
 ) {
     struct Input(u64);
     impl Drop for Input {
@@ -397,11 +335,10 @@ fn fuzz(
     let seed = number("BURN_EMA_FUZZ_SEED")
         .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64);
     println!("{name}: seed {seed}");
-    let corpus = Corpus::new();
     let keeps = number("BURN_EMA_FUZZ_KEEP").is_some();
     let mut kept = if keeps { Vec::new() } else { Kept::read(name) };
     for Kept { index, bytes } in &kept {
-        let _ = open(&corpus, *index, Bytes::from_bytes_vec(bytes.clone()));
+        let _ = open(*index, Bytes::from_bytes_vec(bytes.clone()));
     }
     let repeated = kept.len();
     let mut answers = BTreeSet::new();
@@ -410,12 +347,12 @@ fn fuzz(
     while inputs == 0 || start.elapsed() < Duration::from_secs(seconds) {
         let input = Input(seed.wrapping_add(inputs));
         let mut random = ChaCha8Rng::seed_from_u64(input.0);
-        let own = random.random_ratio(3, 4).then(|| random.random_range(own(&corpus)));
-        let index = own.unwrap_or_else(|| corpus.any(&mut random));
+        let drawn = random.random_ratio(3, 4).then(|| random.random_range(own.clone()));
+        let index = drawn.unwrap_or_else(|| corpus.any(&mut random));
         let damaged = corpus.damaged(index, &mut random);
         let bytes = Bytes::from_bytes_vec(damaged.clone());
         let begin = Instant::now();
-        let opened = open(&corpus, index, bytes);
+        let opened = open(index, bytes);
         slowest = slowest.max(begin.elapsed());
         taken += u64::from(opened.is_ok());
         if keeps && damaged.len() < 1 << 14 && answers.insert(answer(&opened)) {
@@ -430,80 +367,7 @@ fn fuzz(
     println!("{name}: {inputs} inputs, {taken} taken, the slowest in {slowest:?}");
 }
 
-#[test]
-fn fuzz_optimizer_record() {
-    fuzz("optimizer_record", Corpus::of_optimizers, |corpus, index, bytes| {
-        corpus.optimizers[index % corpus.optimizers.len()].record(bytes, 3).map(drop)
-    });
-}
-
-#[test]
-fn fuzz_scheduler_record() {
-    fuzz("scheduler_record", Corpus::of_schedulers, |corpus, index, bytes| {
-        let index = among(&corpus.of_schedulers(), index);
-        scheduler_record(bytes, &corpus.schedulers[index]).map(drop)
-    });
-}
-
 /// Which of its own files one is to a loader, or is taken for.
-fn among(own: &Range<usize>, index: usize) -> usize {
+pub fn among(own: &Range<usize>, index: usize) -> usize {
     (index + own.len() - own.start % own.len()) % own.len()
-}
-
-#[test]
-fn fuzz_check_finite() {
-    fuzz("check_finite", |corpus| 0..corpus.files.len(), |_, _, bytes| check_finite(bytes));
-}
-
-/// As a resume reads it, and a program that answers.
-#[test]
-fn fuzz_model_record() {
-    fuzz("model_record", Corpus::of_model, |corpus, _, bytes| {
-        let bytes = bytes.shared();
-        header::check(&bytes)?;
-        let average = Opened::of_bytes(bytes.clone())?.average("ema(0.9)");
-        let average = average.and_then(|average| average.finite(|_| true));
-        let average = average.and_then(|average| average.apply(mlp(&[3, 4, 2]), &[], |_| false));
-        let copy = corpus.model.valid().train();
-        let loaded = copy.try_load_record(ModuleRecord::from_bytes(bytes)?);
-        average.and(loaded.map(drop).map_err(Error::from))
-    });
-}
-
-/// As a file, whose digest is made to fit, so that what stands behind it is reached.
-#[test]
-fn fuzz_exported_average() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("average.bpk");
-    fuzz("exported_average", Corpus::of_averages, |corpus, index, bytes| {
-        let average = &corpus.averages[among(&corpus.of_averages(), index)];
-        let load = || average.clone().try_load_file(&path);
-        fs::write(&path, &*bytes).unwrap();
-        let mut loaded = load();
-        if let Some([written, found]) = loaded.as_ref().err().and_then(digests) {
-            fs::write(&path, replaced(&bytes, written.as_bytes(), found.as_bytes())).unwrap();
-            loaded = load();
-        }
-        let _ = Description::read(&path);
-        let module = average::load_file(mlp(&[3, 4, 2]), &path);
-        loaded.and(module).map(drop)
-    });
-}
-
-/// The digest that stands in a file, and the one that would, where a loader told them.
-fn digests(error: &Error) -> Option<[String; 2]> {
-    let source = std::error::Error::source(error)?.to_string();
-    let (_, digests) = source.split_once(": expected ")?;
-    let (written, found) = digests.strip_suffix(": it was altered")?.split_once(", found ")?;
-    (written.len() == found.len()).then(|| [written.to_owned(), found.to_owned()])
-}
-
-/// The bytes with some of them replaced, by as many, wherever they stand.
-fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    let places = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(from));
-    for at in places.collect::<Vec<_>>() {
-        bytes[at..at + to.len()].copy_from_slice(to);
-    }
-    bytes
 }

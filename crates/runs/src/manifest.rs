@@ -1,4 +1,5 @@
-//! What a commit says of itself: where the run was, what it was, and the digest of each file.
+//! The description that a commit holds of itself: the place in the run, its configuration, and the
+//! digest of each file.
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +13,9 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::history::Mark;
 use burn_ema_base::digest;
 
-use crate::{Error, Result};
+use crate::{Error, Result, history::Mark};
 
 /// The version of the form in which commits are written.
 pub(crate) const FORMAT: u32 = 1;
@@ -80,7 +80,7 @@ impl fmt::Display for Progress {
     }
 }
 
-/// What a commit says of itself.
+/// The description that a commit holds of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -90,23 +90,26 @@ pub struct Manifest {
     pub run: String,
     /// How far the run was.
     pub progress: Progress,
-    /// The optimizer steps so far.
+    /// The optimizer steps so far; 0 where nobody counts them, as for a plain model under a
+    /// [kept strategy](crate::Fit::keep_strategy).
     pub steps: u64,
-    /// The samples so far, where they are counted.
+    /// The samples so far; 0 where they are not counted.
     pub samples: u64,
-    /// What the random numbers of steps are drawn from.
+    /// The seed from which the random numbers of all steps are drawn.
     pub seed: u64,
-    /// The averages, the first of which validates: name and rule.
-    pub averages: Vec<(String, String)>,
-    /// What decides the run, as its program said.
+    /// The [parts](crate::RunModel::parts) of the model, the first of which answers validation:
+    /// name and description; none for a plain model, which answers itself.
+    #[serde(alias = "averages")]
+    pub parts: Vec<(String, String)>,
+    /// The configuration of the run, as its program gave it.
     pub config: Value,
     /// The metrics so far.
     pub(crate) metrics: Mark,
     /// The files of the commit.
     pub files: BTreeMap<String, File>,
-    /// The versions that wrote it: this crate's and Burn's.
-    pub versions: [String; 2],
-    /// When it was written, in seconds since 1970; for people alone.
+    /// The version of this crate that wrote it, first; for people alone.
+    pub versions: Vec<String>,
+    /// The time of writing, in seconds since 1970; for people alone.
     pub written: u64,
 }
 
@@ -128,7 +131,6 @@ impl File {
 
 impl Manifest {
     /// JSON, and the digest of it in a line of its own.
-    #[cfg(feature = "train")]
     pub(crate) fn to_text(&self) -> Result<String> {
         let text = serde_json::to_string_pretty(self).map_err(Error::other)? + "\n";
         let digest = digest::sha256(text.as_bytes());
@@ -183,7 +185,7 @@ impl Manifest {
     }
 }
 
-/// Whether a name is of an entry of a directory, and no path out of it or further down.
+/// True for the name of an entry of a directory, which is no path out of it or further down.
 fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
@@ -195,11 +197,11 @@ struct Values(usize);
 
 impl<'de> Deserialize<'de> for Values {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_any(Count)
+        deserializer.deserialize_any(CountValues)
     }
 }
 
-struct Count;
+struct CountValues;
 
 /// A value that holds no others is one.
 macro_rules! one {
@@ -210,7 +212,7 @@ macro_rules! one {
     };
 }
 
-impl<'de> Visitor<'de> for Count {
+impl<'de> Visitor<'de> for CountValues {
     type Value = Values;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,24 +1,25 @@
 //! The commits of a run: found, checked, read, written, and removed when they are old.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use burn::{module::Module, tensor::Bytes};
 use burn_ema_base::{
-    digest,
+    digest, disk,
     regular::{self, Length},
 };
 use sha2::{Digest, Sha256};
 
-use super::manifest::{File, MANIFEST, MOST_BYTES, Manifest, Progress};
 use crate::{
     Error, Result,
-    average::{Description, Opened},
+    manifest::{FORMAT, File, MANIFEST, MOST_BYTES, Manifest, Progress},
+    strict,
 };
 
-/// The file of a commit that holds the model with its averages.
+/// The file of a commit that holds the model.
 pub(crate) const MODEL: &str = "model.bpk";
 
 /// The directory of the commits of a run.
@@ -137,7 +138,7 @@ impl Commit {
         Ok(Self { path, manifest })
     }
 
-    /// What the commit says of itself.
+    /// The description that the commit holds of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -152,48 +153,31 @@ impl Commit {
         self.manifest.progress
     }
 
-    /// The average that validates, as this module: plain weights, in memory.
-    ///
-    /// # Errors
-    ///
-    /// A file that is not as it was written; a parameter that differs from the module's in path,
-    /// shape or dtype; a NaN or an infinity; an average that is more than its weights (a window,
-    /// BEMA), which a resumed training alone can make.
-    pub fn average<M: Module>(&self, module: M) -> Result<M> {
-        let name = self.manifest.averages.first().map_or("", |(name, _)| name);
-        self.load(module, |opened| opened.average(name))
-    }
-
-    /// What a file says of that average, made by `source`, such as the name of the run.
-    ///
-    /// # Errors
-    ///
-    /// A file that is not as it was written; a commit without averages.
-    pub fn describe_average(&self, source: &str) -> Result<Description> {
-        let (name, rule) = self.manifest.averages.first().map_or(("", ""), |(n, r)| (n, r));
-        let opened = Opened::of_bytes(Bytes::from_bytes_vec(self.read(MODEL)?));
-        let described = opened.and_then(|opened| opened.describe(name, rule, source));
-        described.map_err(|error| Error::file(USE, self.path.join(MODEL), error))
-    }
-
-    /// Live, as this module: plain weights, in memory.
+    /// The plain model that was committed, as this module; its weights are in memory.
     ///
     /// # Errors
     ///
     /// A file that is not as it was written; a parameter that differs from the module's in path,
     /// shape or dtype; a NaN or an infinity.
-    pub fn live<M: Module>(&self, module: M) -> Result<M> {
-        self.load(module, |opened| Ok(opened.live()))
+    pub fn model<M: Module>(&self, module: M) -> Result<M> {
+        self.model_by(|record| {
+            strict::check_finite(record.clone())?;
+            strict::model_record(record, module)
+        })
     }
 
-    fn load<M: Module>(&self, module: M, part: impl FnOnce(Opened) -> Result<Opened>) -> Result<M> {
-        let bytes = Bytes::from_bytes_vec(self.read(MODEL)?);
-        let part = Opened::of_bytes(bytes).and_then(|opened| part(opened)?.finite(|_| true));
-        let loaded = part.and_then(|part| part.apply(module, &[], |_| false));
-        loaded.map_err(|error| Error::file("load the model from", self.path.join(MODEL), error))
+    /// Loads the record of the model, in Burn's bytes, by a function of yours.
+    ///
+    /// # Errors
+    ///
+    /// A file that is not as it was written; the errors of the function, with the file's path.
+    pub fn model_by<T>(&self, load: impl FnOnce(Bytes) -> Result<T>) -> Result<T> {
+        let record = Bytes::from_bytes_vec(self.read(MODEL)?).shared();
+        load(record)
+            .map_err(|error| Error::file("load the model from", self.path.join(MODEL), error))
     }
 
-    /// What a metric of validation came to in the epoch that ended with this commit; none within an
+    /// The value of a metric of validation in the epoch that ended with this commit; none within an
     /// epoch, or without such a metric.
     pub fn value(&self, metric: &str) -> Option<f64> {
         let Progress { epochs, batches: 0 } = self.progress() else { return None };
@@ -239,11 +223,11 @@ impl Commit {
     }
 }
 
-/// What is not done with a file of a commit of another length.
+/// The action of errors about files of commits.
 const USE: &str = "use the commit of";
 
-/// Whether a commit cannot be used for what it is, and not for what the system is short of at the
-/// moment, or for a version of this crate that does not know it.
+/// True where a commit is damaged itself: the system is not short of anything at the moment, and
+/// the commit is not of another version of this crate.
 fn is_damage(error: &Error) -> bool {
     let Error::File { source, .. } = error else { return true };
     if let Some(error) = source.downcast_ref::<io::Error>() {
@@ -256,130 +240,122 @@ fn is_damage(error: &Error) -> bool {
     !matches!(source.downcast_ref(), Some(Error::Parameter { path, .. }) if path == "format")
 }
 
-#[cfg(feature = "train")]
-mod write {
-    use std::collections::BTreeMap;
+/// The beginnings of the names of directories that are no commits yet, or no more.
+const UNFINISHED: &str = ".unfinished-";
+const REMOVED: &str = ".removed-";
 
-    use super::*;
-    use crate::run::{disk, manifest::FORMAT};
+impl Commits {
+    /// Makes the directory, and clears what an earlier process left half done.
+    ///
+    /// Only the holder of the run's lock may do this, or anything below.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        disk::create_directory(&self.path)?;
+        self.clear()
+    }
 
-    /// What the names of directories begin with that are no commits yet, or no more.
-    const UNFINISHED: &str = ".unfinished-";
-    const REMOVED: &str = ".removed-";
-
-    impl Commits {
-        /// Makes the directory, and clears what an earlier process left half done.
-        ///
-        /// Only the holder of the run's lock may do this, or anything below.
-        pub(crate) fn prepare(&self) -> Result<()> {
-            disk::create_directory(&self.path)?;
-            self.clear()
+    /// Removes what is no commit, and never was one or is none any more.
+    fn clear(&self) -> Result<()> {
+        let names = self.names()?;
+        let ours = |name: &&String| name.starts_with(UNFINISHED) || name.starts_with(REMOVED);
+        for name in names.iter().filter(ours) {
+            // What cannot be removed today is in the way of nothing, and is tried again.
+            let _ = fs::remove_dir_all(self.path.join(name));
         }
+        Ok(())
+    }
 
-        /// Removes what is no commit, and never was one or is none any more.
-        fn clear(&self) -> Result<()> {
-            let names = self.names()?;
-            let ours = |name: &&String| name.starts_with(UNFINISHED) || name.starts_with(REMOVED);
-            for name in names.iter().filter(ours) {
-                // What cannot be removed today is in the way of nothing, and is tried again.
-                let _ = fs::remove_dir_all(self.path.join(name));
+    /// Writes a commit, reads it back, and then removes those that nothing asks to keep.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be written or read back. Earlier commits are as they were.
+    pub(crate) fn write(
+        &self,
+        manifest: Manifest,
+        files: &BTreeMap<&str, &[u8]>,
+        keep: impl FnOnce(&[Progress]) -> Vec<Progress>,
+    ) -> Result<()> {
+        let progress = manifest.progress;
+        let path = self.path.join(progress.name());
+        // The same place, reached again: what is there is what would be written.
+        if self.open(progress).is_err() {
+            if path.exists() {
+                disk::set_aside(&path)?;
             }
-            Ok(())
+            self.write_new(manifest, files, &path)?;
+            self.open(progress)?;
         }
-
-        /// Writes a commit, reads it back, and then removes those that nothing asks to keep.
-        ///
-        /// # Errors
-        ///
-        /// A file that cannot be written or read back. Earlier commits are as they were.
-        pub(crate) fn write(
-            &self,
-            manifest: Manifest,
-            files: &BTreeMap<&str, &[u8]>,
-            keep: impl FnOnce(&[Progress]) -> Vec<Progress>,
-        ) -> Result<()> {
-            let progress = manifest.progress;
-            let path = self.path.join(progress.name());
-            // The same place, reached again: what is there is what would be written.
-            if self.open(progress).is_err() {
-                if path.exists() {
-                    disk::set_aside(&path)?;
-                }
-                self.write_new(manifest, files, &path)?;
-                self.open(progress)?;
-            }
-            let places = self.list()?;
-            let kept = keep(&places);
-            for old in places.into_iter().filter(|place| !kept.contains(place)) {
-                self.remove(old);
-            }
-            Ok(())
+        let places = self.list()?;
+        let kept = keep(&places);
+        for old in places.into_iter().filter(|place| !kept.contains(place)) {
+            self.remove(old);
         }
+        Ok(())
+    }
 
-        fn write_new(
-            &self,
-            mut manifest: Manifest,
-            files: &BTreeMap<&str, &[u8]>,
-            path: &Path,
-        ) -> Result<()> {
-            let unfinished = self.path.join(format!("{UNFINISHED}{}", manifest.progress.name()));
-            if unfinished.exists() {
-                fs::remove_dir_all(&unfinished)
-                    .map_err(|error| Error::file("remove", &unfinished, error))?;
-            }
-            let files_of = files.iter().map(|(name, bytes)| ((*name).to_owned(), File::of(bytes)));
-            manifest.format = FORMAT;
-            manifest.files = files_of.collect();
-            let written = || -> Result<()> {
-                fs::create_dir(&unfinished)
-                    .map_err(|error| Error::file("create", &unfinished, error))?;
-                for (name, bytes) in files {
-                    disk::write_new(&unfinished.join(name), bytes)?;
-                }
-                let text = manifest.to_text()?;
-                disk::write_new(&unfinished.join(MANIFEST), text.as_bytes())?;
-                disk::sync_directory(&unfinished)?;
-                disk::rename(&unfinished, path)
-            };
-            let written = written();
-            if written.is_err() {
-                // On a full disk, what is half there takes the room of what could be whole.
-                let _ = fs::remove_dir_all(&unfinished);
-            }
-            written
+    fn write_new(
+        &self,
+        mut manifest: Manifest,
+        files: &BTreeMap<&str, &[u8]>,
+        path: &Path,
+    ) -> Result<()> {
+        let unfinished = self.path.join(format!("{UNFINISHED}{}", manifest.progress.name()));
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished)
+                .map_err(|error| Error::file("remove", &unfinished, error))?;
         }
+        let files_of = files.iter().map(|(name, bytes)| ((*name).to_owned(), File::of(bytes)));
+        manifest.format = FORMAT;
+        manifest.files = files_of.collect();
+        let written = || -> Result<()> {
+            fs::create_dir(&unfinished)
+                .map_err(|error| Error::file("create", &unfinished, error))?;
+            for (name, bytes) in files {
+                disk::write_new(&unfinished.join(name), bytes)?;
+            }
+            let text = manifest.to_text()?;
+            disk::write_new(&unfinished.join(MANIFEST), text.as_bytes())?;
+            disk::sync_directory(&unfinished)?;
+            disk::rename(&unfinished, path)
+        };
+        let written = written();
+        if written.is_err() {
+            // On a full disk, what is half there takes the room of what could be whole.
+            let _ = fs::remove_dir_all(&unfinished);
+        }
+        written
+    }
 
-        /// Removes a commit: it is none any more before the first of its files is gone.
-        fn remove(&self, progress: Progress) {
-            let name = progress.name();
-            let removed = self.path.join(format!("{REMOVED}{name}"));
-            // What cannot be removed now is tried again with the next commit.
+    /// Removes a commit: it is none any more before the first of its files is gone.
+    fn remove(&self, progress: Progress) {
+        let name = progress.name();
+        let removed = self.path.join(format!("{REMOVED}{name}"));
+        // What cannot be removed now is tried again with the next commit.
+        let _ = fs::remove_dir_all(&removed);
+        if fs::rename(self.path.join(name), &removed).is_ok() {
             let _ = fs::remove_dir_all(&removed);
-            if fs::rename(self.path.join(name), &removed).is_ok() {
-                let _ = fs::remove_dir_all(&removed);
-            }
         }
+    }
 
-        /// The places after one that have a commit, whole or not.
-        ///
-        /// # Errors
-        ///
-        /// A directory that cannot be read.
-        pub(crate) fn after(&self, last: Option<Progress>) -> Result<Vec<Progress>> {
-            let places = self.list()?.into_iter();
-            Ok(places.filter(|place| Some(*place) > last).collect())
-        }
+    /// The places after one that have a commit, whole or not.
+    ///
+    /// # Errors
+    ///
+    /// A directory that cannot be read.
+    pub(crate) fn after(&self, last: Option<Progress>) -> Result<Vec<Progress>> {
+        let places = self.list()?.into_iter();
+        Ok(places.filter(|place| Some(*place) > last).collect())
+    }
 
-        /// Sets commits aside, so that the run can commit there again.
-        ///
-        /// They are damaged, or of a course that is given up; nothing of them is lost.
-        ///
-        /// # Errors
-        ///
-        /// A directory that cannot be renamed.
-        pub(crate) fn set_aside(&self, places: Vec<Progress>) -> Result<()> {
-            let mut paths = places.into_iter().map(|place| self.path.join(place.name()));
-            paths.try_for_each(|path| disk::set_aside(&path))
-        }
+    /// Sets commits aside, so that the run can commit there again.
+    ///
+    /// They are damaged, or of a course that is given up; nothing of them is lost.
+    ///
+    /// # Errors
+    ///
+    /// A directory that cannot be renamed.
+    pub(crate) fn set_aside(&self, places: Vec<Progress>) -> Result<()> {
+        let mut paths = places.into_iter().map(|place| self.path.join(place.name()));
+        paths.try_for_each(|path| disk::set_aside(&path))
     }
 }

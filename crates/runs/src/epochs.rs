@@ -9,47 +9,45 @@ use burn::{
     optim::GradientsAccumulator,
     tensor::Device,
     train::{
-        EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent, LearnerModel,
+        EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
         SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader,
         TrainingComponents, TrainingItem, ValidLoader,
     },
 };
 use sha2::{Digest, Sha256};
 
-use super::{Averaged, commit::Committer};
 use crate::{
-    Error,
-    run::{Mark, Progress},
+    Error, Progress, RunModel,
+    committer::{CommitPoint, Committer},
 };
 
 /// The loop, and where it begins.
-pub(super) struct Loop {
+pub(crate) struct EpochLoop {
     pub device: Device,
     pub committer: Committer,
     /// The batches of the first epoch that are done.
     pub batches: usize,
+    /// The optimizer steps that are done.
+    pub steps: u64,
 }
 
-/// How an epoch ended.
+/// How a pass over a split ended.
 #[derive(PartialEq)]
-enum End {
+enum PassEnd {
     Whole,
     /// Someone asked to stop, or something failed.
     Stopped,
 }
 
-impl<M: LearnerModel> SupervisedLearningStrategy<Averaged<M>> for Loop
-where
-    <M as InferenceStep>::Input: Clone,
-{
+impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
     fn fit(
         &self,
-        components: TrainingComponents<Averaged<M>>,
-        mut learner: Learner<Averaged<M>>,
-        train: TrainLoader<Averaged<M>>,
-        valid: ValidLoader<Averaged<M>>,
+        components: TrainingComponents<M>,
+        mut learner: Learner<M>,
+        train: TrainLoader<M>,
+        valid: ValidLoader<M>,
         starting_epoch: usize,
-    ) -> (Averaged<M>, SupervisedTrainingEventProcessor<Averaged<M>>) {
+    ) -> (M, SupervisedTrainingEventProcessor<M>) {
         let train = train.to_device(&self.device);
         let valid = valid.to_device(&self.device.clone().inner());
         learner.fork(&self.device);
@@ -81,11 +79,12 @@ where
         // A training that cannot commit does not begin.
         self.committer.mark(&store);
 
-        let mut epoch = starting_epoch;
+        let (mut epoch, mut steps) = (starting_epoch, self.steps);
         while epoch <= num_epochs && !stopped && !interrupter.should_stop() {
-            let mut save = |learner: &Learner<_>, progress: Progress, mark| {
+            let mut save = |learner: &Learner<M>, point: CommitPoint| {
                 if let Some(checkpointer) = &mut checkpointer {
-                    self.committer.next_is(progress, mark);
+                    learner.model().settle();
+                    self.committer.next_is(point);
                     checkpointer.checkpoint(learner, epoch, &store);
                 }
             };
@@ -93,43 +92,50 @@ where
                 true => self.batches,
                 false => 0,
             };
-            let mut pass = Pass {
+            let mut pass = SplitPass {
                 epoch,
                 batches: done,
+                steps,
                 accumulation: grad_accumulation.unwrap_or(1),
                 interrupter: &interrupter,
                 events: &mut events,
             };
             let end = pass.train(self, &mut learner, &train, &mut save);
             let batches = pass.batches;
-            let in_epoch = Progress { epochs: epoch - 1, batches };
+            steps = pass.steps;
+            let within = |mark| {
+                let progress = Progress { epochs: epoch - 1, batches };
+                CommitPoint { progress, steps, mark }
+            };
             interrupter.fail_on_error(events.flush());
-            if end == End::Stopped {
+            if end == PassEnd::Stopped {
                 if batches > done {
-                    save(&learner, in_epoch, None);
+                    save(&learner, within(None));
                 }
                 break;
             }
 
             // As it is before the validation, which a stop would leave half done.
             let mark = self.committer.mark(&store);
-            let mut pass = Pass {
+            let mut pass = SplitPass {
                 epoch,
                 batches,
+                steps,
                 accumulation: 1,
                 interrupter: &interrupter,
                 events: &mut events,
             };
             let end = pass.validate(self, &learner, &valid);
             interrupter.fail_on_error(events.flush());
-            if end == End::Stopped || interrupter.should_stop() {
+            if end == PassEnd::Stopped || interrupter.should_stop() {
                 if batches > done {
-                    save(&learner, in_epoch, mark);
+                    save(&learner, within(mark));
                 }
                 break;
             }
             stopped = stops(epoch);
-            save(&learner, Progress::after(epoch), None);
+            let progress = Progress::after(epoch);
+            save(&learner, CommitPoint { progress, steps, mark: None });
             epoch += 1;
         }
         // Waits for the last commit, and its error.
@@ -140,29 +146,25 @@ where
 }
 
 /// One pass over a split.
-struct Pass<'a, M: LearnerModel>
-where
-    <M as InferenceStep>::Input: Clone,
-{
+struct SplitPass<'a, M: RunModel> {
     epoch: usize,
     /// The batches that are done.
     batches: usize,
+    /// The optimizer steps that are done, in all epochs.
+    steps: u64,
     accumulation: usize,
     interrupter: &'a Interrupter,
-    events: &'a mut SupervisedTrainingEventProcessor<Averaged<M>>,
+    events: &'a mut SupervisedTrainingEventProcessor<M>,
 }
 
-impl<M: LearnerModel> Pass<'_, M>
-where
-    <M as InferenceStep>::Input: Clone,
-{
+impl<M: RunModel> SplitPass<'_, M> {
     fn train(
         &mut self,
-        at: &Loop,
-        learner: &mut Learner<Averaged<M>>,
-        loader: &TrainLoader<Averaged<M>>,
-        save: &mut impl FnMut(&Learner<Averaged<M>>, Progress, Option<Mark>),
-    ) -> End {
+        at: &EpochLoop,
+        learner: &mut Learner<M>,
+        loader: &TrainLoader<M>,
+        save: &mut impl FnMut(&Learner<M>, CommitPoint),
+    ) -> PassEnd {
         let Self { epoch, interrupter, .. } = *self;
         at.seed(epoch, 0, "train");
         let mut batches = loader.iter();
@@ -182,14 +184,14 @@ where
         let mut next = batches.next();
         // All was seen: what the epoch came to is in the history.
         if next.is_none() && self.batches > 0 {
-            return End::Whole;
+            return PassEnd::Whole;
         }
         interrupter.fail_on_error(self.events.process_train(LearnerEvent::StartSplit {
             epoch_number: epoch,
             total_items: loader.num_items(),
         }));
         let mut sums = GradientsAccumulator::new();
-        let (mut summed, mut steps, mut last) = (0, 0, Instant::now());
+        let (mut summed, mut since, mut last) = (0, 0, Instant::now());
         while let Some(batch) = next {
             let batch = match batch {
                 Ok(batch) => batch,
@@ -213,7 +215,8 @@ where
             if let Some(grads) = grads {
                 learner.lr_step();
                 learner.optimizer_step(grads);
-                steps += 1;
+                self.steps += 1;
+                since += 1;
             }
             let whole = progress.is_completed();
             let iteration = Some(self.batches);
@@ -225,12 +228,13 @@ where
                 && (stepped || interrupter.error().is_some())
                 && !(whole && interrupter.error().is_none())
             {
-                return End::Stopped;
+                return PassEnd::Stopped;
             }
-            if stepped && !whole && at.committer.config().is_due(steps, last.elapsed()) {
+            if stepped && !whole && at.committer.config().is_due(since, last.elapsed()) {
                 interrupter.fail_on_error(self.events.flush());
-                save(learner, Progress { epochs: epoch - 1, batches: self.batches }, None);
-                (steps, last) = (0, Instant::now());
+                let progress = Progress { epochs: epoch - 1, batches: self.batches };
+                save(learner, CommitPoint { progress, steps: self.steps, mark: None });
+                (since, last) = (0, Instant::now());
             }
             at.seed(epoch, self.batches, "train");
             next = batches.next();
@@ -242,19 +246,18 @@ where
             return self.short("training", found);
         }
         interrupter.fail_on_error(self.events.process_train(LearnerEvent::EndSplit(epoch)));
-        End::Whole
+        PassEnd::Whole
     }
 
     fn validate(
         &mut self,
-        at: &Loop,
-        learner: &Learner<Averaged<M>>,
-        loader: &ValidLoader<Averaged<M>>,
-    ) -> End {
-        use burn::module::Module as _;
+        at: &EpochLoop,
+        learner: &Learner<M>,
+        loader: &ValidLoader<M>,
+    ) -> PassEnd {
         let Self { epoch, interrupter, .. } = *self;
         if interrupter.should_stop() {
-            return End::Stopped;
+            return PassEnd::Stopped;
         }
         interrupter.fail_on_error(self.events.process_valid(LearnerEvent::StartSplit {
             epoch_number: epoch,
@@ -275,7 +278,7 @@ where
             let item = TrainingItem::new(output, progress, Some(iteration), None);
             interrupter.fail_on_error(self.events.process_valid(LearnerEvent::ProcessedItem(item)));
             if interrupter.should_stop() {
-                return End::Stopped;
+                return PassEnd::Stopped;
             }
         }
         let seen = batches.progress();
@@ -285,23 +288,23 @@ where
         }
         interrupter.fail_on_error(self.events.process_valid(LearnerEvent::EndSplit(epoch)));
         interrupter.fail_on_error(self.events.process_train(LearnerEvent::EndEpoch(epoch)));
-        End::Whole
+        PassEnd::Whole
     }
 
-    fn fail(&self, error: DatasetError) -> End {
+    fn fail(&self, error: DatasetError) -> PassEnd {
         self.interrupter.fail(error);
-        End::Stopped
+        PassEnd::Stopped
     }
 
     /// An epoch that is not whole is none.
-    fn short(&self, split: &str, found: String) -> End {
+    fn short(&self, split: &str, found: String) -> PassEnd {
         let what = format!("{split} of epoch {}", self.epoch);
         let error = Error::parameter(what, "all batches of the loader", found);
         self.fail(DatasetError::new(error))
     }
 }
 
-impl Loop {
+impl EpochLoop {
     /// Makes the random numbers of a batch and its step a function of the seed and the place.
     fn seed(&self, epoch: usize, batch: usize, split: &str) {
         let mut hash = Sha256::new();

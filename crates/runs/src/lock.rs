@@ -61,7 +61,7 @@ impl Drop for RunLock {
     }
 }
 
-/// What the holder of the lock wrote, unless it is not that.
+/// The line of the lock's holder; none where the file holds anything else.
 fn holder(file: &mut File) -> Option<String> {
     const MOST_BYTES: u64 = 200;
     let mut text = Vec::new();

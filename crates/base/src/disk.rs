@@ -12,7 +12,11 @@ use std::{
 use crate::{Error, Result};
 
 /// Writes a file that is not there yet, and syncs it.
-pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+///
+/// # Errors
+///
+/// A file that is there, or that cannot be written.
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
         let mut file = File::create_new(path)?;
         file.write_all(bytes)?;
@@ -22,7 +26,11 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Writes a file in place of the one of this name, whole or not at all.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+///
+/// # Errors
+///
+/// A file that cannot be written; the old one is as it was then.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let unfinished = with_ending(path, ".tmp");
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -39,18 +47,30 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Renames a file or directory whose contents are synced, and syncs the new name.
-pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
+///
+/// # Errors
+///
+/// A name that cannot be changed or synced.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(|error| Error::file("write", to, error))?;
     sync_directory(to.parent().unwrap_or(Path::new(".")))
 }
 
 /// Gives a file or directory another name beside its own, under which it stays.
-pub(crate) fn set_aside(path: &Path) -> Result<()> {
+///
+/// # Errors
+///
+/// The errors of [`rename`].
+pub fn set_aside(path: &Path) -> Result<()> {
     rename(path, &aside(path))
 }
 
 /// Copies a file under another name beside its own, under which the copy stays.
-pub(crate) fn copy_aside(path: &Path) -> Result<()> {
+///
+/// # Errors
+///
+/// A file that cannot be read, or a copy that cannot be written.
+pub fn copy_aside(path: &Path) -> Result<()> {
     let aside = aside(path);
     let unfinished = with_ending(&aside, ".tmp");
     let copied = fs::copy(path, &unfinished).and_then(|_| File::open(&unfinished)?.sync_all());
@@ -75,7 +95,11 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 }
 
 /// Makes a directory, and those above it that are missing, and syncs their names.
-pub(crate) fn create_directory(path: &Path) -> Result<()> {
+///
+/// # Errors
+///
+/// A directory that cannot be made; a file of its name.
+pub fn create_directory(path: &Path) -> Result<()> {
     let create = || match fs::create_dir(path) {
         // One that is there stays as it is; a file of the name is none.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
@@ -98,7 +122,11 @@ pub(crate) fn create_directory(path: &Path) -> Result<()> {
 }
 
 /// Makes the names in a directory durable.
-pub(crate) fn sync_directory(path: &Path) -> Result<()> {
+///
+/// # Errors
+///
+/// A directory that cannot be opened or synced.
+pub fn sync_directory(path: &Path) -> Result<()> {
     // A path without a parent of its own is in the current directory.
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     if cfg!(not(unix)) {

@@ -35,7 +35,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// Those that this system has.
+    /// All signals that this system has.
     const ALL: &[Self] = if cfg!(unix) {
         &[Self::Interrupt, Self::Terminate, Self::HangUp]
     } else {
@@ -78,7 +78,7 @@ impl fmt::Display for Signal {
 /// use std::io::Write as _;
 ///
 /// use burn::train::Interrupter;
-/// use burn_ema::train::Signals;
+/// use burn_ema_runs::Signals;
 ///
 /// let interrupter = Interrupter::new();
 /// let signals = Signals::install(interrupter.clone())?;
@@ -88,7 +88,7 @@ impl fmt::Display for Signal {
 ///     let _ = writeln!(std::io::stderr(), "stopped by {signal}");
 ///     std::process::exit(signal.exit_code());
 /// }
-/// # Ok::<_, burn_ema::Error>(())
+/// # Ok::<_, burn_ema_runs::Error>(())
 /// ```
 ///
 /// A signal that the process was started to ignore, as `nohup` does with SIGHUP, stays ignored
@@ -152,7 +152,7 @@ impl Drop for Signals {
     }
 }
 
-/// What the handlers of the process read and write.
+/// The flags that the handlers of the process read and write.
 ///
 /// They are registered once and for all, since without any the signals would be lost: the default
 /// action does not come back.
@@ -160,9 +160,9 @@ impl Drop for Signals {
 struct Handlers {
     /// The number of the last signal, or 0.
     received: Arc<AtomicUsize>,
-    /// Whether the next signal takes its default action.
+    /// True where the next signal takes its default action.
     lethal: Arc<AtomicBool>,
-    /// Whether there is a guard.
+    /// True while there is a guard.
     guarded: Arc<AtomicBool>,
 }
 
