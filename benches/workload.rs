@@ -9,8 +9,7 @@ use burn::{
 };
 use burn_ema::{
     Average, AverageConfig, Result, Rule,
-    data::Batch,
-    model::{Mlp, MlpConfig},
+    model::{Batch, Mlp, MlpConfig},
     optim::{AdamConfig, SgdConfig},
     train::Averaged,
 };

@@ -19,10 +19,8 @@ use burn::{
     module::{Module, Param, ParamId},
     tensor::{DType, Device, Tensor, TensorData},
 };
-use burn_ema::{
-    Average, AverageConfig, Rule,
-    report::picture::{HEIGHT, Line, Lines, Of, Picture, Scale},
-};
+use burn_ema::{Average, AverageConfig, Rule};
+use burn_ema_lab::report::picture::{HEIGHT, Line, Lines, Of, Picture, Scale};
 use clap::Parser;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -15,10 +15,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use burn_ema::{
     average::Description,
-    device,
     export::{self, Contents, Form},
-    run::RunDirectory,
 };
+use burn_ema_lab::{device, run::RunDirectory};
 use clap::{Parser, ValueEnum};
 
 /// Tensors come and go.

@@ -21,10 +21,12 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_ema::{
-    data::{Answer, Preparation, Targets, Task, digits, read_features},
-    device,
     export::{self, Contents, Kind},
     model::{Mlp, MlpConfig},
+};
+use burn_ema_lab::{
+    data::{Answer, Preparation, Targets, Task, digits, read_features},
+    device,
     run::RunDirectory,
 };
 use clap::Parser;

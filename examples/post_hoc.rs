@@ -22,12 +22,13 @@ use burn::tensor::{Device, FloatDType};
 use burn::train::{SupervisedTraining, metric::LossMetric};
 use burn_ema::average::post_hoc::{Solve, Target};
 use burn_ema::average::{Snapshots, save_file};
-use burn_ema::data::{Prepared, digits, loader};
 use burn_ema::model::{Mlp, MlpConfig};
-use burn_ema::report::Scores;
-use burn_ema::run::{Optimizer, RunConfig, RunDirectory};
-use burn_ema::train::{Averaged, CommitConfig, ProgressLines, fit};
-use burn_ema::{AverageConfig, Rule, device};
+use burn_ema::train::{Averaged, ProgressLines, fit};
+use burn_ema::{AverageConfig, Rule};
+use burn_ema_lab::data::{Prepared, digits, loader};
+use burn_ema_lab::device;
+use burn_ema_lab::report::Scores;
+use burn_ema_lab::run::{Optimizer, RunConfig, RunDirectory};
 use clap::Parser;
 
 /// Tensors come and go at every step.
@@ -199,7 +200,7 @@ fn train(
         .metric_valid_numeric(model.live_metric(LossMetric::new()))
         .renderer(Box::new(ProgressLines::new(std::io::stderr())));
     let fit = fit(training, model, config.optimizer.init(), ConstantLr::new(config.lr));
-    Ok(fit.with_commits(CommitConfig::of(run, config)?)?.launch()?.model)
+    Ok(fit.with_commits(run.commit_config(config)?)?.launch()?.model)
 }
 
 /// A width that a power function can have.

@@ -33,12 +33,15 @@ use burn_ema::train::Dashboard;
 use burn_ema::{
     AverageConfig, Error, Rule,
     average::Description,
+    model::{Activation, MlpConfig},
+    run::{Change, Progress},
+    train::{Averaged, ProgressLines, Signal, Signals, fit},
+};
+use burn_ema_lab::{
     data::{Prepared, Table, Task, TaskKind, digits, loader},
     device,
-    model::{Activation, MlpConfig},
     report::{Page, Report, Scores, Summary},
-    run::{Change, Optimizer, Progress, RunConfig, RunDirectory},
-    train::{Averaged, CommitConfig, ProgressLines, Signal, Signals, fit},
+    run::{Optimizer, RunConfig, RunDirectory},
 };
 use clap::{Parser, ValueEnum};
 
@@ -255,7 +258,8 @@ fn main() -> Result<ExitCode> {
     let signals = Signals::install(training.interrupter())?;
     let mut committed_as = serde_json::to_value(&config)?;
     committed_as["device"] = device.to_string().into();
-    let mut commits = CommitConfig::of(&run, &config)?
+    let mut commits = run
+        .commit_config(&config)?
         .with_config(&committed_as)?
         .with_every_steps(args.commit_every)
         .with_change("data", Change::Free);

@@ -7,7 +7,7 @@
 //!
 //! - [`Averaged`](train::Averaged), the hook: a live module with its averages, for Burn's Learner;
 //! - [`Average`], for a loop of your own;
-//! - [`model`], a reference network from data to a saved record that answers;
+//! - [`model`], a reference network;
 //! - [`guide`], which average to use.
 //!
 //! ```
@@ -42,22 +42,18 @@
 //!
 //! # Layout
 //!
-//! Imports run one way: `error, threads <- {average, model, data} <- {run, export, optim} <- train
-//! <- report`.
+//! Imports run one way: `error, threads <- {average, model} <- {run, export, optim} <- train`.
 //!
 //! - [`average`]: rules, averages of any module, their profiles, the kernels that update them,
 //!   averages made afterwards of stored ones;
 //! - [`model`]: the perceptron, its loss, its gradients in closed form;
-//! - [`data`]: the digits that ship, tables from CSV, split, scaling, batches;
 //! - [`optim`]: optimizers whose step is one pass over weights, gradient and moments;
-//! - [`device`]: the one place that decides which device a program runs on;
 //! - [`export`]: a model as a file of Burn, safetensors or PyTorch, and from one;
 //! - [`run`]: a run on disk: its commits, what they say of themselves, who may write;
 //! - [`train`]: Burn's Learner around models and averages, and a loop that commits and goes on;
-//! - [`report`]: what the averages gained;
 //! - [`guide`]: which average to use, without code.
 //!
-//! `optim`, `train`, `report` and the writing side of `run` are behind the default feature `train`.
+//! `optim`, `train` and the writing side of `run` are behind the default feature `train`.
 //!
 //! # Invariants
 //!
@@ -80,15 +76,11 @@
 #![recursion_limit = "256"]
 
 pub mod average;
-pub mod data;
-pub mod device;
 pub mod export;
 pub mod guide;
 pub mod model;
 #[cfg(feature = "train")]
 pub mod optim;
-#[cfg(feature = "train")]
-pub mod report;
 pub mod run;
 #[cfg(any(feature = "flex", feature = "train"))]
 mod threads;

@@ -16,10 +16,10 @@ use burn::{
     },
 };
 use burn_ema::{
-    data::{Batch, Prepared, Sample, digits, loader},
-    model::{Mlp, MlpConfig},
+    model::{Batch, Mlp, MlpConfig},
     train::{Averaged, ProgressLines, fit},
 };
+use burn_ema_lab::data::{Prepared, Sample, digits, loader};
 
 use crate::{
     contest::{Claim, Contest, Contestant},

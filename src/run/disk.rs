@@ -22,7 +22,7 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Writes a file in place of the one of this name, whole or not at all.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let unfinished = with_ending(path, ".tmp");
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -75,7 +75,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 }
 
 /// Makes a directory, and those above it that are missing, and syncs their names.
-pub(crate) fn create_directory(path: &Path) -> Result<()> {
+pub fn create_directory(path: &Path) -> Result<()> {
     let create = || match fs::create_dir(path) {
         // One that is there stays as it is; a file of the name is none.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),

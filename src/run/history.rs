@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 /// The name of the file, in the run's directory.
 #[cfg(feature = "train")]
-pub(crate) const METRICS: &str = "metrics.csv";
+pub const METRICS: &str = "metrics.csv";
 
 /// The name under which the history says which average the metrics of validation are of.
 #[cfg(feature = "train")]
-pub(crate) const VALIDATED: &str = "Validated average";
+pub const VALIDATED: &str = "Validated average";
 
 /// Where the history was when something was committed, and what decisions need of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

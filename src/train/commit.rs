@@ -14,7 +14,7 @@ use serde_json::Value;
 pub(super) use self::committer::{Committer, OPTIMIZER, SCHEDULER, message};
 use crate::{
     Error, Result,
-    run::{Change, MOST_CONFIG_BYTES, Mark, Progress, RunConfig, RunDirectory, RunLock},
+    run::{Change, MOST_CONFIG_BYTES, Mark, Progress, RunLock},
 };
 
 /// Where, when and of what a training commits; for [`Fit::with_commits`](super::Fit::with_commits).
@@ -153,14 +153,11 @@ impl CommitConfig {
         self
     }
 
-    /// Commits in the directory of a run of the perceptron, with its configuration and its seed.
-    ///
-    /// # Errors
-    ///
-    /// A run that was opened to be read alone.
-    pub fn of(run: &RunDirectory, config: &RunConfig) -> Result<Self> {
-        let commits = Self::new(run.path()).with_config(config)?.with_seed(config.seed);
-        Ok(Self { lock: Some(run.lock()?), ..commits })
+    /// Takes the lock of the run, which the caller has taken already, in place of taking it when
+    /// the training begins.
+    pub fn with_lock(mut self, lock: Arc<RunLock>) -> Self {
+        self.lock = Some(lock);
+        self
     }
 
     /// Whether a commit is due within an epoch.

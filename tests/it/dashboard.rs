@@ -15,10 +15,8 @@ use std::{
 };
 
 use burn::tensor::Device;
-use burn_ema::{
-    report::Report,
-    run::{Progress, RunDirectory},
-};
+use burn_ema::run::Progress;
+use burn_ema_lab::{report::Report, run::RunDirectory};
 use rustix::{
     fs::{OFlags, fcntl_setfl},
     process::{Pid, Signal, kill_process},

@@ -8,8 +8,7 @@ use std::process::Command;
 use burn::{module::Module, optim::ModuleOptimizer, tensor::Tensor, train::TrainStep};
 use burn_ema::{
     AverageConfig, Rule,
-    data::Batch,
-    model::{Mlp, MlpConfig},
+    model::{Batch, Mlp, MlpConfig},
     optim::{AdamConfig, SgdConfig},
     train::Averaged,
 };

@@ -34,8 +34,7 @@ use burn_ema_base::header;
 use crate::{
     Average, AverageConfig, Rule,
     average::{self, Description, Opened},
-    data::Batch,
-    model::Mlp,
+    model::{Batch, Mlp},
     train::Averaged,
 };
 

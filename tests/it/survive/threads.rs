@@ -11,12 +11,12 @@ use burn::{
 };
 use burn_ema::{
     AverageConfig, Result, Rule,
-    data::{Batch, Sample, loader},
-    model::{Mlp, MlpConfig},
+    model::{Answers, Batch, Mlp, MlpConfig},
     optim::AdamWConfig,
     run::Progress,
-    train::{Answers, Averaged, CommitConfig, ProgressLines, fit},
+    train::{Averaged, CommitConfig, ProgressLines, fit},
 };
+use burn_ema_lab::data::{Sample, loader};
 use serde::{Deserialize, Serialize};
 
 use super::{

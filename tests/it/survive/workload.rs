@@ -39,10 +39,11 @@ use burn::{
 };
 use burn_ema::{
     AverageConfig, Error, Result, Rule,
-    data::{Batch, Sample},
+    model::{Answers, Batch},
     run::{Commits, Progress},
-    train::{Answers, Averaged, CommitConfig, Fit, ProgressLines, fit},
+    train::{Averaged, CommitConfig, Fit, ProgressLines, fit},
 };
+use burn_ema_lab::data::Sample;
 use burn_pack::Reader;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

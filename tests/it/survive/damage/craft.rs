@@ -15,9 +15,10 @@ use burn::{
 use burn_ema::{
     AverageConfig, Result, Rule,
     model::Mlp,
-    run::{Commits, Progress, RunConfig, RunDirectory},
+    run::{Commits, Progress},
     train::{Averaged, Fit},
 };
+use burn_ema_lab::run::{RunConfig, RunDirectory};
 use burn_pack::{Reader, Tensor, Writer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

@@ -2,15 +2,15 @@
 
 use std::{io::BufReader, path::PathBuf};
 
+use burn_ema::{AverageConfig, Error, Result, run::Newest};
 use burn_ema_base::regular;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Report, Summary, curves::Curves};
 use crate::{
-    AverageConfig, Error, Result,
     data::Task,
-    run::{Newest, RunConfig, RunDirectory},
+    run::{RunConfig, RunDirectory},
 };
 
 /// A run, as far as it has been written down.
@@ -142,7 +142,7 @@ fn settings(config: &RunConfig, summary: Option<&Summary>) -> Vec<(String, Strin
             "data",
             match data {
                 Some(file) => file.display().to_string(),
-                None => "the digits that ship with the crate".to_owned(),
+                None => "the scanned digits of burn_ema_lab".to_owned(),
             },
         ),
         ("SHA-256 of the data", data_sha256.clone()),

@@ -8,6 +8,16 @@ use std::{
 use std::{io, sync::Arc};
 
 use burn::{module::Module, tensor::Device};
+use burn_ema::{
+    Error, Result, average,
+    model::Mlp,
+    run::{Commit, Commits, Newest},
+};
+#[cfg(feature = "train")]
+use burn_ema::{
+    run::{METRICS, RunLock, create_directory, replace},
+    train::CommitConfig,
+};
 #[cfg(feature = "train")]
 use burn_ema_base::digest::UNSEALED;
 use burn_ema_base::{
@@ -15,10 +25,7 @@ use burn_ema_base::{
     regular::{self, Length},
 };
 
-use super::{Commit, Commits, Newest, RunConfig};
-#[cfg(feature = "train")]
-use super::{RunLock, disk, history::METRICS};
-use crate::{Error, Result, average, model::Mlp};
+use super::RunConfig;
 
 /// The directory of a run.
 #[derive(Clone, Debug)]
@@ -166,8 +173,8 @@ impl RunDirectory {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// Where the model is that the run leaves: a file of [`Average::save_file`](crate::Average) or
-    /// [`save_file`](crate::average::save_file).
+    /// Where the model is that the run leaves: a file of [`Average::save_file`](burn_ema::Average) or
+    /// [`save_file`](burn_ema::average::save_file).
     pub fn model_file(&self) -> PathBuf {
         self.path.join("model.bpk")
     }
@@ -199,7 +206,7 @@ impl RunDirectory {
     pub fn create(path: impl Into<PathBuf>, config: &RunConfig) -> Result<Self> {
         config.check()?;
         let path = path.into();
-        disk::create_directory(&path)?;
+        create_directory(&path)?;
         // Before anything is made, so that a directory of another's is as it was.
         let names = names(&path)?;
         if let Some(name) = names.iter().find(|name| !LEFT_BY_US.contains(&&***name)) {
@@ -242,10 +249,17 @@ impl RunDirectory {
         begun.for_each(|name| _ = fs::remove_file(self.path.join(name)));
     }
 
-    /// The lock of the run.
-    pub(crate) fn lock(&self) -> Result<Arc<RunLock>> {
-        let lock = self.lock.clone();
-        lock.ok_or_else(|| Error::value("the run", "one that is locked", "one that is read"))
+    /// Commits in this directory, with this configuration and its seed.
+    ///
+    /// # Errors
+    ///
+    /// A run that was opened to be read alone.
+    pub fn commit_config(&self, config: &RunConfig) -> Result<CommitConfig> {
+        let Some(lock) = self.lock.clone() else {
+            return Err(Error::value("the run", "one that is locked", "one that is read"));
+        };
+        let commits = CommitConfig::new(&self.path).with_config(config)?;
+        Ok(commits.with_seed(config.seed).with_lock(lock))
     }
 
     /// Removes what the run at a path wrote, with all that is in its `commits/`, `snapshots/` and
@@ -305,7 +319,7 @@ impl RunDirectory {
             let found = Length::Exactly(text.len() as u64);
             return Err(refuse(Error::parameter("its length", Length::AtMost(MOST_BYTES), found)));
         }
-        disk::replace(&path, &text)
+        replace(&path, &text)
     }
 
     /// Keeps a line about something that was skipped or warned of, once, for
@@ -323,7 +337,7 @@ impl RunDirectory {
             return Ok(());
         }
         notes.push(line);
-        disk::replace(&self.path.join(NOTES), (notes.join("\n") + "\n").as_bytes())
+        replace(&self.path.join(NOTES), (notes.join("\n") + "\n").as_bytes())
     }
 
     /// Writes a value as JSON, whole or not at all, under a name in the directory.
@@ -333,7 +347,7 @@ impl RunDirectory {
     /// A file that cannot be written.
     pub fn write_json(&self, name: &str, value: &impl serde::Serialize) -> Result<()> {
         let path = self.path.join(name);
-        disk::replace(&path, &json(&path, value)?)
+        replace(&path, &json(&path, value)?)
     }
 }
 

@@ -1,0 +1,24 @@
+//! A run of the perceptron on disk: its directory, its configuration and the model that it leaves.
+//!
+//! ```text
+//! LOCK             who trains it, while someone does
+//! config.json      what was trained, on what and how
+//! commits/         from which the run goes on: the newest, and the best in validation
+//! metrics.csv      the metrics of each batch and epoch
+//! model.bpk        the averaged model that it left, which plain Burn loads
+//! report.json      the test split: live and each average
+//! summary.json     what the averages are made of, and what was answered on the test split
+//! remarks.txt      what was skipped or warned of
+//! report.html      all of it on one page; its pictures in report/
+//! experiment.log   Burn's log
+//! ```
+//!
+//! `commits/`, `metrics.csv` and `LOCK` are those of [`burn_ema::run`].
+//!
+//! Reading a run's model needs no training stack.
+
+mod config;
+mod directory;
+
+pub use config::{Optimizer, RunConfig};
+pub use directory::RunDirectory;
