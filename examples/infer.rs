@@ -41,7 +41,7 @@ const INK: f64 = 16.0;
 const SIDE: usize = 8;
 
 /// The run that ships.
-const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/artifacts/digits");
+const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../artifacts/digits");
 
 #[derive(Parser)]
 #[command(about = "Answer with a saved average: digits drawn as text, or the rows of a CSV")]

@@ -10,6 +10,7 @@
 //! All averages are this crate's own `Average`, of a module with many weights that differ in their
 //! noise alone: the first is drawn, and the table goes by all.
 
+#[path = "../shared/mod.rs"]
 mod shared; // the standard output of a reader that may leave
 
 use std::{fs, io::Write, path::PathBuf};
