@@ -9,9 +9,8 @@ use burn::{
 };
 use burn_ema::{
     Average, AverageConfig, Result, Rule,
-    data::Batch,
     fast::{AdamConfig, SgdConfig},
-    model::{Mlp, MlpConfig},
+    model::{Batch, Mlp, MlpConfig},
     train::Averaged,
 };
 

@@ -22,11 +22,13 @@ use burn::{
 };
 use burn_ema::{
     AverageConfig, Rule,
-    data::{Batch, Sample, loader},
-    device,
-    model::{Mlp, MlpConfig},
+    model::{Answers, Batch, Mlp, MlpConfig},
     runs::{CommitConfig, Commits, Fit, ProgressLines, fit},
-    train::{Answers, Averaged},
+    train::Averaged,
+};
+use burn_ema_lab::{
+    data::{Sample, loader},
+    device,
 };
 use clap::Parser;
 

@@ -15,11 +15,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use burn_ema::{
     average::Description,
-    device,
     export::{self, Contents, Form},
-    run::RunDirectory,
     train::AveragedCommit as _,
 };
+use burn_ema_lab::{device, run::RunDirectory};
 use clap::{Parser, ValueEnum};
 
 /// Tensors come and go.
@@ -30,7 +29,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(about = "Write the averaged model of a run as a file that opens elsewhere")]
 struct Args {
     /// The directory of the run; while it has left no model, its newest commit has the average
-    #[arg(default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/artifacts/digits"))]
+    #[arg(default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../artifacts/digits"))]
     run: PathBuf,
     /// The file to write; an older one is replaced
     #[arg(long, value_name = "FILE")]

@@ -21,10 +21,12 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_ema::{
-    data::{Answer, Preparation, Targets, Task, digits, read_features},
-    device,
     export::{self, Contents, Kind},
     model::{Mlp, MlpConfig},
+};
+use burn_ema_lab::{
+    data::{Answer, Preparation, Targets, Task, digits, read_features},
+    device,
     run::RunDirectory,
 };
 use clap::Parser;
@@ -39,7 +41,7 @@ const INK: f64 = 16.0;
 const SIDE: usize = 8;
 
 /// The run that ships.
-const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/artifacts/digits");
+const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../artifacts/digits");
 
 #[derive(Parser)]
 #[command(about = "Answer with a saved average: digits drawn as text, or the rows of a CSV")]

@@ -12,9 +12,10 @@ use burn::{
     tensor::{Device, Distribution, Tensor},
 };
 use burn_ema::{
-    AverageConfig, Rule, device,
+    AverageConfig, Rule,
     model::{Activation, Mlp, MlpConfig},
 };
+use burn_ema_lab::device;
 
 /// Tensors come and go at every step.
 #[global_allocator]

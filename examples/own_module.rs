@@ -14,12 +14,14 @@ use burn::{
     train::metric::{AccuracyMetric, LossMetric},
     train::{ClassificationOutput, InferenceStep, SupervisedTraining, TrainOutput, TrainStep},
 };
-use burn_ema::data::{Batch, Prepared, digits, loader};
-use burn_ema::{AverageConfig, Rule, device};
+use burn_ema::model::Batch;
+use burn_ema::{AverageConfig, Rule};
 use burn_ema::{
     runs::{ProgressLines, fit},
     train::Averaged,
 };
+use burn_ema_lab::data::{Prepared, digits, loader};
+use burn_ema_lab::device;
 
 /// Tensors come and go at every step.
 #[global_allocator]

@@ -22,15 +22,16 @@ use burn::tensor::{Device, FloatDType};
 use burn::train::{SupervisedTraining, metric::LossMetric};
 use burn_ema::average::post_hoc::{Solve, Target};
 use burn_ema::average::{Snapshots, save_file};
-use burn_ema::data::{Prepared, digits, loader};
 use burn_ema::model::{Mlp, MlpConfig};
-use burn_ema::report::Scores;
-use burn_ema::run::{Optimizer, RunConfig, RunDirectory};
-use burn_ema::{AverageConfig, Rule, device};
+use burn_ema::{AverageConfig, Rule};
 use burn_ema::{
     runs::{ProgressLines, fit},
     train::Averaged,
 };
+use burn_ema_lab::data::{Prepared, digits, loader};
+use burn_ema_lab::device;
+use burn_ema_lab::report::Scores;
+use burn_ema_lab::run::{Optimizer, RunConfig, RunDirectory};
 use clap::Parser;
 
 /// Tensors come and go at every step.

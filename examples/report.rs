@@ -14,7 +14,7 @@ mod shared; // `println!` to a reader that may leave
 use std::path::PathBuf;
 
 use anyhow::Result;
-use burn_ema::{report::Page, run::RunDirectory};
+use burn_ema_lab::{report::Page, run::RunDirectory};
 use clap::Parser;
 
 #[derive(Parser)]

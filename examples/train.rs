@@ -33,13 +33,15 @@ use burn_ema::train::Dashboard;
 use burn_ema::{
     AverageConfig, Error, Rule,
     average::Description,
-    data::{Prepared, Table, Task, TaskKind, digits, loader},
-    device,
     model::{Activation, MlpConfig},
-    report::{Page, Report, Scores, Summary},
-    run::{Optimizer, RunConfig, RunDirectory},
     runs::{Change, Progress, ProgressLines, Signal, Signals, fit},
     train::Averaged,
+};
+use burn_ema_lab::{
+    data::{Prepared, Table, Task, TaskKind, digits, loader},
+    device,
+    report::{Page, Report, Scores, Summary},
+    run::{Optimizer, RunConfig, RunDirectory},
 };
 use clap::{Parser, ValueEnum};
 

@@ -7,7 +7,7 @@
 //!
 //! - [`Averaged`](train::Averaged), the hook: a live module with its averages, for Burn's Learner;
 //! - [`Average`], for a loop of your own;
-//! - [`model`], a reference network from data to a saved record that answers;
+//! - [`model`], a reference network;
 //! - [`guide`], which average to use.
 //!
 //! ```
@@ -42,23 +42,18 @@
 //!
 //! # Layout
 //!
-//! Imports run one way: `error, threads <- {average, model, data} <- {run, export, optim} <- train
-//! <- report`.
+//! Imports run one way: `error, threads <- {average, model} <- {run, export, optim} <- train`.
 //!
 //! - [`average`]: rules, averages of any module, their profiles, the kernels that update them,
 //!   averages made afterwards of stored ones;
 //! - [`model`]: the perceptron, its loss, its gradients in closed form;
-//! - [`data`]: the digits that ship, tables from CSV, split, scaling, batches;
-//! - [`optim`]: optimizers whose step is one pass over weights, gradient and moments;
-//! - [`device`]: the one place that decides which device a program runs on;
 //! - [`export`]: a model as a file of Burn, safetensors or PyTorch, and from one;
-//! - [`train`]: Burn's Learner around models and averages;
-//! - [`runs`]: trainings that commit and go on, a crate of its own, `burn-ema-runs`;
-//! - [`run`]: the directory of a run of the perceptron;
-//! - [`report`]: what the averages gained;
-//! - [`guide`]: which average to use, without code.
+//! - [`train`]: Burn's Learner around models and averages: the hook;
+//! - [`guide`]: which average to use, without code;
+//! - `runs`: trainings that commit and go on, a crate of its own, `burn-ema-runs`;
+//! - `fast`: kernels for training on the CPU, a crate of its own, `burn-ema-fast`.
 //!
-//! `optim` and `train` are behind the default feature `train`; `runs`, `run` and `report` behind `runs`.
+//! Each but the first two and the guide is behind a feature of its name.
 //!
 //! # Invariants
 //!
@@ -81,17 +76,11 @@
 #![recursion_limit = "256"]
 
 pub mod average;
-pub mod data;
-pub mod device;
 #[cfg(feature = "export")]
 pub mod export;
 pub mod guide;
 mod kernel;
 pub mod model;
-#[cfg(feature = "runs")]
-pub mod report;
-#[cfg(feature = "runs")]
-pub mod run;
 #[cfg(feature = "train")]
 pub mod train;
 

@@ -16,11 +16,11 @@ use burn::{
     },
 };
 use burn_ema::{
-    data::{Batch, Prepared, Sample, digits, loader},
-    model::{Mlp, MlpConfig},
+    model::{Batch, Mlp, MlpConfig},
     runs::{ProgressLines, fit},
     train::Averaged,
 };
+use burn_ema_lab::data::{Prepared, Sample, digits, loader};
 
 use crate::{
     contest::{Claim, Contest, Contestant},

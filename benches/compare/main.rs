@@ -28,7 +28,7 @@ mod workload; // what is trained
 use std::{fs, num::NonZeroUsize, path::PathBuf, thread};
 
 use anyhow::{Context, Result, ensure};
-use burn_ema::device;
+use burn_ema_lab::device;
 use clap::Parser;
 use serde_json::json;
 

@@ -1,7 +1,7 @@
 //! A training step with one average, by three ways, and what the average adds to it.
 
 use anyhow::Result;
-use burn_ema::data::Batch;
+use burn_ema::model::Batch;
 use serde_json::json;
 
 use crate::{

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::contest::Contestant;
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/compare/pytorch.py");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/compare/pytorch.py");
 
 /// A running `pytorch.py`.
 #[derive(Clone)]

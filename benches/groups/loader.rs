@@ -6,7 +6,8 @@ use std::{
 };
 
 use burn::data::dataloader::DataLoader;
-use burn_ema::data::{Batch, Sample, loader};
+use burn_ema::model::Batch;
+use burn_ema_lab::data::{Sample, loader};
 use criterion::{BenchmarkId, Criterion, Throughput};
 
 use crate::workload::{NETWORKS, Network, Optimizer, OwnLoop, device};

@@ -2,7 +2,7 @@
 
 use std::{f64::consts::PI, fmt::Write as _};
 
-use burn_ema::data::Sample;
+use burn_ema_lab::data::Sample;
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 

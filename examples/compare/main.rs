@@ -31,7 +31,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use burn_ema::{data::Targets, device};
+use burn_ema_lab::{data::Targets, device};
 use clap::Parser;
 
 use self::{

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use burn_ema::{
-    AverageConfig, Rule,
+use burn_ema::{AverageConfig, Rule};
+use burn_ema_lab::{
     data::{Table, digits},
     run::Optimizer,
 };

@@ -16,8 +16,10 @@ use burn_ema::{
         post_hoc::{Solve, Target},
         update_all,
     },
-    data::{Batch, Prepared, Task, loader},
-    model::{Activation, Mlp, MlpConfig},
+    model::{Activation, Batch, Mlp, MlpConfig},
+};
+use burn_ema_lab::{
+    data::{Prepared, Task, loader},
     report::Scores,
 };
 

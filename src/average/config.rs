@@ -171,7 +171,7 @@ impl AverageConfig {
     }
 
     /// The name: the one given, else the rule's short form.
-    pub(crate) fn label(&self) -> String {
+    pub fn label(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.rule.to_string())
     }
 

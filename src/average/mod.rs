@@ -19,6 +19,8 @@
 //!   saved form, in Burn's records and as a file with its [`Description`].
 
 mod clock;
+#[cfg(feature = "runs")]
+mod committed;
 mod config;
 mod course;
 mod file;

@@ -6,7 +6,6 @@ mod dashboard;
 mod gauge;
 mod metric;
 mod rank;
-mod step;
 mod trace;
 
 #[cfg(feature = "runs")]
@@ -17,7 +16,4 @@ pub use dashboard::Dashboard;
 pub use gauge::{DistanceMetric, Gap};
 pub use metric::Beside;
 pub use rank::Ranking;
-pub use step::Answers;
-pub use trace::TraceMetric;
-#[cfg(feature = "runs")]
-pub(crate) use trace::{Sample, TRACE};
+pub use trace::{Trace, TraceMetric};

@@ -24,9 +24,6 @@ use serde::{Deserialize, Serialize};
 use super::metric::lock;
 use crate::{Average, Error, Result};
 
-/// The name of the metric, by which its lines in the history are known.
-pub(crate) const TRACE: &str = "Weights";
-
 /// How many weights are looked at, at most.
 const WEIGHTS: usize = 4;
 
@@ -36,7 +33,7 @@ const DENSE: u64 = 64;
 /// A few weights after a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Sample {
+pub struct Trace {
     /// The optimizer step.
     pub step: u64,
     /// Which weights: path and place in the flat tensor, such as `layers.0.weight[1365]`.
@@ -59,7 +56,7 @@ pub struct TraceMetric {
 }
 
 /// What there is to tell of the batches so far, one entry each.
-type Queue = Mutex<VecDeque<Option<Sample>>>;
+type Queue = Mutex<VecDeque<Option<Trace>>>;
 
 /// The queues of all metrics that still exist.
 #[derive(Clone, Debug)]
@@ -79,7 +76,7 @@ impl Traces {
     pub fn subscribe(&self) -> TraceMetric {
         let queue = Arc::<Queue>::default();
         lock(&self.queues).push(Arc::downgrade(&queue));
-        TraceMetric { name: MetricName::new(TRACE.to_owned()), queue }
+        TraceMetric { name: MetricName::new(TraceMetric::NAME.to_owned()), queue }
     }
 
     /// Tells every metric of a batch, and, where that is due, of the weights that it meets.
@@ -110,14 +107,14 @@ fn is_due(step: u64) -> bool {
     step.is_multiple_of(spacing)
 }
 
-fn sample<M: LearnerModel>(step: u64, live: &M, averages: &[Average<M>]) -> Result<Sample> {
+fn sample<M: LearnerModel>(step: u64, live: &M, averages: &[Average<M>]) -> Result<Trace> {
     let live = Flat::of(live);
     let places = live.places(WEIGHTS);
     let of = |average: &Average<M>| {
         let values = Flat::of(&average.module_as_kept()).values(&places)?;
         Ok((average.name().to_owned(), values))
     };
-    Ok(Sample {
+    Ok(Trace {
         step,
         weights: places.iter().map(|(path, index)| format!("{path}[{index}]")).collect(),
         live: live.values(&places)?,
@@ -204,6 +201,11 @@ impl ModuleVisitor for Flat {
             self.found.push(Parameter { path: self.path.join("."), is_matrix: D > 1, weights });
         }
     }
+}
+
+impl TraceMetric {
+    /// The name of the metric, by which its lines in the history are known.
+    pub const NAME: &str = "Weights";
 }
 
 impl Metric for TraceMetric {

@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 use burn::{store::ModuleRecord, tensor::Device};
-use burn_ema::{report::Report, run::RunDirectory};
+use burn_ema_lab::{report::Report, run::RunDirectory};
 
 use crate::common::floats;
 

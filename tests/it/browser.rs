@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use burn_ema::report::Page;
+use burn_ema_lab::report::Page;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -15,7 +15,8 @@ use std::{
 };
 
 use burn::tensor::Device;
-use burn_ema::{report::Report, run::RunDirectory, runs::Progress};
+use burn_ema::runs::Progress;
+use burn_ema_lab::{report::Report, run::RunDirectory};
 use rustix::{
     fs::{OFlags, fcntl_setfl},
     process::{Pid, Signal, kill_process},

@@ -9,11 +9,13 @@ use std::{
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_ema::{
     average::Description,
-    data::{self, Answer, Prepared, loader},
     export::Contents,
+    runs::{Commits, RunLock},
+};
+use burn_ema_lab::{
+    data::{self, Answer, Prepared, loader},
     report::{Page, Report, Scores},
     run::RunDirectory,
-    runs::{Commits, RunLock},
 };
 
 /// `cargo test` builds the examples beside the directory of the tests.

@@ -18,10 +18,10 @@ use burn::{
 use burn_ema::{
     AverageConfig, Rule,
     average::Description,
-    data::{Targets, digits},
     export::{self, Contents, Form, Kind, Names},
     model::{Mlp, MlpConfig},
 };
+use burn_ema_lab::data::{Targets, digits};
 use burn_pack::Reader;
 use serde_json::Value;
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use burn_ema::{
+use burn_ema_lab::{
     data::{Prepared, Sample, Table, Targets, TaskKind, digits},
     report::Report,
 };

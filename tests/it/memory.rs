@@ -8,9 +8,8 @@ use std::process::Command;
 use burn::{module::Module, optim::ModuleOptimizer, tensor::Tensor, train::TrainStep};
 use burn_ema::{
     AverageConfig, Rule,
-    data::Batch,
     fast::{AdamConfig, SgdConfig},
-    model::{Mlp, MlpConfig},
+    model::{Batch, Mlp, MlpConfig},
     train::Averaged,
 };
 

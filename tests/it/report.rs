@@ -7,10 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn_ema::{
-    AverageConfig, Rule,
+use burn_ema::{AverageConfig, Rule, model::MlpConfig};
+use burn_ema_lab::{
     data::{Feature, Preparation, Scale, Task},
-    model::MlpConfig,
     report::{Answered, MadeOf, Page, Report, Summary},
     run::{Optimizer, RunConfig, RunDirectory},
 };

@@ -118,31 +118,9 @@ pub enum Error {
         holder: String,
     },
 
-    /// A cell, row or column of a table that cannot be used.
-    #[error("{}: {place}: expected {expected}, found {found}", path.display())]
-    Table {
-        /// The file of the table.
-        path: PathBuf,
-        /// Where in the table, such as `row 3, column "age"`; the header is row 1.
-        place: String,
-        /// What was expected there.
-        expected: String,
-        /// What was found there.
-        found: String,
-    },
-
     /// A record that Burn could not read or apply.
     #[error("cannot use the record")]
     Record(#[from] burn::store::RecordError),
-
-    /// A device that this build or this machine does not have, or that computes wrongly.
-    #[error("device {device}: {problem}")]
-    Device {
-        /// The name of the device, such as `wgpu`.
-        device: String,
-        /// What is the matter, and what to do about it.
-        problem: String,
-    },
 
     /// A batch that the data loader could not make.
     #[cfg(feature = "train")]
@@ -200,20 +178,5 @@ impl Error {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self::File { action, path: path.into(), source: source.into().into() }
-    }
-
-    /// A cell, row or column of a table that cannot be used.
-    pub fn table(
-        path: impl Into<PathBuf>,
-        place: impl Into<String>,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-    ) -> Self {
-        Self::Table {
-            path: path.into(),
-            place: place.into(),
-            expected: expected.into(),
-            found: found.into(),
-        }
     }
 }

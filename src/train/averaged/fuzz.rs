@@ -15,7 +15,7 @@ use super::Averaged;
 use crate::{
     Average, AverageConfig, Error, Rule,
     average::{self, Description, Opened},
-    data::Batch,
+    model::Batch,
     model::{Mlp, MlpConfig},
 };
 

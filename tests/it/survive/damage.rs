@@ -21,12 +21,13 @@ use burn::{
 use burn_ema::{
     Average, AverageConfig, Result, Rule,
     average::{self, Description, Snapshots},
-    data::Batch,
-    model::{Activation, MlpConfig},
-    report::Page,
-    run::{RunConfig, RunDirectory},
+    model::{Activation, Batch, MlpConfig},
     runs::{Commits, Progress, RunLock},
     train::{Averaged, AveragedCommit as _},
+};
+use burn_ema_lab::{
+    report::Page,
+    run::{RunConfig, RunDirectory},
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -11,12 +11,12 @@ use burn::{
 };
 use burn_ema::{
     AverageConfig, Result, Rule,
-    data::{Batch, Sample, loader},
     fast::AdamWConfig,
-    model::{Mlp, MlpConfig},
+    model::{Answers, Batch, Mlp, MlpConfig},
     runs::{CommitConfig, Progress, ProgressLines, fit},
-    train::{Answers, Averaged},
+    train::Averaged,
 };
+use burn_ema_lab::data::{Sample, loader};
 use serde::{Deserialize, Serialize};
 
 use super::{

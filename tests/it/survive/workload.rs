@@ -39,10 +39,11 @@ use burn::{
 };
 use burn_ema::{
     AverageConfig, Error, Result, Rule,
-    data::{Batch, Sample},
+    model::{Answers, Batch},
     runs::{CommitConfig, Commits, Fit, Progress, ProgressLines, fit},
-    train::{Answers, Averaged},
+    train::Averaged,
 };
+use burn_ema_lab::data::Sample;
 use burn_pack::Reader;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

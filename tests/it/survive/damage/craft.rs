@@ -15,10 +15,10 @@ use burn::{
 use burn_ema::{
     AverageConfig, Result, Rule,
     model::Mlp,
-    run::{RunConfig, RunDirectory},
     runs::{Commits, Fit, Progress},
     train::Averaged,
 };
+use burn_ema_lab::run::{RunConfig, RunDirectory};
 use burn_pack::{Reader, Tensor, Writer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

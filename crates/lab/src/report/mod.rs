@@ -13,14 +13,12 @@ pub use summary::{Answered, MadeOf, Summary};
 use std::fmt;
 
 use burn::{data::dataloader::DataLoader, tensor::Tensor};
-use serde::{Deserialize, Serialize};
-
-use crate::{
+use burn_ema::{
     Error, Result,
-    data::Batch,
-    model::{Mlp, half_squared_errors},
+    model::{Batch, Mlp, half_squared_errors},
     train::{Averaged, Ranking},
 };
+use serde::{Deserialize, Serialize};
 
 /// Live and each average on the test split, with full precision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

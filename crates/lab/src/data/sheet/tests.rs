@@ -98,7 +98,7 @@ fn a_file_that_cannot_be_read_is_refused() {
     let missing = directory.path().join("missing.csv");
     for path in [directory.path(), &missing] {
         let error = Sheet::read(path).err().unwrap();
-        assert!(matches!(error, Error::File { action: "read", .. }));
+        assert!(matches!(error, Error::Base(burn_ema::Error::File { action: "read", .. })));
         assert!(error.to_string().contains(&path.display().to_string()));
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{AverageConfig, Rule};
+use burn_ema::{AverageConfig, Rule};
 
 fn made_of(rule: &str, every: u64, start: u64, steps: u64) -> MadeOf {
     let config = AverageConfig::new(rule.parse::<Rule>().unwrap());

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use burn_ema::{Error, Result};
 use burn_ema_base::disk;
 
 use super::{
@@ -13,17 +14,17 @@ use super::{
     run::Told,
     text::{html, number, word},
 };
-use crate::{Error, Result, run::RunDirectory};
+use crate::run::RunDirectory;
 
 /// Runs on a page, one or several side by side.
 ///
 /// The page is one file of HTML and needs no network; what is drawn on it is there as SVG too.
 ///
 /// ```no_run
-/// use burn_ema::{report::Page, run::RunDirectory};
+/// use burn_ema_lab::{report::Page, run::RunDirectory};
 ///
-/// let run = RunDirectory::open("artifacts/digits")?;
-/// Page::of(&[run])?.write("artifacts/digits/report.html")?;
+/// let run = RunDirectory::open("artifacts/runs/default")?;
+/// Page::of(&[run])?.write("artifacts/runs/default/report.html")?;
 /// # Ok::<_, burn_ema::Error>(())
 /// ```
 ///
@@ -33,7 +34,8 @@ use crate::{Error, Result, run::RunDirectory};
 /// # use burn::tensor::{Tensor, TensorData};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let row = vec![0.0; 64];
-/// let (run, device) = (burn_ema::run::RunDirectory::open("artifacts/digits")?, Default::default());
+/// # let path = "../../artifacts/digits";
+/// let (run, device) = (burn_ema_lab::run::RunDirectory::open(path)?, Default::default());
 /// let (model, rows) = (run.model(&device)?, run.config()?.preparation);
 /// let inputs = TensorData::new(rows.encode(&[row])?, [1, rows.inputs()]); // in its own units
 /// let outputs = model.forward(Tensor::from_data(inputs, &device)).into_data();
@@ -651,15 +653,15 @@ impl Writer<'_> {
             }
             self.add(format_args!("<p>To load the model in a program of yours:</p>\n"));
             let path = run.path.to_string_lossy();
-            let rest = if run.config.is_some() { USE } else { USE_OF_OTHERS };
-            let code = format!(
-                "let (run, device) = (burn_ema::run::RunDirectory::open({path:?})?, \
-                 Default::default());\n{rest}"
-            );
+            let (open, rest) = match run.config {
+                Some(_) => (format!("burn_ema_lab::run::RunDirectory::open({path:?})?"), USE),
+                None => (format!("burn_ema::runs::Commits::of({path:?})"), USE_OF_OTHERS),
+            };
+            let code = format!("let (run, device) = ({open}, Default::default());\n{rest}");
             self.add(format_args!("<pre><code>{}</code></pre>\n", code_html(&code)));
             if run.config.is_some() {
                 let command = format!("cargo run --example infer -- --run {}", word(&path));
-                self.add(format_args!("<p>Or from the shell, in this crate:</p>\n"));
+                self.add(format_args!("<p>Or from the shell, in this repository:</p>\n"));
                 self.add(format_args!("<pre><code>{}</code></pre>\n", html(&command)));
             }
         }

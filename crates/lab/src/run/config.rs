@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use burn::config::Config;
 
-use crate::{AverageConfig, Error, Result, data::Preparation, model::MlpConfig};
+use burn_ema::{AverageConfig, Error, Result, model::MlpConfig};
+
+use crate::data::Preparation;
 
 /// Everything that decides a run of the perceptron.
 #[derive(Config, Debug)]
@@ -23,7 +25,7 @@ pub struct RunConfig {
     pub epochs: usize,
     /// Rows in a batch.
     pub batch_size: usize,
-    /// The file of the table; none for the digits that ship with the crate.
+    /// The file of the table; none for [`digits`](crate::data::digits()).
     pub data: Option<PathBuf>,
     /// The digest of the table, see [`Table::sha256`](crate::data::Table::sha256).
     pub data_sha256: String,
@@ -53,7 +55,7 @@ impl RunConfig {
     }
 }
 
-/// An optimizer of [`fast`](crate::fast), with its defaults.
+/// An optimizer of [`fast`](burn_ema::fast), with its defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Optimizer {
@@ -63,12 +65,13 @@ pub enum Optimizer {
     Adam,
 }
 
+#[cfg(feature = "train")]
 impl Optimizer {
     /// The optimizer, at its start.
     pub fn init(self) -> burn::optim::ModuleOptimizer {
         match self {
-            Self::Sgd => crate::fast::SgdConfig::new().init(),
-            Self::Adam => crate::fast::AdamConfig::new().init(),
+            Self::Sgd => burn_ema::fast::SgdConfig::new().init(),
+            Self::Adam => burn_ema::fast::AdamConfig::new().init(),
         }
     }
 }

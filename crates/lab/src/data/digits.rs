@@ -1,4 +1,4 @@
-//! The scanned digits that ship with the crate; where they come from stands in `DIGITS.md`.
+//! Scanned digits in this crate; where they come from stands in `DIGITS.md`.
 
 use std::io::Read;
 use std::path::Path;

@@ -4,17 +4,18 @@
 //! LOCK             who trains it, while someone does
 //! config.json      what was trained, on what and how
 //! commits/         from which the run goes on: the newest, and the best in validation
-//!   epoch-0040/    after 40 epochs: model.bpk, optimizer.bpk, scheduler.bpk, MANIFEST.json
 //! metrics.csv      the metrics of each batch and epoch
 //! model.bpk        the averaged model that it left, which plain Burn loads
 //! report.json      the test split: live and each average
 //! summary.json     what the averages are made of, and what was answered on the test split
-//! remarks.txt        what was skipped or warned of
+//! remarks.txt      what was skipped or warned of
 //! report.html      all of it on one page; its pictures in report/
 //! experiment.log   Burn's log
 //! ```
 //!
-//! The lock, the commits and the metrics are those of [`runs`](crate::runs).
+//! `commits/`, `metrics.csv` and `LOCK` are those of `burn_ema::runs`.
+//!
+//! Reading the model that a run has left needs no training stack.
 
 mod config;
 mod directory;

@@ -2,14 +2,13 @@
 
 use std::{io::BufReader, path::PathBuf};
 
+use burn_ema::{AverageConfig, Error, Result, runs::Newest};
 use burn_ema_base::regular;
-use burn_ema_runs::Newest;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Report, Summary, curves::Curves};
 use crate::{
-    AverageConfig, Error, Result,
     data::Task,
     run::{RunConfig, RunDirectory},
 };
@@ -143,7 +142,7 @@ fn settings(config: &RunConfig, summary: Option<&Summary>) -> Vec<(String, Strin
             "data",
             match data {
                 Some(file) => file.display().to_string(),
-                None => "the digits that ship with the crate".to_owned(),
+                None => "the scanned digits of burn_ema_lab".to_owned(),
             },
         ),
         ("SHA-256 of the data", data_sha256.clone()),

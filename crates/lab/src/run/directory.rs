@@ -1,27 +1,37 @@
 //! The directory of a run: made once, read at any time.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
-    sync::Arc,
 };
+#[cfg(feature = "train")]
+use std::{io, sync::Arc};
 
 use burn::{module::Module, tensor::Device};
+use burn_ema::{Error, Result, average, model::Mlp};
+#[cfg(feature = "train")]
+use burn_ema::{
+    runs::{Commit, CommitConfig, Commits, METRICS, Newest, RunLock},
+    train::AveragedCommit as _,
+};
 use burn_ema_base::{
-    digest::{self, UNSEALED},
-    disk,
+    digest,
     regular::{self, Length},
 };
-use burn_ema_runs::{Commit, CommitConfig, Commits, METRICS, Newest, RunLock};
+#[cfg(feature = "train")]
+use burn_ema_base::{
+    digest::UNSEALED,
+    disk::{create_directory, replace},
+};
 
 use super::RunConfig;
-use crate::{Error, Result, average, model::Mlp, train::AveragedCommit as _};
 
 /// The directory of a run.
 #[derive(Clone, Debug)]
 pub struct RunDirectory {
     path: PathBuf,
     /// Held by the one that writes.
+    #[cfg(feature = "train")]
     lock: Option<Arc<RunLock>>,
 }
 
@@ -32,10 +42,15 @@ impl RunDirectory {
     ///
     /// No `config.json` there, and no commit.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
-        let run = Self { path: path.into(), lock: None };
+        let run = Self {
+            path: path.into(),
+            #[cfg(feature = "train")]
+            lock: None,
+        };
         let config = run.config_file();
         match fs::metadata(&config) {
             Ok(_) => Ok(run),
+            #[cfg(feature = "train")]
             Err(_) if !run.commits().list()?.is_empty() => Ok(run),
             Err(error) => Err(Error::file("read the configuration of a run", config, error)),
         }
@@ -54,6 +69,7 @@ impl RunDirectory {
     /// configuration, or that was altered.
     pub fn config(&self) -> Result<RunConfig> {
         let path = self.config_file();
+        #[cfg(feature = "train")]
         if !path.exists()
             && let Some(config) = self.committed_config()?
         {
@@ -77,6 +93,7 @@ impl RunDirectory {
     }
 
     /// The commits of the run.
+    #[cfg(feature = "train")]
     pub fn commits(&self) -> Commits {
         Commits::of(&self.path)
     }
@@ -86,6 +103,7 @@ impl RunDirectory {
     /// # Errors
     ///
     /// Those of [`Commits::newest`]; a commit that is not of the perceptron.
+    #[cfg(feature = "train")]
     pub fn committed_config(&self) -> Result<Option<RunConfig>> {
         let Some(commit) = self.commits().newest()?.commit else { return Ok(None) };
         let config = serde_json::from_value(commit.manifest().config.clone());
@@ -108,8 +126,11 @@ impl RunDirectory {
         if path.exists() {
             return average::load_file(mlp, path).map(|mlp| mlp.valid());
         }
-        let model = self.of_newest(|commit| commit.average(mlp.clone()))?;
-        model.ok_or_else(|| Error::file("load the model from", path, NO_MODEL))
+        #[cfg(feature = "train")]
+        if let Some(model) = self.of_newest(|commit| commit.average(mlp.clone()))? {
+            return Ok(model);
+        }
+        Err(Error::file("load the model from", path, NO_MODEL))
     }
 
     /// Live at the newest whole commit, on a device, in validation mode; none where there is no
@@ -119,12 +140,14 @@ impl RunDirectory {
     ///
     /// A file that cannot be read, that was altered, or that does not hold the weights of the
     /// configured network.
+    #[cfg(feature = "train")]
     pub fn live(&self, device: &Device) -> Result<Option<Mlp>> {
         let mlp = self.config()?.model.init(device)?;
         self.of_newest(|commit| commit.live(mlp.clone()))
     }
 
-    /// What the newest whole commit holds; none where there is no commit.
+    /// The model of the newest whole commit; none where there is no commit.
+    #[cfg(feature = "train")]
     fn of_newest(&self, load: impl Fn(&Commit) -> Result<Mlp>) -> Result<Option<Mlp>> {
         // A commit that was the newest may have been removed before it was read.
         let mut tries = 0;
@@ -158,14 +181,14 @@ impl RunDirectory {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// Where the model is that the run leaves: a file of [`Average::save_file`](crate::Average) or
-    /// [`save_file`](crate::average::save_file).
+    /// Where the model is that the run leaves: a file of [`Average::save_file`](burn_ema::Average) or
+    /// [`save_file`](burn_ema::average::save_file).
     pub fn model_file(&self) -> PathBuf {
         self.path.join("model.bpk")
     }
 }
 
-/// The file of what a run skipped or warned of.
+/// The file of remarks on what a run skipped or warned of.
 const NOTES: &str = "remarks.txt";
 
 /// No configuration is longer; what is, is none, and is not read.
@@ -178,8 +201,12 @@ const DIGEST: &str = "sha256";
 const MARK: &[u8] = b"\n  \"sha256\": \"";
 
 /// Why there is no model.
-const NO_MODEL: &str = "the run has left no model yet, and has no commit";
+const NO_MODEL: &str = match cfg!(feature = "train") {
+    true => "the run has left no model yet, and has no commit",
+    false => "the run has left no model yet (its commits are read with the feature `train`)",
+};
 
+#[cfg(feature = "train")]
 impl RunDirectory {
     /// A new run at a path where there is none yet, locked until this and its clones are gone.
     ///
@@ -190,7 +217,7 @@ impl RunDirectory {
     pub fn create(path: impl Into<PathBuf>, config: &RunConfig) -> Result<Self> {
         config.check()?;
         let path = path.into();
-        disk::create_directory(&path)?;
+        create_directory(&path)?;
         // Before anything is made, so that a directory of another's is as it was.
         let names = names(&path)?;
         if let Some(name) = names.iter().find(|name| !LEFT_BY_US.contains(&&***name)) {
@@ -303,7 +330,7 @@ impl RunDirectory {
             let found = Length::Exactly(text.len() as u64);
             return Err(refuse(Error::parameter("its length", Length::AtMost(MOST_BYTES), found)));
         }
-        disk::replace(&path, &text)
+        replace(&path, &text)
     }
 
     /// Keeps a line about something that was skipped or warned of, once, for
@@ -321,7 +348,7 @@ impl RunDirectory {
             return Ok(());
         }
         notes.push(line);
-        disk::replace(&self.path.join(NOTES), (notes.join("\n") + "\n").as_bytes())
+        replace(&self.path.join(NOTES), (notes.join("\n") + "\n").as_bytes())
     }
 
     /// Writes a value as JSON, whole or not at all, under a name in the directory.
@@ -331,11 +358,12 @@ impl RunDirectory {
     /// A file that cannot be written.
     pub fn write_json(&self, name: &str, value: &impl serde::Serialize) -> Result<()> {
         let path = self.path.join(name);
-        disk::replace(&path, &json(&path, value)?)
+        replace(&path, &json(&path, value)?)
     }
 }
 
 /// A value as JSON for people; the path is for the error.
+#[cfg(feature = "train")]
 fn json(path: &Path, value: &impl serde::Serialize) -> Result<Vec<u8>> {
     let mut text =
         serde_json::to_vec_pretty(value).map_err(|error| Error::file("write", path, error))?;
@@ -343,9 +371,11 @@ fn json(path: &Path, value: &impl serde::Serialize) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// What a process that was killed may have left before there was a run.
+/// The files that a process that was killed may have left before there was a run.
+#[cfg(feature = "train")]
 const LEFT_BY_US: [&str; 2] = ["LOCK", "config.json.tmp"];
 
+#[cfg(feature = "train")]
 fn names(path: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(path).map_err(|error| Error::file("use", path, error))?;
     let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));

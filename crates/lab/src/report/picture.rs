@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use burn_ema::{Error, Result};
 use plotters::{
     chart::{ChartBuilder, ChartContext},
     coord::{
@@ -23,7 +24,6 @@ use plotters::{
 use plotters_svg::SVGBackend;
 
 use super::text::{number, plain, short};
-use crate::{Error, Result};
 
 /// A colour on a light and on a dark ground.
 pub(super) struct Shade {

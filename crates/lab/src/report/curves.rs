@@ -2,13 +2,12 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use burn_ema_base::regular;
-use burn_ema_runs::{METRICS, VALIDATED};
-
-use crate::{
+use burn_ema::{
     Error, Result,
-    train::{Sample, TRACE},
+    runs::{METRICS, VALIDATED},
+    train::{Trace, TraceMetric},
 };
+use burn_ema_base::regular;
 
 /// The history of a run, without what its single batches came to.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +17,7 @@ pub(super) struct Curves {
     /// Of which average the metrics of validation are, by the first epoch of it.
     validated: BTreeMap<usize, String>,
     /// A few weights, by step.
-    pub weights: Vec<Sample>,
+    pub weights: Vec<Trace>,
     /// Why a line was passed over, if one was; the first such.
     pub passed_over: Option<String>,
     /// Whether there is a history.
@@ -71,7 +70,9 @@ impl Curves {
             "text" if name == VALIDATED => {
                 self.validated.insert(epoch?.parse().ok()?, value.to_owned());
             }
-            "text" if name == TRACE => self.weights.push(serde_json::from_str(value).ok()?),
+            "text" if name == TraceMetric::NAME => {
+                self.weights.push(serde_json::from_str(value).ok()?)
+            }
             // What single batches came to.
             _ => {}
         }

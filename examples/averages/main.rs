@@ -10,6 +10,7 @@
 //! All averages are this crate's own `Average`, of a module with many weights that differ in their
 //! noise alone: the first is drawn, and the table goes by all.
 
+#[path = "../shared/mod.rs"]
 mod shared; // the standard output of a reader that may leave
 
 use std::{fs, io::Write, path::PathBuf};
@@ -19,10 +20,8 @@ use burn::{
     module::{Module, Param, ParamId},
     tensor::{DType, Device, Tensor, TensorData},
 };
-use burn_ema::{
-    Average, AverageConfig, Rule,
-    report::picture::{HEIGHT, Line, Lines, Of, Picture, Scale},
-};
+use burn_ema::{Average, AverageConfig, Rule};
+use burn_ema_lab::report::picture::{HEIGHT, Line, Lines, Of, Picture, Scale};
 use clap::Parser;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

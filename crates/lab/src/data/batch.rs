@@ -12,16 +12,7 @@ use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha12Rng;
 
 use super::prepared::Sample;
-use crate::{Error, Result};
-
-/// Samples as tensors, one a row.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    /// The inputs, `[batch, inputs]`.
-    pub inputs: Tensor<2>,
-    /// What the outputs should be, `[batch, outputs]`.
-    pub targets: Tensor<2>,
-}
+use burn_ema::{Error, Result, model::Batch};
 
 /// Loads samples in batches of `batch_size`, the last of which may be smaller.
 ///

@@ -204,7 +204,10 @@ fn a_file_is_read_as_its_content_is() {
     let table = Table::read(&path, "y").unwrap();
     assert_eq!((table.path(), classes(&table).0.as_str()), (path.as_path(), "1 2"));
     assert!(is_regression(&Table::read_as(&path, "y", TaskKind::Regression).unwrap()));
-    assert!(matches!(Table::read(directory.path(), "y"), Err(Error::File { .. })));
+    assert!(matches!(
+        Table::read(directory.path(), "y"),
+        Err(Error::Base(burn_ema::Error::File { .. }))
+    ));
 }
 
 proptest! {

@@ -1,4 +1,4 @@
-//! How the perceptron learns and answers a batch: Burn's two step traits.
+//! Burn's two step traits for the perceptron: how it learns a batch, and how it answers one.
 
 use burn::{
     tensor::{ExecutionError, Tensor},
@@ -8,19 +8,28 @@ use burn::{
     },
 };
 
-use crate::{
-    data::Batch,
-    model::{Mlp, half_squared_errors},
-};
+use super::{Mlp, half_squared_errors};
 
-/// A network's answers to a batch, beside what was right.
+/// Samples to learn from, one a row.
+///
+/// The numbers are in the network's units: scaled inputs, and targets in the range of the last
+/// layer's activation.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The inputs of the network, `[batch, inputs]`.
+    pub inputs: Tensor<2>,
+    /// The outputs that it should have, `[batch, outputs]`; for a class a one-hot row.
+    pub targets: Tensor<2>,
+}
+
+/// A network's answers to a [`Batch`], beside its targets.
 #[derive(Clone, Debug)]
 pub struct Answers {
-    /// The half squared error of each row, `[batch]`.
+    /// The [half squared error](half_squared_errors) of each row, `[batch]`.
     pub loss: Tensor<1>,
-    /// What the network answered, `[batch, outputs]`.
+    /// The outputs of the network, `[batch, outputs]`.
     pub outputs: Tensor<2>,
-    /// What was right, `[batch, outputs]`; a one-hot row for a class.
+    /// The targets of the batch, `[batch, outputs]`.
     pub targets: Tensor<2>,
 }
 

@@ -4,7 +4,7 @@ use super::preparation::{Feature, Preparation, Task};
 use super::scale::Scale;
 use super::split::Split;
 use super::table::{Table, Targets};
-use crate::Result;
+use burn_ema::Result;
 
 /// A row as a network sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +38,7 @@ impl Prepared {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`](crate::Error::Value) for a number so far from the training rows that no
+    /// [`Error::Value`](burn_ema::Error::Value) for a number so far from the training rows that no
     /// `f32` holds it once it is scaled.
     pub fn new(table: &Table, seed: u64) -> Result<Self> {
         let split = match table.targets() {

@@ -2,14 +2,14 @@
 //! saved average answered on the test split.
 
 use burn::{data::dataloader::DataLoader, module::Module};
-use serde::{Deserialize, Deserializer, Serialize};
-
-use crate::{
+use burn_ema::{
     Error, Profile, Result,
-    data::{Answer, Batch, Preparation, Task},
-    model::Mlp,
+    model::{Batch, Mlp},
     train::Averaged,
 };
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::data::{Answer, Preparation, Task};
 
 /// What a run came to: the `summary.json` of its directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

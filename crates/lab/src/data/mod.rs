@@ -1,4 +1,4 @@
-//! Data: the digits that ship with the crate, tables from CSV, their split, scaling and batches.
+//! Data: scanned digits, tables from CSV, their split, scaling and batches.
 //!
 //! The way from a file to a training is [`Table::read`] (or [`digits()`]), then [`Prepared::new`],
 //! then a [`loader`] for each part.
@@ -16,7 +16,7 @@ mod split;
 mod table;
 
 #[cfg(feature = "train")]
-pub use batch::{Batch, loader};
+pub use batch::loader;
 pub use digits::digits;
 pub use preparation::{Answer, Feature, Preparation, Task};
 pub use prepared::{Prepared, Sample};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::scale::Scale;
 use super::sheet::quoted;
 use super::table::Targets;
-use crate::{Error, Result};
+use burn_ema::{Error, Result};
 
 /// Everything that inference needs besides the network; saved with it.
 ///

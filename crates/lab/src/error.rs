@@ -1,0 +1,62 @@
+//! Errors of tables and devices; all others are burn-ema's.
+
+use std::path::PathBuf;
+
+/// The result of a function that reads a table or opens a device.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a table or a device cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// A cell, row or column of a table that cannot be used.
+    #[error("{}: {place}: expected {expected}, found {found}", path.display())]
+    Table {
+        /// The file of the table.
+        path: PathBuf,
+        /// Where in the table, such as `row 3, column "age"`; the header is row 1.
+        place: String,
+        /// What was expected there.
+        expected: String,
+        /// What was found there.
+        found: String,
+    },
+
+    /// A device that this build or this machine does not have, or that computes wrongly.
+    #[error("device {device}: {problem}")]
+    Device {
+        /// The name of the device, such as `wgpu`.
+        device: String,
+        /// What is the matter, and what to do about it.
+        problem: String,
+    },
+
+    /// An error of burn-ema, such as a file that cannot be read.
+    #[error(transparent)]
+    Base(#[from] burn_ema::Error),
+}
+
+impl Error {
+    /// A cell, row or column of a table that cannot be used.
+    pub(crate) fn table(
+        path: impl Into<PathBuf>,
+        place: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        Self::Table {
+            path: path.into(),
+            place: place.into(),
+            expected: expected.into(),
+            found: found.into(),
+        }
+    }
+
+    /// A file that could not be read.
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        burn_ema::Error::file(action, path, source).into()
+    }
+}
