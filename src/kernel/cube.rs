@@ -51,10 +51,10 @@ pub(super) fn lerp_all_unless(mut work: Vec<Towards<'_>>, look: &Look) {
 }
 
 /// The averages of each live tensor.
-type Step<'a> = (CubeTensor, Vec<(&'a mut CubeTensor, f32)>);
+type OneLive<'a> = (CubeTensor, Vec<(&'a mut CubeTensor, f32)>);
 
 /// Work on tensors of CubeCL, of which that with the same live stands next to each other.
-fn steps<'a>(work: &'a mut [Towards<'_>]) -> Vec<Step<'a>> {
+fn steps<'a>(work: &'a mut [Towards<'_>]) -> Vec<OneLive<'a>> {
     let same_live = |a: &Towards<'_>, b: &Towards<'_>| ptr::eq(a.live.tensor(), b.live.tensor());
     let steps = work.chunk_by_mut(same_live).filter_map(|run| {
         let live = tensor(run.first()?.live.tensor())?.clone();
@@ -134,14 +134,14 @@ pub(super) fn look(tensors: &[(&DispatchTensor, f64)]) -> Option<Look> {
 }
 
 /// Moves averages towards the live tensor of each.
-fn lerp(mut steps: Vec<Step<'_>>) {
+fn lerp(mut steps: Vec<OneLive<'_>>) {
     prepare(&mut steps, false);
     launch(moves(steps), None);
 }
 
 /// Lays averages and live out alike, and gives averages storage of their own: with their numbers,
 /// but for one that is overwritten, unless `all` are asked for.
-fn prepare(steps: &mut [Step<'_>], all: bool) {
+fn prepare(steps: &mut [OneLive<'_>], all: bool) {
     let mut copies = Vec::new();
     for (live, averages) in steps.iter_mut().filter(|(live, _)| !is_empty(live)) {
         if !averages.iter().all(|(average, _)| are_alike(average, live)) {
@@ -167,7 +167,7 @@ fn prepare(steps: &mut [Step<'_>], all: bool) {
 }
 
 /// The readings that move averages, which were [prepared](prepare).
-fn moves(steps: Vec<Step<'_>>) -> Vec<Reading> {
+fn moves(steps: Vec<OneLive<'_>>) -> Vec<Reading> {
     let filled = steps.into_iter().filter(|(live, _)| !is_empty(live));
     let moves = filled.map(|(live, averages)| {
         let live = match averages.iter().all(|(average, _)| are_alike(average, &live)) {
