@@ -13,7 +13,7 @@ use super::{
     policy::{PathPolicy, Policies, Policy},
     profile::Profile,
     rule::Rule,
-    walk::Kind,
+    walk::ParameterKind,
 };
 use crate::{Error, Result};
 
@@ -239,15 +239,16 @@ impl AverageConfig {
     /// What is done with each path.
     pub(super) fn policies<'a>(
         &self,
-        parameters: impl Iterator<Item = (&'a str, Kind)> + Clone,
+        parameters: impl Iterator<Item = (&'a str, ParameterKind)> + Clone,
     ) -> Result<Vec<Policy>> {
         let mut globs = Policies::new(&self.policies)?;
-        let each =
-            parameters.clone().map(|(path, kind)| match globs.of(path, kind != Kind::Constant) {
+        let each = parameters.clone().map(|(path, kind)| {
+            match globs.of(path, kind != ParameterKind::Constant) {
                 Some(policy) => policy.clone(),
-                None if kind == Kind::Statistic => self.statistics.clone(),
+                None if kind == ParameterKind::Statistic => self.statistics.clone(),
                 None => Policy::Average,
-            });
+            }
+        });
         let each = each.collect();
         globs.check_used(parameters.map(|(path, _)| path))?;
         Ok(each)

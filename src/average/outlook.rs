@@ -8,7 +8,7 @@ use super::{
     numbers::Group,
     rule::Rule,
     state::{Average, How},
-    walk::Kind,
+    walk::ParameterKind,
     warning::{Warning, least_change},
 };
 
@@ -136,7 +136,7 @@ impl<M: Module> Outlook<'_, M> {
             // A share of zero, as of a teacher that has come to its end, moves nothing on purpose.
             let stuck = alpha > 0.0 && least_change(dtype, alpha) > 0.1;
             let path = || kept.parameter.path.clone();
-            (stuck && kept.parameter.kind == Kind::Weight).then(|| Warning::Dtype {
+            (stuck && kept.parameter.kind == ParameterKind::Weight).then(|| Warning::Dtype {
                 name: self.name(),
                 path: path(),
                 dtype,

@@ -20,7 +20,7 @@ use super::{
     policy::Policy,
     profile::Profile,
     rule::Rule,
-    walk::{self, Kind, Live, Parameter},
+    walk::{self, Live, Parameter, ParameterKind},
     warning::Warning,
 };
 use crate::{Error, Result, kernel};
@@ -126,7 +126,7 @@ impl<M: Module> Average<M> {
             let how = match (policy, parameter.kind) {
                 (Policy::Freeze, _) => How::Frozen,
                 (Policy::LeaveOut, _) => How::LeftOut,
-                (Policy::Copy, _) | (_, Kind::Constant) => How::Copied,
+                (Policy::Copy, _) | (_, ParameterKind::Constant) => How::Copied,
                 (Policy::Average, _) => How::Averaged(0),
                 (Policy::Rule(rule), _) => {
                     let known = groups.iter().position(|known| *known == rule);
@@ -208,7 +208,7 @@ impl<M: Module> Average<M> {
     pub fn module(&self) -> M {
         self.fill(|kept| {
             let mut tensor = self.value(kept);
-            if kept.parameter.kind != Kind::Constant {
+            if kept.parameter.kind != ParameterKind::Constant {
                 tensor = kernel::cast(tensor, kept.parameter.dtype);
             }
             match &kept.live_device {
@@ -241,7 +241,7 @@ impl<M: Module> Average<M> {
         Ok(walk::fill(live.clone(), |path| {
             let (kept, live) = own.remove(path)?;
             let mut tensor = self.value(kept);
-            if kept.parameter.kind != Kind::Constant {
+            if kept.parameter.kind != ParameterKind::Constant {
                 tensor = kernel::cast(tensor, live.dtype());
             }
             Some((kept.parameter.id, kernel::on_device_of(tensor, live)))
@@ -264,7 +264,7 @@ impl<M: Module> Average<M> {
         }
         Live::walk(&live).pair(self.parameters(), &mut self.paired.clone())?;
         let averaged = self.kept.iter().filter(|kept| {
-            matches!(kept.how, How::Averaged(_)) && kept.parameter.kind == Kind::Weight
+            matches!(kept.how, How::Averaged(_)) && kept.parameter.kind == ParameterKind::Weight
         });
         let averaged: HashMap<_, _> =
             averaged.map(|kept| (kept.parameter.path.as_str(), kept)).collect();
@@ -290,7 +290,7 @@ impl<M: Module> Average<M> {
         let walked = Live::walk(live);
         let tensors = walked.pair(self.parameters(), &mut self.paired.clone())?;
         let pairs = self.kept.iter().zip(tensors.iter()).filter(|(kept, _)| {
-            matches!(kept.how, How::Averaged(_)) && kept.parameter.kind == Kind::Weight
+            matches!(kept.how, How::Averaged(_)) && kept.parameter.kind == ParameterKind::Weight
         });
         let pairs = pairs.map(|(kept, live)| {
             let average = self.value(kept);
@@ -309,7 +309,7 @@ impl<M: Module> Average<M> {
     /// For paths with a rule of their own, see [`profile_of`](Self::profile_of).
     /// Its numbers are NaN after more than 67 million updates.
     pub fn profile(&self) -> Profile {
-        self.group_profile(&self.numbers.groups[0], Kind::Weight)
+        self.group_profile(&self.numbers.groups[0], ParameterKind::Weight)
     }
 
     /// What the average of the parameter at a path is made of; none if it is not averaged.
@@ -324,12 +324,12 @@ impl<M: Module> Average<M> {
         }
     }
 
-    fn group_profile(&self, group: &Group, kind: Kind) -> Profile {
+    fn group_profile(&self, group: &Group, kind: ParameterKind) -> Profile {
         let course = &self.numbers.course;
         let (first, elapsed) = (course.first(&self.schedule), course.elapsed(&self.schedule));
         let times = course.times(&self.schedule);
         let profile = match kind {
-            Kind::Statistic => Profile::uncorrected(&group.rule, first, times, elapsed),
+            ParameterKind::Statistic => Profile::uncorrected(&group.rule, first, times, elapsed),
             _ => Profile::of(&group.rule, first, times, elapsed),
         };
         // Every one of these updates was made, so that only a function that changed its mind can
@@ -395,7 +395,7 @@ impl<M: Module> Average<M> {
     /// Whether the module has statistics of batch norms.
     #[cfg(feature = "train")]
     pub(crate) fn has_statistics(&self) -> bool {
-        self.kept.iter().any(|kept| kept.parameter.kind == Kind::Statistic)
+        self.kept.iter().any(|kept| kept.parameter.kind == ParameterKind::Statistic)
     }
 
     /// Whether its time runs in samples.
@@ -454,7 +454,9 @@ impl<M: Module> Average<M> {
         let elapsed = self.numbers.course.last(&self.schedule);
         match (rule.correction(elapsed), kept.beside.front(), kept.beside.back()) {
             // A variance must stay positive, which the correction does not promise.
-            (Some(share), Some(start), Some(live)) if kept.parameter.kind == Kind::Weight => {
+            (Some(share), Some(start), Some(live))
+                if kept.parameter.kind == ParameterKind::Weight =>
+            {
                 kernel::shifted(tensor, live, start, share)
             }
             _ => tensor.clone(),
@@ -471,7 +473,7 @@ impl How {
     pub fn most(self, parameter: &Parameter, kept: DType, begun: bool) -> Option<f64> {
         let largest = |dtype: DType| dtype.finfo().map_or(f64::INFINITY, |info| info.max);
         match self {
-            _ if parameter.kind == Kind::Constant => None,
+            _ if parameter.kind == ParameterKind::Constant => None,
             Self::Averaged(_) => Some(0.5 * largest(kept)),
             Self::Frozen if begun => None,
             Self::Copied | Self::Frozen => Some(largest(parameter.dtype)),

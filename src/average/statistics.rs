@@ -15,7 +15,7 @@ use burn::{
     tensor::{DType, Shape, Tensor, TensorData},
 };
 
-use super::walk::{self, Entry, Kind, Parameter};
+use super::walk::{self, Entry, Parameter, ParameterKind};
 use crate::{Error, Result};
 
 /// The module with the statistics of its batch norms computed anew, over all the batches.
@@ -158,7 +158,7 @@ fn layers<M: Module>(module: &M) -> Result<Vec<Layer>> {
     let flags = walk::flags(&module.valid().train());
     let mut statistics: BTreeMap<_, _> = walk::parameters(module)?
         .into_iter()
-        .filter(|parameter| parameter.kind == Kind::Statistic)
+        .filter(|parameter| parameter.kind == ParameterKind::Statistic)
         .map(|parameter| (parameter.path.clone(), Statistic::new(parameter)))
         .collect();
     let means: Vec<_> =
@@ -210,7 +210,7 @@ fn pass<M: Module, T>(
     walk::parameters(&module.valid())
         .into_iter()
         .flatten()
-        .filter(|parameter| parameter.kind == Kind::Statistic)
+        .filter(|parameter| parameter.kind == ParameterKind::Statistic)
         .map(|parameter| {
             let data = Tensor::<1>::from_dispatch(parameter.tensor).into_data();
             (parameter.path, data.iter::<f64>().collect())

@@ -13,7 +13,7 @@ use super::{
     course::Due,
     numbers::{Move, Moved},
     state::{Average, How, Kept},
-    walk::{Kind, Live},
+    walk::{Live, ParameterKind},
 };
 use crate::{
     Error, Result,
@@ -337,7 +337,8 @@ impl<M: Module> Average<M> {
     }
 
     fn takes_statistics(&self) -> bool {
-        let mut statistics = self.kept.iter().filter(|k| k.parameter.kind == Kind::Statistic);
+        let mut statistics =
+            self.kept.iter().filter(|k| k.parameter.kind == ParameterKind::Statistic);
         statistics.any(|kept| matches!(kept.how, How::Averaged(_) | How::Copied | How::Frozen))
     }
 

@@ -25,12 +25,12 @@ pub(super) struct Parameter {
     /// Its dtype in the module; an average may keep the tensor in another.
     pub dtype: DType,
     pub tensor: DispatchTensor,
-    pub kind: Kind,
+    pub kind: ParameterKind,
 }
 
 /// What a parameter is, as far as an average is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ParameterKind {
     /// A float that an optimizer may move.
     Weight,
     /// A running statistic of a batch norm.
@@ -105,7 +105,7 @@ pub(crate) fn statistics<M: Module>(module: &M) -> BTreeMap<String, DispatchTens
     let mut collect = Collect::default();
     // A walk over the module itself shows them one forward pass late.
     module.valid().visit(&mut collect);
-    let statistics = collect.found.into_iter().filter(|p| p.kind == Kind::Statistic);
+    let statistics = collect.found.into_iter().filter(|p| p.kind == ParameterKind::Statistic);
     statistics.map(|parameter| (parameter.path, parameter.tensor)).collect()
 }
 
@@ -329,9 +329,9 @@ impl Collect {
         let tensor = tensor.into_dispatch();
         let dtype = tensor.dtype();
         let kind = match float && dtype.is_float() {
-            false => Kind::Constant, // a quantized base is frozen
-            true if self.place.is_statistic() => Kind::Statistic,
-            true => Kind::Weight,
+            false => ParameterKind::Constant, // a quantized base is frozen
+            true if self.place.is_statistic() => ParameterKind::Statistic,
+            true => ParameterKind::Weight,
         };
         self.found.push(Parameter { path: self.place.path(), id, dtype, tensor, kind });
     }
