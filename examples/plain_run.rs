@@ -44,7 +44,7 @@ impl batcher::Batcher<[f32; 2], Tensor<2>> for Rows {
 
 fn main() -> burn_ema::Result<()> {
     let run = std::env::args().nth(1).unwrap_or_else(|| "runs/plain".into());
-    let data = || InMemDataset::new((0..999).map(|i| [i as f32, -0.1 * i as f32]).collect());
+    let data = || InMemDataset::new((0..999_u16).map(|i| f32::from(i).sin_cos().into()).collect());
     let loader = |seed| DataLoaderBuilder::new(Rows).batch_size(9).shuffle(seed).build(data());
     let device = Device::default();
     device.seed(1);

@@ -221,10 +221,12 @@ impl<M: RunModel> Fit<M> {
             let error = Error::parameter("step", format!("{steps}, as in {MANIFEST}"), found);
             return Err(within(MODEL)(error));
         }
-        let probe = strict::Probe::new(&self.optimizer, &loaded).map_err(within(OPTIMIZER))?;
-        // Its weights are in memory beside those of the model.
+        let parameters = strict::Parameters::of(&loaded);
+        // Averages in it have memory of their own.
         drop(loaded);
-        probe.record(optimizer.clone(), steps).map_err(within(OPTIMIZER))?;
+        strict::Probe::new(&self.optimizer, parameters)
+            .and_then(|probe| probe.record(optimizer.clone(), steps))
+            .map_err(within(OPTIMIZER))?;
         strict::scheduler_record(scheduler.clone(), &self.lr).map_err(within(SCHEDULER))?;
         Ok([model, optimizer, scheduler])
     }

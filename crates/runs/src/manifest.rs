@@ -99,7 +99,7 @@ pub struct Manifest {
     pub seed: u64,
     /// The [parts](crate::RunModel::parts) of the model, the first of which answers validation:
     /// name and description; none for a plain model, which answers itself.
-    #[serde(alias = "averages")]
+    #[serde(rename = "averages")]
     pub parts: Vec<(String, String)>,
     /// The configuration of the run, as its program gave it.
     pub config: Value,

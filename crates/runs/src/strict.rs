@@ -341,49 +341,83 @@ impl Entries {
     }
 }
 
+/// The parameters of a module that an optimizer sees, without the rest of the module, such as
+/// averages that it holds.
+#[derive(Default)]
+pub(crate) struct Parameters {
+    path: Vec<String>,
+    /// The path of each float parameter, by id.
+    paths: BTreeMap<String, String>,
+    /// The record after a step of zero gradients, for each parameter that trains.
+    steps: Vec<Box<dyn FnOnce(ModuleOptimizer) -> Result<Bytes>>>,
+}
+
+impl Parameters {
+    pub fn of<M: Module>(module: &M) -> Self {
+        let mut parameters = Self::default();
+        module.visit(&mut parameters);
+        parameters
+    }
+}
+
+impl ModuleVisitor for Parameters {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let (id, path) = (param.id.val().to_string(), self.path.join("."));
+        // A parameter that stands in several places has one state, under its first path.
+        if self.paths.contains_key(&id) {
+            return;
+        }
+        self.paths.insert(id, path.clone());
+        // As it will be in the training, which it need not have entered yet.
+        let param = param.clone().train();
+        if param.is_require_grad() {
+            self.steps.push(Box::new(|mut optimizer| {
+                let mut gradients = GradientsParams::new();
+                gradients.register(param.id, param.val().without_autodiff().zeros_like());
+                optimizer.step(0.0, Held::new(path, param), gradients);
+                Ok(optimizer.into_bytes()?)
+            }));
+        }
+    }
+}
+
 /// The state that an optimizer would save for a module, found by a step of zero gradients of each
 /// parameter by itself: the module is not touched, and one state at a time is held.
 pub(crate) struct Probe {
     /// The optimizer, without state.
     optimizer: ModuleOptimizer,
-    path: Vec<String>,
     /// The path of each float parameter, by id.
     paths: BTreeMap<String, String>,
     /// The state of each parameter that trains, by id.
     states: BTreeMap<String, Fields>,
     metadata_size: usize,
-    result: Result<()>,
 }
 
 impl Probe {
-    /// Probes an optimizer with a module whose ids are those of the training that saved the record
-    /// (load the module first).
+    /// Probes an optimizer with the parameters of a module whose ids are those of the training that
+    /// saved the record (load the module first).
     ///
     /// # Errors
     ///
     /// An optimizer whose state cannot be saved.
-    pub fn new<M: Module>(optimizer: &ModuleOptimizer, module: &M) -> Result<Self> {
-        let mut probe = Self {
-            optimizer: optimizer.clone().load_record(OptimizerRecord::default()),
-            path: Vec::new(),
-            paths: BTreeMap::new(),
-            states: BTreeMap::new(),
-            metadata_size: 0,
-            result: Ok(()),
-        };
-        module.visit(&mut probe);
-        std::mem::replace(&mut probe.result, Ok(())).map(|()| probe)
-    }
-
-    fn probe<const D: usize>(&mut self, path: String, param: Param<Tensor<D>>) -> Result<()> {
-        let mut gradients = GradientsParams::new();
-        gradients.register(param.id, param.val().without_autodiff().zeros_like());
-        let mut optimizer = self.optimizer.clone();
-        optimizer.step(0.0, Held::new(path, param), gradients);
-        let bytes = optimizer.into_bytes()?;
-        self.metadata_size += metadata_size(&bytes);
-        self.states.extend(Entries::of(bytes)?.states());
-        Ok(())
+    pub fn new(optimizer: &ModuleOptimizer, parameters: Parameters) -> Result<Self> {
+        let Parameters { paths, steps, .. } = parameters;
+        let optimizer = optimizer.clone().load_record(OptimizerRecord::default());
+        let (mut states, mut metadata_length) = (BTreeMap::new(), 0);
+        for step in steps {
+            let bytes = step(optimizer.clone())?;
+            metadata_length += metadata_size(&bytes);
+            states.extend(Entries::of(bytes)?.states());
+        }
+        Ok(Self { optimizer, paths, states, metadata_size: metadata_length })
     }
 
     /// The record of an optimizer's state in these bytes: all and only what it would have saved
@@ -443,30 +477,6 @@ impl Probe {
         let restored = self.optimizer.clone().load_record(record);
         let restored = Entries::of(restored.into_bytes()?)?;
         saved.check_restored(&restored, |name| format!("{} of {path}", split(name).1))
-    }
-}
-
-impl ModuleVisitor for Probe {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let (id, path) = (param.id.val().to_string(), self.path.join("."));
-        // A parameter that stands in several places has one state, under its first path.
-        if self.result.is_err() || self.paths.contains_key(&id) {
-            return;
-        }
-        self.paths.insert(id, path.clone());
-        // As it will be in the training, which it need not have entered yet.
-        let param = param.clone().train();
-        if param.is_require_grad() {
-            self.result = self.probe(path, param);
-        }
     }
 }
 

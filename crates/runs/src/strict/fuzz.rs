@@ -28,7 +28,7 @@ impl Records {
         let (mut probes, mut started, mut corpus) = (Vec::new(), Vec::new(), Corpus::default());
         let remembering = ("remembering", Remembering { first: false }.into());
         for (_, fresh) in optimizers().into_iter().chain([remembering]) {
-            probes.push(Probe::new(&fresh, &module).unwrap());
+            probes.push(Probe::new(&fresh, Parameters::of(&module)).unwrap());
             let (optimizer, _) = trained(fresh, module.clone(), 3);
             corpus.add(optimizer.into_bytes().unwrap());
         }

@@ -96,7 +96,7 @@ fn optimizer_record<M: Module>(
     module: &M,
     steps: u64,
 ) -> Result<OptimizerRecord> {
-    Probe::new(optimizer, module)?.record(bytes, steps)
+    Probe::new(optimizer, Parameters::of(module))?.record(bytes, steps)
 }
 
 fn values(bytes: Bytes) -> BTreeMap<String, (String, Bytes)> {
