@@ -41,7 +41,7 @@ use burn_ema_lab::{
     data::{Prepared, Table, Task, TaskKind, digits, loader},
     device,
     report::{Page, Report, Scores, Summary},
-    run::{Optimizer, RunConfig, RunDirectory},
+    run::{OptimizerKind, RunConfig, RunDirectory},
 };
 use clap::{Parser, ValueEnum};
 
@@ -413,8 +413,8 @@ fn configure(
     let average = |rule| AverageConfig::new(rule);
     let averages: Vec<_> = args.rules().cloned().map(average).collect();
     let optimizer = args.optimizer.map(|moved| match moved {
-        Moved::Sgd => Optimizer::Sgd,
-        Moved::Adam => Optimizer::Adam,
+        Moved::Sgd => OptimizerKind::Sgd,
+        Moved::Adam => OptimizerKind::Adam,
     });
     if let Some(saved) = saved {
         same("--seed", Some(seed), saved.seed)?;
@@ -442,8 +442,8 @@ fn configure(
         Task::Regression { .. } => Activation::Identity,
     };
     let sizes = vec![preparation.inputs(), 64, preparation.outputs()];
-    let optimizer = optimizer.unwrap_or(Optimizer::Adam);
-    let lr = args.lr.unwrap_or(if optimizer == Optimizer::Adam { 0.02 } else { 2.0 });
+    let optimizer = optimizer.unwrap_or(OptimizerKind::Adam);
+    let lr = args.lr.unwrap_or(if optimizer == OptimizerKind::Adam { 0.02 } else { 2.0 });
     let (epochs, batch_size) = (args.epochs.unwrap_or(40), args.batch_size.unwrap_or(8));
     let steps = epochs * data.train.len().div_ceil(batch_size.max(1));
     Ok(RunConfig {
@@ -475,10 +475,10 @@ fn same<T: PartialEq + Display>(option: &str, wanted: Option<T>, saved: T) -> Re
 }
 
 /// An optimizer as the option has it.
-fn word(optimizer: Optimizer) -> &'static str {
+fn word(optimizer: OptimizerKind) -> &'static str {
     match optimizer {
-        Optimizer::Sgd => "sgd",
-        Optimizer::Adam => "adam",
+        OptimizerKind::Sgd => "sgd",
+        OptimizerKind::Adam => "adam",
     }
 }
 

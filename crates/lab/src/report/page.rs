@@ -12,7 +12,7 @@ use burn_ema::{
 
 use super::{
     Answered, MadeOf, Scores,
-    picture::{Cells, Columns, HEIGHT, Line, Lines, Of, Picture, Points, SHADES, Scale},
+    picture::{AxisScale, Cells, Columns, HEIGHT, Line, Lines, Of, Picture, Points, SHADES},
     run::Told,
     text::{html, number, word},
 };
@@ -317,7 +317,7 @@ impl Writer<'_> {
 
     /// Losses and accuracies by epoch.
     fn epochs(&mut self) -> Result<()> {
-        let of = |metric: &'static str, y: &str, scale, best: Best| {
+        let of = |metric: &'static str, y: &str, scale, best: BestIs| {
             let lines = self.runs.iter().map(|run| Lines {
                 x: "epoch",
                 y: y.to_owned(),
@@ -329,10 +329,10 @@ impl Writer<'_> {
             });
             lines.collect::<Vec<_>>()
         };
-        let losses = of("Loss", "loss in validation", Scale::Log, Best::Least);
+        let losses = of("Loss", "loss in validation", AxisScale::Log, BestIs::Least);
         // Burn's metric is in percent.
         let accuracies =
-            of("Accuracy", "accuracy in validation, %", Scale::Percent, Best::Greatest);
+            of("Accuracy", "accuracy in validation, %", AxisScale::Percent, BestIs::Greatest);
         let table = self.table_of_epochs(&losses, &accuracies);
         let both = [("loss", "Loss", losses), ("accuracy", "Accuracy", accuracies)];
         self.figures(both)?;
@@ -388,7 +388,7 @@ impl Writer<'_> {
     fn plateau(&mut self) -> Result<()> {
         let mut gaps: Vec<_> = self.runs.iter().map(gaps).collect();
         // One scale for all, so that they compare.
-        let scale = Scale::Signed(usual(&gaps));
+        let scale = AxisScale::Signed(usual(&gaps));
         gaps.iter_mut().for_each(|lines| lines.scale = scale);
         let distances: Vec<_> = self.runs.iter().map(distances).collect();
         if gaps.iter().chain(&distances).all(|lines| lines.lines.is_empty()) {
@@ -720,18 +720,18 @@ fn named(name: &str, rule: &str) -> String {
 
 /// Which point of a curve is the best.
 #[derive(Clone, Copy)]
-enum Best {
+enum BestIs {
     Least,
     Greatest,
 }
 
 /// The curves of live and of every average in a metric of validation.
-fn curves(run: &Told, metric: &str, best: Best) -> Vec<Line> {
+fn curves(run: &Told, metric: &str, best: BestIs) -> Vec<Line> {
     let of = |of: Of, name: &str, points: Vec<(f64, f64)>| {
         let finite = points.iter().filter(|(_, value)| value.is_finite());
         let best = match best {
-            Best::Least => finite.copied().reduce(|a, b| if b.1 < a.1 { b } else { a }),
-            Best::Greatest => finite.copied().reduce(|a, b| if b.1 > a.1 { b } else { a }),
+            BestIs::Least => finite.copied().reduce(|a, b| if b.1 < a.1 { b } else { a }),
+            BestIs::Greatest => finite.copied().reduce(|a, b| if b.1 > a.1 { b } else { a }),
         };
         let line = Line { best, ..Line::new(name, of, points) };
         (!line.points.is_empty()).then_some(line)
@@ -745,7 +745,7 @@ fn curves(run: &Told, metric: &str, best: Best) -> Vec<Line> {
 
 /// By how much the loss of live is above that of each average.
 fn gaps(run: &Told) -> Lines {
-    let losses = curves(run, "Loss", Best::Least);
+    let losses = curves(run, "Loss", BestIs::Least);
     let live = losses.iter().find(|line| line.of == Of::Live);
     let live = live.map_or(&[][..], |live| &live.points);
     let lines = losses.iter().filter(|line| line.of != Of::Live).map(|line| {
@@ -758,7 +758,7 @@ fn gaps(run: &Told) -> Lines {
     Lines {
         x: "epoch",
         y: "loss of live - loss of the average".to_owned(),
-        scale: Scale::Linear,
+        scale: AxisScale::Linear,
         lines: lines.filter(|line| !line.points.is_empty()).collect(),
         height: HEIGHT,
         zero: true,
@@ -786,7 +786,7 @@ fn distances(run: &Told) -> Lines {
     Lines {
         x: "epoch",
         y: "distance, as a share of the average's norm".to_owned(),
-        scale: Scale::Log,
+        scale: AxisScale::Log,
         lines: lines.filter(|line| !line.points.is_empty()).collect(),
         height: HEIGHT,
         zero: false,
@@ -814,7 +814,7 @@ fn weights(run: &Told) -> Vec<(String, Lines)> {
         let lines = Lines {
             x: "step",
             y: "weight".to_owned(),
-            scale: Scale::Linear,
+            scale: AxisScale::Linear,
             lines: [live].into_iter().chain(averages).collect(),
             height: HEIGHT,
             zero: false,

@@ -182,7 +182,7 @@ impl Line {
 
 /// How heights are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Scale {
+pub enum AxisScale {
     /// As they are.
     Linear,
     /// By their logarithm; heights of 0 and less are gaps.
@@ -196,7 +196,7 @@ pub enum Scale {
 /// What is missing to 100 % is drawn as at least this.
 const LEAST_MISSING: f64 = 0.05;
 
-impl Scale {
+impl AxisScale {
     /// Where a height is drawn; none for a gap.
     fn place(self, height: f64) -> Option<f64> {
         let place = match self {
@@ -260,7 +260,7 @@ pub struct Lines {
     /// The words over the axes, of which 66 letters have room.
     pub y: String,
     /// How heights are drawn.
-    pub scale: Scale,
+    pub scale: AxisScale,
     /// The curves.
     pub lines: Vec<Line>,
     /// The height of the axes in CSS pixels, usually [`HEIGHT`].

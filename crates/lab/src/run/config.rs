@@ -18,7 +18,7 @@ pub struct RunConfig {
     /// The averages; the first one validates and is the model that the run leaves.
     pub averages: Vec<AverageConfig>,
     /// How the weights are moved.
-    pub optimizer: Optimizer,
+    pub optimizer: OptimizerKind,
     /// The learning rate, the same in every step.
     pub lr: f64,
     /// Passes over the training split.
@@ -58,7 +58,7 @@ impl RunConfig {
 /// An optimizer of [`optim`](burn_ema::optim), with its defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Optimizer {
+pub enum OptimizerKind {
     /// Stochastic gradient descent, without momentum.
     Sgd,
     /// Adam.
@@ -66,7 +66,7 @@ pub enum Optimizer {
 }
 
 #[cfg(feature = "train")]
-impl Optimizer {
+impl OptimizerKind {
     /// The optimizer, at its start.
     pub fn init(self) -> burn::optim::ModuleOptimizer {
         match self {
