@@ -9,8 +9,8 @@ use burn::{
 };
 use burn_ema::{
     Average, AverageConfig, Result, Rule,
+    fast::{AdamConfig, SgdConfig},
     model::{Batch, Mlp, MlpConfig},
-    optim::{AdamConfig, SgdConfig},
     train::Averaged,
 };
 

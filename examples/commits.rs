@@ -23,8 +23,8 @@ use burn::{
 use burn_ema::{
     AverageConfig, Rule,
     model::{Answers, Batch, Mlp, MlpConfig},
-    run::Commits,
-    train::{Averaged, CommitConfig, Fit, ProgressLines, fit},
+    runs::{CommitConfig, Commits, Fit, ProgressLines, fit},
+    train::Averaged,
 };
 use burn_ema_lab::{
     data::{Sample, loader},
@@ -170,7 +170,7 @@ fn training(
     sizes: &[usize],
     device: &Device,
     directory: &std::path::Path,
-) -> Result<Fit<Timed>> {
+) -> Result<Fit<Averaged<Timed>>> {
     let [first, .., last] = sizes[..] else { unreachable!("at least two sizes") };
     let sample = |index: usize| Sample {
         inputs: (0..first).map(|column| ((index * 31 + column * 17) % 97) as f32 / 97.0).collect(),

@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use burn_ema::{
     average::Description,
     export::{self, Contents, Form},
+    train::AveragedCommit as _,
 };
 use burn_ema_lab::{device, run::RunDirectory};
 use clap::{Parser, ValueEnum};

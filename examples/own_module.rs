@@ -15,8 +15,11 @@ use burn::{
     train::{ClassificationOutput, InferenceStep, SupervisedTraining, TrainOutput, TrainStep},
 };
 use burn_ema::model::Batch;
-use burn_ema::train::{Averaged, ProgressLines, fit};
 use burn_ema::{AverageConfig, Rule};
+use burn_ema::{
+    runs::{ProgressLines, fit},
+    train::Averaged,
+};
 use burn_ema_lab::data::{Prepared, digits, loader};
 use burn_ema_lab::device;
 

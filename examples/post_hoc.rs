@@ -23,8 +23,11 @@ use burn::train::{SupervisedTraining, metric::LossMetric};
 use burn_ema::average::post_hoc::{Solve, Target};
 use burn_ema::average::{Snapshots, save_file};
 use burn_ema::model::{Mlp, MlpConfig};
-use burn_ema::train::{Averaged, ProgressLines, fit};
 use burn_ema::{AverageConfig, Rule};
+use burn_ema::{
+    runs::{ProgressLines, fit},
+    train::Averaged,
+};
 use burn_ema_lab::data::{Prepared, digits, loader};
 use burn_ema_lab::device;
 use burn_ema_lab::report::Scores;

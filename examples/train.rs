@@ -34,8 +34,8 @@ use burn_ema::{
     AverageConfig, Error, Rule,
     average::Description,
     model::{Activation, MlpConfig},
-    run::{Change, Progress},
-    train::{Averaged, ProgressLines, Signal, Signals, fit},
+    runs::{Change, Progress, ProgressLines, Signal, Signals, fit},
+    train::Averaged,
 };
 use burn_ema_lab::{
     data::{Prepared, Table, Task, TaskKind, digits, loader},

@@ -1,27 +1,61 @@
-#![doc = include_str!("guide.md")]
+//! The guide: which average to use, and what it costs, gains and survives.
 //!
-//! # Pictures
+//! - [`choosing`]: from what you know of a training to a rule, and what each rule is;
+//! - [`survival`]: commits, resume, damaged files, signals, numbers that are not finite;
+//! - [`speed`]: time and memory, beside PyTorch; how to measure them;
+//! - [`evidence`]: whether averages do better on data that was not trained on, over many seeds;
+//! - [`shipping`]: one file for Burn, safetensors or PyTorch, and a program that answers with it.
 //!
-//! A weight on its way from 0 to 1 under noise, and three averages of it for each of three decays:
-//!
-#![doc = include_str!("../artifacts/figures/settle.svg")]
-//!
-//! The same with an outlier, and by how much that moves the averages:
-//!
-#![doc = include_str!("../artifacts/figures/outlier.svg")]
-//!
-//! [`post_hoc`]: crate::average::post_hoc
-//! [`Warning::Start`]: crate::average::Warning::Start
-//! [`Warning::Window`]: crate::average::Warning::Window
-//! [`Warning::Every`]: crate::average::Warning::Every
-//! [`Warning::NoUpdate`]: crate::average::Warning::NoUpdate
-//! [`Warning::Stops`]: crate::average::Warning::Stops
-//! [`Warning::Dtype`]: crate::average::Warning::Dtype
-//! [`Warning::NonFinite`]: crate::average::Warning::NonFinite
-//! [`Warning::RefusedSteps`]: crate::average::Warning::RefusedSteps
-//! [`NonFinite`]: crate::NonFinite
-//! [`Average::module`]: crate::Average::module
-//! [`Average::warnings`]: crate::Average::warnings
-//! [`reestimate_statistics`]: crate::reestimate_statistics
-//! [`Error`]: crate::Error
-//! [`take_warnings`]: crate::train::Averaged::take_warnings
+//! The pages have no code of the crate's; each number in them comes from a command beside it.
+
+pub mod choosing {
+    #![doc = include_str!("guide/choosing.md")]
+    //!
+    //! # Pictures
+    //!
+    //! A weight on its way from 0 to 1 under noise, and three averages of it for each of three
+    //! decays:
+    //!
+    #![doc = include_str!("../artifacts/figures/settle.svg")]
+    //!
+    //! An outlier, and by how much it moves the averages:
+    //!
+    #![doc = include_str!("../artifacts/figures/outlier.svg")]
+    //!
+    //! [`post_hoc`]: crate::average::post_hoc
+    //! [`update_all`]: crate::average::update_all
+    //! [`Warning::Start`]: crate::average::Warning::Start
+    //! [`Warning::Window`]: crate::average::Warning::Window
+    //! [`Warning::Every`]: crate::average::Warning::Every
+    //! [`Warning::NoUpdate`]: crate::average::Warning::NoUpdate
+    //! [`Warning::Stops`]: crate::average::Warning::Stops
+    //! [`Warning::Dtype`]: crate::average::Warning::Dtype
+    //! [`Warning::NonFinite`]: crate::average::Warning::NonFinite
+    //! [`Warning::RefusedSteps`]: crate::average::Warning::RefusedSteps
+    //! [`NonFinite`]: crate::NonFinite
+    //! [`Average::module`]: crate::Average::module
+    //! [`Average::warnings`]: crate::Average::warnings
+    //! [`reestimate_statistics`]: crate::reestimate_statistics
+    //! [`Error`]: crate::Error
+    //! [`take_warnings`]: crate::train::Averaged::take_warnings
+}
+
+pub mod survival {
+    #![doc = include_str!("guide/survival.md")]
+    //!
+    //! [`Fit`]: crate::runs::Fit
+}
+
+pub mod speed {
+    #![doc = include_str!("guide/speed.md")]
+}
+
+pub mod evidence {
+    #![doc = include_str!("guide/evidence.md")]
+}
+
+pub mod shipping {
+    #![doc = include_str!("guide/shipping.md")]
+    //!
+    //! [`export`]: crate::export
+}

@@ -47,13 +47,13 @@
 //! - [`average`]: rules, averages of any module, their profiles, the kernels that update them,
 //!   averages made afterwards of stored ones;
 //! - [`model`]: the perceptron, its loss, its gradients in closed form;
-//! - [`optim`]: optimizers whose step is one pass over weights, gradient and moments;
 //! - [`export`]: a model as a file of Burn, safetensors or PyTorch, and from one;
-//! - [`run`]: a run on disk: its commits, what they say of themselves, who may write;
-//! - [`train`]: Burn's Learner around models and averages, and a loop that commits and goes on;
-//! - [`guide`]: which average to use, without code.
+//! - [`train`]: Burn's Learner around models and averages: the hook;
+//! - [`guide`]: which average to use, without code;
+//! - `runs`: trainings that commit and go on, a crate of its own, `burn-ema-runs`;
+//! - `fast`: kernels for training on the CPU, a crate of its own, `burn-ema-fast`.
 //!
-//! `optim`, `train` and the writing side of `run` are behind the default feature `train`.
+//! Each but the first two and the guide is behind a feature of its name.
 //!
 //! # Invariants
 //!
@@ -69,21 +69,18 @@
 //! - A resumed run is, bit for bit, the one that was never disturbed.
 //! - The library prints nothing, ends no process and does not panic on data.
 
-#![cfg_attr(not(feature = "train"), allow(rustdoc::broken_intra_doc_links))]
+#![cfg_attr(not(feature = "runs"), allow(rustdoc::broken_intra_doc_links))]
 #![deny(unsafe_code)] // but in the kernels, each block with its proof
 #![warn(missing_docs)]
 // Wide types of wgpu and cubecl take the compiler deep.
 #![recursion_limit = "256"]
 
 pub mod average;
+#[cfg(feature = "export")]
 pub mod export;
 pub mod guide;
+mod kernel;
 pub mod model;
-#[cfg(feature = "train")]
-pub mod optim;
-pub mod run;
-#[cfg(any(feature = "flex", feature = "train"))]
-mod threads;
 #[cfg(feature = "train")]
 pub mod train;
 
@@ -91,8 +88,12 @@ pub mod train;
 pub use average::reestimate_statistics;
 pub use average::{Average, AverageConfig, Clock, NonFinite, Policy, Profile, Rule};
 pub use burn_ema_base::{Error, Result};
+#[cfg(feature = "fast")]
+pub use burn_ema_fast as fast;
+#[cfg(feature = "runs")]
+pub use burn_ema_runs as runs;
 
 /// The code of the README, compiled and run as a test.
-#[cfg(all(doctest, feature = "train"))]
+#[cfg(all(doctest, feature = "runs"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

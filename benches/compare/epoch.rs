@@ -17,7 +17,8 @@ use burn::{
 };
 use burn_ema::{
     model::{Batch, Mlp, MlpConfig},
-    train::{Averaged, ProgressLines, fit},
+    runs::{ProgressLines, fit},
+    train::Averaged,
 };
 use burn_ema_lab::data::{Prepared, Sample, digits, loader};
 

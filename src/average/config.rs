@@ -4,18 +4,15 @@ use std::fmt;
 
 use burn::{
     config::Config,
-    module::Module,
     tensor::{DType, FloatDType},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    clock::Clock,
     course::Schedule,
     policy::{PathPolicy, Policies, Policy},
     profile::Profile,
     rule::Rule,
-    state::Average,
     walk::Kind,
 };
 use crate::{Error, Result};
@@ -155,19 +152,6 @@ impl AverageConfig {
     pub fn on(mut self, pattern: impl Into<String>, policy: Policy) -> Self {
         self.policies.push(PathPolicy { pattern: pattern.into(), policy });
         self
-    }
-
-    /// An average that starts at the module's weights, at step 0.
-    ///
-    /// Parameters that are not initialised yet are initialised by this.
-    ///
-    /// # Errors
-    ///
-    /// A setting outside its range, or one that another setting needs and that is missing; a
-    /// name that is empty or contains `.weights`, a slash or a control character; a glob that
-    /// matches no parameter; two parameters of one path.
-    pub fn init<M: Module>(&self, module: &M) -> Result<Average<M>> {
-        Average::new(self, module, Clock::default())
     }
 
     /// What the average will be made of after so many steps, each seen, of `samples_per_step`

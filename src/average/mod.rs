@@ -19,13 +19,16 @@
 //!   saved form, in Burn's records and as a file with its [`Description`].
 
 mod clock;
+#[cfg(feature = "runs")]
+mod committed;
 mod config;
 mod course;
 mod file;
-mod lerp;
 mod numbers;
+mod outlook;
 mod pack;
 mod policy;
+#[cfg(feature = "post-hoc")]
 pub mod post_hoc;
 mod profile;
 mod record;
@@ -35,19 +38,19 @@ mod snapshots;
 mod state;
 #[cfg(feature = "train")]
 mod statistics;
+#[cfg(feature = "post-hoc")]
+mod synthesis;
 mod update;
 mod walk;
 mod warning;
 
 pub use clock::Clock;
 pub use config::{AverageConfig, NonFinite};
+#[cfg(feature = "export")]
 pub(crate) use file::KEPT;
 pub use file::{Description, load_file, save_file};
-#[cfg(feature = "train")]
-pub(crate) use lerp::host::{is_here, laid_out};
-#[cfg(feature = "train")]
-pub(crate) use lerp::{Real, within};
 pub use numbers::Refused;
+#[cfg(feature = "export")]
 pub(crate) use pack::{DIGEST, Pack, write_whole};
 pub use policy::{PathPolicy, Policy};
 pub use profile::Profile;
@@ -55,13 +58,16 @@ pub(crate) use record::Opened;
 #[cfg(feature = "train")]
 pub(crate) use record::{AVERAGES, LIVE, STATE, Saved, WEIGHTS, Words};
 pub use rule::Rule;
-pub use snapshots::{Grid, Snapshot, Snapshots, Synthesis, Tried};
+pub use snapshots::{Snapshot, Snapshots, Stored};
 pub use state::{Average, Distance};
 #[cfg(feature = "train")]
 pub use statistics::reestimate_statistics;
+#[cfg(feature = "post-hoc")]
+pub use synthesis::{Grid, Synthesis, Tried};
 pub use update::update_all;
 #[cfg(feature = "train")]
 pub(crate) use update::update_trained;
+#[cfg(feature = "export")]
 pub(crate) use walk::{Entry, Place, describe, recorded};
 #[cfg(feature = "train")]
 pub(crate) use walk::{path_of, put_statistics, statistics};

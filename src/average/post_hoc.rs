@@ -45,6 +45,7 @@ use increments::{Increments, chains};
 use serde::{Deserialize, Serialize};
 
 use super::rule::Rule;
+pub use super::snapshots::Stored;
 use crate::{Error, Result};
 
 /// The relative error above which [`mix`] refuses: 0.5.
@@ -76,15 +77,6 @@ pub const ROUNDING_LIMIT: f64 = 0.03;
 /// At steps that differ from width to width all of them hang together, in one system whose cost is
 /// the cube of its size: for this many 2 seconds where nothing is optimized, for twice as many 16.
 pub const SYSTEM_LIMIT: usize = 128;
-
-/// A stored power-function average.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Stored {
-    /// The step at which it was stored, counted from the start of the average; above 0.
-    pub step: f64,
-    /// The exponent of its profile, at least 0; 0 weighs all steps alike.
-    pub gamma: f64,
-}
 
 /// The profile that is wanted, of an average at the step `at`.
 ///

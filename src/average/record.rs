@@ -155,7 +155,7 @@ fn join(name: &str, path: &str) -> String {
 
 /// A record opened: all of it in memory, its entries known before any is applied.
 pub(crate) struct Opened {
-    entries: BTreeMap<String, Entry>,
+    pub(super) entries: BTreeMap<String, Entry>,
 }
 
 impl Opened {
@@ -171,48 +171,6 @@ impl Opened {
     pub fn of_bytes(bytes: Bytes) -> Result<Self> {
         let Pack { entries, .. } = Pack::of_bytes(bytes)?;
         Ok(Self { entries })
-    }
-
-    /// The average of this name in the record of a live module with its averages, as plain weights.
-    ///
-    /// What is left out of the average is live's.
-    ///
-    /// # Errors
-    ///
-    /// No average of this name; one that is more than its weights (a window, BEMA).
-    pub fn average(self, name: &str) -> Result<Self> {
-        let place = format!("{AVERAGES}{name}{WEIGHTS}");
-        let mut entries = BTreeMap::new();
-        let mut averaged = false;
-        for (path, entry) in self.entries {
-            if path.starts_with(&format!("{place}@")) {
-                let found = "several tensors, of which its program alone makes the average";
-                return Err(Error::parameter(place, "the weights of the average", found));
-            }
-            let within = |place: &str| {
-                let rest = path.strip_prefix(place)?;
-                rest.strip_prefix('.').map(str::to_owned)
-            };
-            if let Some(path) = within(&place) {
-                averaged = true;
-                entries.insert(path, entry);
-            } else if let Some(path) = within(LIVE) {
-                entries.entry(path).or_insert(entry);
-            }
-        }
-        match averaged {
-            true => Ok(Self { entries }),
-            false => Err(Error::parameter(place, "an average of this name", "nothing")),
-        }
-    }
-
-    /// Live in the record of a live module with its averages, as plain weights.
-    pub fn live(self) -> Self {
-        let entries = self.entries.into_iter().filter_map(|(path, entry)| {
-            let path = path.strip_prefix(LIVE)?.strip_prefix('.')?.to_owned();
-            Some((path, entry))
-        });
-        Self { entries: entries.collect() }
     }
 
     /// The record, if the floats of the entries that are asked about are finite.

@@ -416,7 +416,7 @@ impl Rule {
         name: &str,
         decay: impl Fn(&[f64], f64) -> f64 + Send + Sync + 'static,
     ) -> Result<()> {
-        custom::register(name, decay)
+        custom::register(name, form::is_built_in, decay)
     }
 
     /// The exponent of the [power function](Self::PowerFunction) of a relative width.

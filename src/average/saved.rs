@@ -11,14 +11,12 @@ use burn::{
 use super::{
     clock::Clock,
     course::{Course, Run},
-    file::Description,
-    lerp,
     numbers::{Group, Numbers, Refused},
-    record::{AVERAGES, Opened, STATE as NAMED_STATE, Saved, WordReader, Words},
+    record::{Opened, Saved, WordReader, Words},
     state::{Average, How, Kept},
     walk,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, kernel};
 
 /// The names of the entries of a record.
 const WEIGHTS: &str = "weights";
@@ -117,7 +115,7 @@ impl<M: Module> Average<M> {
             match (numbers.groups[group].rule.window(), kept.beside.back()) {
                 // A window's newest snapshot is in both places.
                 (Some(_), Some(newest)) => kept.parameter.tensor = newest.clone(),
-                _ => lerp::own(&mut kept.parameter.tensor),
+                _ => kernel::own(&mut kept.parameter.tensor),
             }
         }
         restored.numbers = numbers;
@@ -223,34 +221,6 @@ impl<M: Module> Average<M> {
         let refused = Refused::of(&mut words)?;
         words.end()?;
         Ok(Numbers { course, groups, refused })
-    }
-}
-
-impl Opened {
-    /// What the record of a live module with its averages says of one that is its weights alone,
-    /// by its name and its rule; it was made by `source`.
-    ///
-    /// # Errors
-    ///
-    /// No average of this name.
-    pub fn describe(&self, name: &str, rule: &str, source: &str) -> Result<Description> {
-        let mut words = self.words(&format!("{AVERAGES}{name}{NAMED_STATE}"))?;
-        // The order is that of `Average::words`.
-        words.list(|words| Ok((words.text()?, words.text()?)))?;
-        let (step, samples) = (words.u64()?, words.u64()?);
-        let _course = [words.u64()?, words.u64()?, words.u64()?];
-        words.list(|words| Ok((words.u64()?, words.u64()?)))?;
-        let groups = words.list(|words| {
-            let shares = (words.f64()?, words.f64()?);
-            words.list(WordReader::u64)?;
-            Ok(shares)
-        })?;
-        let Some(&(mass, mass_on_start)) = groups.first() else {
-            return Err(words.refuse("the numbers of a rule", "nothing"));
-        };
-        let name = name.to_owned();
-        let plain = Description::new(rule, step, source);
-        Ok(Description { name, samples, mass, mass_on_start, ..plain })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    mem::Discriminant,
     sync::OnceLock,
 };
 
@@ -15,7 +16,6 @@ use super::{
     clock::Clock,
     config::{AverageConfig, NonFinite},
     course::{Course, Schedule},
-    lerp,
     numbers::{Group, Numbers, Refused},
     policy::Policy,
     profile::Profile,
@@ -23,7 +23,7 @@ use super::{
     walk::{self, Kind, Live, Parameter},
     warning::Warning,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, kernel};
 
 /// A smoothed copy of a module, one [`update`](Self::update) after every optimizer step.
 ///
@@ -67,7 +67,8 @@ pub struct Average<M: Module> {
     pub(super) numbers: Numbers,
     /// The share of the start that each group will have at the end, once it was asked for.
     pub(super) foretold: OnceLock<Vec<Option<f64>>>,
-    warned: Vec<std::mem::Discriminant<Warning>>,
+    /// The kinds of warnings that were taken.
+    pub(super) warned: Vec<Discriminant<Warning>>,
 }
 
 /// A parameter and what the average has of it.
@@ -91,6 +92,21 @@ pub(super) enum How {
     Copied,
     Frozen,
     LeftOut,
+}
+
+impl AverageConfig {
+    /// An average that starts at the module's weights, at step 0.
+    ///
+    /// Parameters that are not initialised yet are initialised by this.
+    ///
+    /// # Errors
+    ///
+    /// A setting outside its range, or one that another setting needs and that is missing; a
+    /// name that is empty or contains `.weights`, a slash or a control character; a glob that
+    /// matches no parameter; two parameters of one path.
+    pub fn init<M: Module>(&self, module: &M) -> Result<Average<M>> {
+        Average::new(self, module, Clock::default())
+    }
 }
 
 impl<M: Module> Average<M> {
@@ -131,7 +147,7 @@ impl<M: Module> Average<M> {
                 let kept = config.kept_dtype(parameter.dtype);
                 Some((parameter, how.most(parameter, kept, true)?))
             });
-            let finite = lerp::within(taken.clone().map(|(taken, most)| (&taken.tensor, most)))?;
+            let finite = kernel::within(taken.clone().map(|(taken, most)| (&taken.tensor, most)))?;
             if let Some(((bad, _), _)) = taken.zip(finite).find(|(_, finite)| !finite) {
                 let found = "a NaN or an infinity in the weights that the average starts from";
                 return Err(Error::parameter(&bad.path, "finite numbers", found));
@@ -140,11 +156,11 @@ impl<M: Module> Average<M> {
         for kept in &mut kept {
             let How::Averaged(group) = kept.how else { continue };
             let tensor = &mut kept.parameter.tensor;
-            *tensor = lerp::cast(tensor.clone(), config.kept_dtype(tensor.dtype()));
+            *tensor = kernel::cast(tensor.clone(), config.kept_dtype(tensor.dtype()));
             if let Rule::Bema { .. } = groups[group].rule {
                 kept.beside = VecDeque::from([tensor.clone(), tensor.clone()]);
             }
-            lerp::own(tensor);
+            kernel::own(tensor);
         }
         let course = Course::new(&schedule, now);
         Ok(Self {
@@ -171,13 +187,13 @@ impl<M: Module> Average<M> {
         self.hollow = self.hollow.to_device(&device);
         for kept in &mut self.kept {
             let tensor = &mut kept.parameter.tensor;
-            if !lerp::are_beside(tensor, &there) {
+            if !kernel::are_beside(tensor, &there) {
                 kept.live_device.get_or_insert_with(|| tensor.device());
-                lerp::follow(tensor, &there);
+                kernel::follow(tensor, &there);
             }
-            kept.beside.iter_mut().for_each(|tensor| lerp::follow(tensor, &there));
+            kept.beside.iter_mut().for_each(|tensor| kernel::follow(tensor, &there));
             if let How::Averaged(_) = kept.how {
-                lerp::own(&mut kept.parameter.tensor);
+                kernel::own(&mut kept.parameter.tensor);
             }
         }
         self.stays = true;
@@ -193,10 +209,10 @@ impl<M: Module> Average<M> {
         self.fill(|kept| {
             let mut tensor = self.value(kept);
             if kept.parameter.kind != Kind::Constant {
-                tensor = lerp::cast(tensor, kept.parameter.dtype);
+                tensor = kernel::cast(tensor, kept.parameter.dtype);
             }
             match &kept.live_device {
-                Some(device) => lerp::to_device(tensor, device),
+                Some(device) => kernel::to_device(tensor, device),
                 None => tensor,
             }
         })
@@ -226,9 +242,9 @@ impl<M: Module> Average<M> {
             let (kept, live) = own.remove(path)?;
             let mut tensor = self.value(kept);
             if kept.parameter.kind != Kind::Constant {
-                tensor = lerp::cast(tensor, live.dtype());
+                tensor = kernel::cast(tensor, live.dtype());
             }
-            Some((kept.parameter.id, lerp::on_device_of(tensor, live)))
+            Some((kept.parameter.id, kernel::on_device_of(tensor, live)))
         }))
     }
 
@@ -254,9 +270,9 @@ impl<M: Module> Average<M> {
             averaged.map(|kept| (kept.parameter.path.as_str(), kept)).collect();
         Ok(walk::steer(live, |path, live| {
             let average = self.value(averaged.get(path)?);
-            let average = lerp::on_device_of(lerp::cast(average, live.dtype()), live);
+            let average = kernel::on_device_of(kernel::cast(average, live.dtype()), live);
             let mut moved = live.clone();
-            lerp::lerp(&mut moved, &average, share);
+            kernel::lerp(&mut moved, &average, share);
             Some(moved)
         }))
     }
@@ -278,10 +294,10 @@ impl<M: Module> Average<M> {
         });
         let pairs = pairs.map(|(kept, live)| {
             let average = self.value(kept);
-            let live = lerp::cast(live.clone(), average.dtype());
-            (average.clone(), lerp::on_device_of(live, &average))
+            let live = kernel::cast(live.clone(), average.dtype());
+            (average.clone(), kernel::on_device_of(live, &average))
         });
-        let (apart, norm) = lerp::squared_distance(pairs)?;
+        let (apart, norm) = kernel::squared_distance(pairs)?;
         // Sums of nothing can be -0.
         let (apart, norm) = (apart.abs(), norm.abs());
         let relative = if apart == 0.0 { 0.0 } else { (apart / norm).sqrt() };
@@ -376,20 +392,6 @@ impl<M: Module> Average<M> {
         &self.numbers.refused
     }
 
-    /// What a user should know of this average, if the training ended now, or at `total_steps`
-    /// where the configuration has them.
-    pub fn warnings(&self) -> Vec<Warning> {
-        super::warning::warnings(self)
-    }
-
-    /// The [warnings](Self::warnings) that this has not returned before.
-    pub fn take_warnings(&mut self) -> Vec<Warning> {
-        let mut new = self.warnings();
-        new.retain(|warning| !self.warned.contains(&std::mem::discriminant(warning)));
-        self.warned.extend(new.iter().map(std::mem::discriminant));
-        new
-    }
-
     /// Whether the module has statistics of batch norms.
     #[cfg(feature = "train")]
     pub(crate) fn has_statistics(&self) -> bool {
@@ -445,7 +447,7 @@ impl<M: Module> Average<M> {
             let (mut mean, mut total) = (first.clone(), counts[0]);
             for (snapshot, count) in kept.beside.iter().zip(counts).skip(1) {
                 total += count;
-                lerp::lerp(&mut mean, snapshot, *count as f64 / total as f64);
+                kernel::lerp(&mut mean, snapshot, *count as f64 / total as f64);
             }
             return mean;
         }
@@ -453,7 +455,7 @@ impl<M: Module> Average<M> {
         match (rule.correction(elapsed), kept.beside.front(), kept.beside.back()) {
             // A variance must stay positive, which the correction does not promise.
             (Some(share), Some(start), Some(live)) if kept.parameter.kind == Kind::Weight => {
-                lerp::shifted(tensor, live, start, share)
+                kernel::shifted(tensor, live, start, share)
             }
             _ => tensor.clone(),
         }

@@ -11,12 +11,14 @@ use super::{
     clock::Clock,
     config::NonFinite,
     course::Due,
-    lerp::{self, Borrowed, Towards},
     numbers::{Move, Moved},
     state::{Average, How, Kept},
     walk::{Kind, Live},
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    kernel::{self, Borrowed, Towards},
+};
 
 /// Updates several averages of one module, which is walked and read once for all of them.
 ///
@@ -84,7 +86,7 @@ pub(crate) fn update_trained<M: Module>(
         look(averages, &mut plans, live, trained, step)?;
     }
 
-    lerp::lerp_all(mixing(averages, &plans));
+    kernel::lerp_all(mixing(averages, &plans));
     for (average, plan) in averages.iter_mut().zip(&plans) {
         if let Plan::Take { tensors, moves, .. } = plan {
             let each = average.kept.iter_mut().zip(tensors.iter());
@@ -141,19 +143,19 @@ fn look<M: Module>(
         }
     }
     let looked_at = bounded(live.tensors(), bounds.into_iter()).chain(others);
-    if lerp::within(looked_at)?.into_iter().all(|within| within) {
+    if kernel::within(looked_at)?.into_iter().all(|within| within) {
         return Ok(());
     }
 
     let all = trained.iter().map(|&place| (&live.tensors()[place], f64::MAX));
-    if let Some(bad) = lerp::within(all)?.iter().position(|within| !within) {
+    if let Some(bad) = kernel::within(all)?.iter().position(|within| !within) {
         return Err(Error::Weights { path: live.path(trained[bad]), step });
     }
     for (average, plan) in averages.iter_mut().zip(plans) {
         let Plan::Take { tensors, .. } = plan else { continue };
         let taken = average.kept.iter().zip(average.bounds()).filter(|(_, most)| most.is_some());
         let taken: Vec<_> = taken.map(|(kept, _)| kept).collect();
-        let within = lerp::within(bounded(tensors, average.bounds()))?;
+        let within = kernel::within(bounded(tensors, average.bounds()))?;
         let bad = taken.into_iter().zip(within).find(|(_, within)| !within);
         let path = bad.map(|(kept, _)| kept.parameter.path.clone());
         if let Some(path) = path {
@@ -305,11 +307,11 @@ impl Kept {
         let alpha = self.mixes(moves)?;
         let average = &mut self.parameter.tensor;
         if !stays {
-            lerp::follow(average, live);
+            kernel::follow(average, live);
         }
-        let live = match lerp::are_beside(live, average) {
+        let live = match kernel::are_beside(live, average) {
             true => Borrowed::Tensor(live),
-            false => Borrowed::Own(Box::new(lerp::on_device_of(live.clone(), average))),
+            false => Borrowed::Own(Box::new(kernel::on_device_of(live.clone(), average))),
         };
         Some(Towards { average, live, alpha })
     }
@@ -319,17 +321,17 @@ impl Kept {
         if self.how == How::LeftOut {
             return;
         }
-        let apart = stays && !lerp::are_beside(&self.parameter.tensor, live);
+        let apart = stays && !kernel::are_beside(&self.parameter.tensor, live);
         self.live_device = apart.then(|| live.device());
         if self.mixes(moves).is_some() {
             return;
         }
         if !stays {
-            lerp::follow(&mut self.parameter.tensor, live);
-            self.beside.iter_mut().for_each(|tensor| lerp::follow(tensor, live));
+            kernel::follow(&mut self.parameter.tensor, live);
+            self.beside.iter_mut().for_each(|tensor| kernel::follow(tensor, live));
         }
         let here =
-            |tensor: &DispatchTensor| lerp::on_device_of(tensor.clone(), &self.parameter.tensor);
+            |tensor: &DispatchTensor| kernel::on_device_of(tensor.clone(), &self.parameter.tensor);
         let group = match self.how {
             How::LeftOut => return,
             How::Copied => {
@@ -345,7 +347,7 @@ impl Kept {
             }
             How::Averaged(group) => group,
         };
-        let live = lerp::cast(here(live), self.parameter.tensor.dtype());
+        let live = kernel::cast(here(live), self.parameter.tensor.dtype());
         match moves[group].how {
             Moved::Kept => {}
             Moved::Copied { beside } => {
@@ -356,7 +358,7 @@ impl Kept {
                 self.parameter.tensor = live;
             }
             Moved::Mixed { alpha, beside } => {
-                lerp::lerp(&mut self.parameter.tensor, &live, alpha);
+                kernel::lerp(&mut self.parameter.tensor, &live, alpha);
                 if beside && let Some(latest) = self.beside.back_mut() {
                     *latest = live;
                 }

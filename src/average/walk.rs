@@ -14,8 +14,7 @@ use burn::{
     tensor::{Bool, DType, Int, Shape, Tensor, TensorData, kind::Basic},
 };
 
-use super::lerp;
-use crate::{Error, Result};
+use crate::{Error, Result, kernel};
 
 /// A parameter of a module, taken off autodiff; the tensor shares the module's storage.
 #[derive(Clone, Debug)]
@@ -118,7 +117,7 @@ pub(crate) fn put_statistics<M: Module>(
 ) -> M {
     // What a forward pass left to be taken over would come after them.
     drop(module.valid());
-    steer(module, |path, now| Some(lerp::on_device_of(statistics.get(path)?.clone(), now)))
+    steer(module, |path, now| Some(kernel::on_device_of(statistics.get(path)?.clone(), now)))
 }
 
 /// A tensor of a record.
@@ -255,7 +254,7 @@ fn check<'a, 'p>(
     tensors: Cow<'a, [DispatchTensor]>,
 ) -> Result<Cow<'a, [DispatchTensor]>> {
     for (average, live) in parameters.zip(tensors.iter()) {
-        if !lerp::are_alike(&average.tensor, live) || average.dtype != live.dtype() {
+        if !kernel::are_alike(&average.tensor, live) || average.dtype != live.dtype() {
             let found = describe(live.dtype(), &live.shape());
             return Err(Error::parameter(&average.path, average.describe(), found));
         }

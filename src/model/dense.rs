@@ -3,11 +3,9 @@
 use burn::{
     module::{Content, DisplaySettings, Module, ModuleDisplay, Param},
     nn::Initializer,
-    tensor::{DType, Device, Tensor, activation},
+    tensor::{Device, Tensor},
 };
 use serde::{Deserialize, Serialize};
-
-use super::fused;
 
 /// What a dense layer applies to its weighted sums `z`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +27,10 @@ pub enum Activation {
 
 impl Activation {
     /// Applies it to `z`, `[batch, outputs]`.
-    pub(crate) fn apply(self, z: Tensor<2>) -> Tensor<2> {
+    #[cfg(not(feature = "fast"))]
+    fn apply(self, z: Tensor<2>) -> Tensor<2> {
+        use burn::tensor::{DType, activation};
+
         match self {
             // Some backends compute Burn's sigmoid in single precision whatever the dtype.
             // Below -700 the exponential overflows, and its gradient would be no number.
@@ -105,8 +106,41 @@ impl Dense {
         let [inputs, _] = weight.dims();
         let [_, width] = input.dims();
         assert!(width == inputs, "a dense layer of {inputs} inputs got an input of width {width}");
-        fused::dense(input, weight, self.bias.as_ref().map(Param::val), self.activation)
+        let bias = self.bias.as_ref().map(Param::val);
+        output(input, weight, bias, self.activation)
     }
+}
+
+#[cfg(feature = "fast")]
+fn output(
+    input: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    activation: Activation,
+) -> Tensor<2> {
+    use burn_ema_fast::Nonlinearity;
+    let nonlinearity = match activation {
+        Activation::Sigmoid => Nonlinearity::Sigmoid,
+        Activation::Tanh => Nonlinearity::Tanh,
+        Activation::Relu => Nonlinearity::Relu,
+        Activation::Softmax => Nonlinearity::Softmax,
+        Activation::Identity => Nonlinearity::Identity,
+    };
+    burn_ema_fast::dense(input, weight, bias, nonlinearity)
+}
+
+#[cfg(not(feature = "fast"))]
+fn output(
+    input: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    activation: Activation,
+) -> Tensor<2> {
+    let z = input.matmul(weight);
+    activation.apply(match bias {
+        Some(bias) => z + bias.unsqueeze(),
+        None => z,
+    })
 }
 
 impl ModuleDisplay for Dense {

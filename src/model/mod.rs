@@ -4,7 +4,6 @@
 
 mod backprop;
 mod dense;
-mod fused;
 #[cfg(feature = "train")]
 mod learn;
 mod loss;

@@ -6,6 +6,8 @@ mod handle; // its averages, which its clones share
 mod module; // Burn's `Module`
 mod options; // its other settings
 mod record; // its records
+#[cfg(feature = "runs")]
+mod run; // what a training that commits asks of it
 mod step; // Burn's step traits
 mod validation; // the modules that answer in validation, and metrics beside them
 
@@ -37,7 +39,8 @@ use crate::{
 };
 
 pub use self::options::Switch;
-pub(super) use self::record::clock_in;
+#[cfg(feature = "runs")]
+pub use self::run::AveragedCommit;
 
 /// A live module with its averages: itself a model for Burn's `Learner`.
 ///
@@ -53,7 +56,7 @@ pub(super) use self::record::clock_in;
 /// let device = Default::default();
 /// let live = MlpConfig::new(vec![64, 32, 10]).init(&device)?;
 /// let model = Averaged::new(live, [AverageConfig::new(Rule::ema(0.99))])?;
-/// // In training mode, as Burn wants it; `fit` sees to that by itself.
+/// // In training mode, as Burn wants it; `runs::fit` sees to that by itself.
 /// let learner = Learner::new(model.train(), SgdConfig::new().init(), ConstantLr::new(0.5));
 /// # let _ = learner;
 /// # Ok(())
@@ -96,7 +99,7 @@ pub(super) use self::record::clock_in;
 /// - Any other step is made in place, by live's `optimize`, with no copy of live or the optimizer.
 /// - Weights that hold a NaN or an infinity after it are an [error](Error::Weights) that names the
 ///   parameter and ends the training: live cannot be put back, the averages are as they were after
-///   the step before, and [commits](crate::run) hold no such number.
+///   the step before, and [commits](crate::runs) hold no such number.
 /// - Parameters without a gradient may hold anything, such as a mask of minus infinities; the
 ///   averages have a guard of their own, see [`NonFinite`].
 /// - A loss is looked at [if asked for](Self::with_loss_guard): mostly its gradients show it.
@@ -108,7 +111,7 @@ pub(super) use self::record::clock_in;
 /// `optimize` can only return the module.
 /// The first error of an update stops all updates and is kept, see [`error`](Self::error); it
 /// stops the training if the hook has its [`Interrupter`](Self::with_interrupter), and
-/// [`fit`](super::fit) returns it.
+/// [`runs::fit`](crate::runs::fit) returns it.
 /// An error is a module whose parameters changed under its averages, a step back, a NaN or an
 /// infinity too often in a row (in steps or in updates), a function of a rule of yours that gives no decay, and a snapshot
 /// that cannot be written (the averages are updated then).
@@ -417,3 +420,6 @@ impl<M: LearnerModel> fmt::Display for Averaged<M> {
         write!(f, "{}\naverages: {}", self.live, self.names().join(", "))
     }
 }
+
+#[cfg(test)]
+mod fuzz;

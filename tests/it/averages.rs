@@ -11,6 +11,7 @@ const OUTLIER: f64 = 5.0;
 const AT: usize = 90;
 
 const README: &str = include_str!("../../README.md");
+const GUIDE: &str = include_str!("../../src/guide/choosing.md");
 const MARKER: &str = "<!-- averages -->";
 
 /// The columns of the numbers that the example leaves: live, and three averages of each decay.
@@ -163,14 +164,14 @@ fn the_table_has_the_errors_of_the_closed_forms() {
 }
 
 #[test]
-fn the_table_of_the_readme_is_the_printed_one() {
-    let parts: Vec<_> = README.split(MARKER).collect();
+fn the_table_of_the_guide_is_the_printed_one() {
+    let parts: Vec<_> = GUIDE.split(MARKER).collect();
     assert_eq!(parts.len(), 3, "the table stands between two lines {MARKER}");
     let (printed, _) = succeeds(example("averages").arg("--markdown"));
     assert_eq!(parts[1].trim(), printed.trim(), "run `cargo run --example averages -- --markdown`");
 }
 
-/// The pictures of the README, byte for byte.
+/// The pictures of the README and the guide, byte for byte.
 #[test]
 fn the_committed_figures_are_the_drawn_ones() {
     let (directory, _) = drawn();
@@ -183,8 +184,11 @@ fn the_committed_figures_are_the_drawn_ones() {
             "{name} differs: run `cargo run --example averages -- --out artifacts/figures`"
         );
         assert!(drawn.len() < 40_000, "{name} has {} bytes", drawn.len());
-        assert!(README.contains(&format!("](artifacts/figures/{name})")));
+        assert!(GUIDE.contains(&format!("`artifacts/figures/{name}`")));
+        let pages = include_str!("../../src/guide.rs");
+        assert!(pages.contains(&format!("include_str!(\"../artifacts/figures/{name}\")")));
     }
+    assert!(README.contains("](artifacts/figures/settle.svg)"));
 }
 
 #[test]

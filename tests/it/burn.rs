@@ -30,7 +30,7 @@ use burn::{
         metric::LossMetric,
     },
 };
-use burn_ema::train::ProgressLines;
+use burn_ema::runs::ProgressLines;
 
 use crate::{
     common::{Net, Plan, Points, Weights, adam, device, flat, points},
@@ -105,7 +105,7 @@ fn file_names(directory: &Path) -> BTreeSet<String> {
     files.map(|entry| entry.file_name().into_string().unwrap()).collect()
 }
 
-/// Hence `train/commit.rs` makes the three files one commit, and deletes none for a failed one.
+/// Hence `burn-ema-runs` makes the three files one commit, and deletes none for a failed one.
 #[test]
 fn the_last_checkpoint_is_deleted_although_the_next_one_failed_to_save() {
     let all = ["model", "optim", "scheduler"];
@@ -196,7 +196,7 @@ fn step(net: Net, optimizer: &mut ModuleOptimizer) -> Net {
     net.optimize(optimizer, 0.02.into(), grads)
 }
 
-/// Hence `run/manifest.rs` knows the digest of an optimizer's file, and `train/strict.rs` what it
+/// Hence `burn-ema-runs` keeps the digest of an optimizer's file in a manifest, and checks what it
 /// must hold.
 #[test]
 fn an_optimizer_file_with_a_flipped_bit_loads_as_a_fresh_optimizer() {

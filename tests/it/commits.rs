@@ -22,8 +22,8 @@ use burn::{
 };
 use burn_ema::{
     AverageConfig, Error, NonFinite, Rule,
-    run::{Commits, Progress},
-    train::{Averaged, CommitConfig, Fit, fit},
+    runs::{CommitConfig, Commits, Fit, Progress, fit},
+    train::Averaged,
 };
 
 use crate::common::{Net, Plan, adam, assert_same, device, flat};
@@ -45,7 +45,7 @@ fn averaged(seed: u64) -> Averaged<Net> {
     Averaged::new(Net::new(seed, &device()), [AverageConfig::new(Rule::ema(0.9))]).unwrap()
 }
 
-fn committing(plan: &Plan, seed: u64, commits: CommitConfig) -> Fit<Net> {
+fn committing(plan: &Plan, seed: u64, commits: CommitConfig) -> Fit<Averaged<Net>> {
     let training = plan.training().metrics((LossMetric::new(),));
     fit(training, averaged(seed), adam(), ConstantLr::new(0.02)).with_commits(commits).unwrap()
 }

@@ -215,7 +215,7 @@ mod training {
             TrainingStrategy,
         },
     };
-    use burn_ema::optim::AdamConfig;
+    use burn_ema::fast::AdamConfig;
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
@@ -317,7 +317,7 @@ mod training {
                 SupervisedTraining::new(&self.directory, points(self.points, 1), points(24, 2))
                     .num_epochs(self.epochs)
                     .with_application_logger(None)
-                    .renderer(Box::new(burn_ema::train::ProgressLines::new(std::io::sink())))
+                    .renderer(Box::new(burn_ema::runs::ProgressLines::new(std::io::sink())))
                     .with_training_strategy(TrainingStrategy::Default(strategy));
             if self.accumulate > 1 {
                 training = training.grads_accumulation(self.accumulate);

@@ -15,7 +15,7 @@ use std::{
 };
 
 use burn::tensor::Device;
-use burn_ema::run::Progress;
+use burn_ema::runs::Progress;
 use burn_ema_lab::{report::Report, run::RunDirectory};
 use rustix::{
     fs::{OFlags, fcntl_setfl},

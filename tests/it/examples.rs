@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use burn_ema::{
     average::Description,
     export::Contents,
-    run::{Commits, RunLock},
+    runs::{Commits, RunLock},
 };
 use burn_ema_lab::{
     data::{self, Answer, Prepared, loader},
@@ -155,10 +155,10 @@ fn an_older_run_is_never_lost_without_being_asked() {
     assert!(stdout.contains("average ema(0.95, debias): dropped"), "{stdout}");
     assert_eq!(stdout.matches("ema(0.95").count(), 1, "{stdout}");
     let metrics = fs::read_to_string(run.join("metrics.csv")).unwrap();
-    let of = |line: &&str| line.contains("Validated average");
+    let of = |line: &&str| line.contains("Validated");
     let expected = [
-        "valid,1,Validated average,\"ema(0.95, debias)\",text",
-        "valid,4,Validated average,\"ema(0.9, debias)\",text",
+        "valid,1,Validated,\"ema(0.95, debias)\",text",
+        "valid,4,Validated,\"ema(0.9, debias)\",text",
     ];
     assert_eq!(metrics.lines().filter(of).collect::<Vec<_>>(), expected);
 

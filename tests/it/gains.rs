@@ -227,22 +227,72 @@ fn a_gain_is_a_lower_loss_and_a_higher_accuracy() {
     assert_eq!(error, "numbers, seed 5: no average");
 }
 
-/// The tables of the README are those that the command printed.
+const COMPARISON: &str = include_str!("../../artifacts/compare.md");
+const EVIDENCE: &str = include_str!("../../src/guide/evidence.md");
+
+/// The rows of the first table in Markdown below a heading, as cells; without its head.
+fn cells_below<'a>(page: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
+    let (_, below) = page.split_once(heading).unwrap();
+    let lines = below.lines().skip_while(|line| !line.starts_with('|'));
+    let rows = lines.take_while(|line| line.starts_with('|')).skip(2);
+    rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+/// The tables of the guide are those that the command printed.
 #[test]
-fn the_readme_quotes_the_comparison() {
+fn the_guide_quotes_the_comparison() {
     const MARKER: &str = "<!-- compare -->";
-    let (readme, whole) =
-        (include_str!("../../README.md"), include_str!("../../artifacts/compare.md"));
-    let tables: Vec<_> = readme.split(MARKER).skip(1).step_by(2).map(str::trim).collect();
-    assert_eq!(tables.len(), 2);
-    for table in tables {
-        assert!(table.starts_with("| setting |") && whole.contains(table), "{table}");
+    let tables: Vec<_> = EVIDENCE.split(MARKER).skip(1).step_by(2).map(str::trim).collect();
+    let [losses, accuracies, spread] = tables[..] else { panic!("{} tables", tables.len()) };
+    for table in [losses, accuracies] {
+        assert!(table.starts_with("| setting |") && COMPARISON.contains(table), "{table}");
     }
-    let (_, counts) = whole.split_once("Of 176 comparisons, ").unwrap();
+    let rows = cells_below(COMPARISON, "Differences from live, mean");
+    let suggested: Vec<_> = rows.into_iter().filter(|row| row[1] == "as suggested").collect();
+    assert_eq!(cells_below(spread, ""), suggested);
+
+    let (_, counts) = COMPARISON.split_once("Of 176 comparisons, ").unwrap();
     assert!(counts.starts_with("50 show a gain, 14 a harm, 112 neither."), "{counts}");
     assert!(
-        readme.contains("Of all, 50 show a gain (5 of them live's best epoch), 14 a harm, 112")
+        EVIDENCE.contains("Of all, 50 show a gain (5 of them live's best epoch), 14 a harm, 112")
     );
+}
+
+/// Numbers of the suggested average in the guide, against live's last weights and its best epoch.
+#[test]
+fn the_guide_quotes_the_worth_of_the_suggestion() {
+    let told = cells_below(EVIDENCE, "## What the suggestion is worth");
+    let columns = ["Differences from live, mean", "Differences from live, best epoch, mean"];
+    for (column, heading) in columns.into_iter().enumerate() {
+        let rows = cells_below(COMPARISON, heading);
+        let rows = rows.iter().filter(|row| row[1] == "as suggested");
+        let expected: Vec<_> = rows
+            .map(|row| match row[6] {
+                "-" => format!("{} %", row[3]),
+                _ => format!("**{} %**", row[3]),
+            })
+            .collect();
+        let found: Vec<_> = told.iter().map(|row| row[3 + column]).collect();
+        assert_eq!(found, expected, "{heading}");
+    }
+}
+
+/// The small table of the README is the column of the suggested average.
+#[test]
+fn the_readme_quotes_the_comparison() {
+    let rows = cells_below(include_str!("../../README.md"), "## What it gains");
+    assert!(rows.len() >= 6, "{rows:?}");
+    let of = |heading: &str, setting: &str| {
+        let rows = cells_below(COMPARISON, heading);
+        let row = rows.into_iter().find(|row| row[0] == setting);
+        row.map_or("", |row| row[2])
+    };
+    for row in rows {
+        let [setting, loss, accuracy] = row[..] else { panic!("{row:?}") };
+        assert_eq!(loss, of("In short, differences from live, loss, %", setting), "{setting}");
+        let expected = of("In short, differences from live, accuracy, points", setting);
+        assert_eq!(accuracy, expected, "{setting}");
+    }
 }
 
 /// Shares of 360 rows, of which the same difference has other bits at each of them.

@@ -13,7 +13,8 @@ use burn::{
 };
 use burn_ema::{
     AverageConfig, Error, NonFinite, Policy, Rule,
-    train::{Averaged, Ranking, fit},
+    runs::fit,
+    train::{Averaged, Ranking},
 };
 
 use crate::{

@@ -13,8 +13,7 @@ use burn::{
     train::{InferenceStep, RegressionOutput, TrainOutput, TrainStep},
 };
 use burn_ema::{
-    Average, AverageConfig, Error, NonFinite, Policy, Rule,
-    train::{Averaged, fit},
+    Average, AverageConfig, Error, NonFinite, Policy, Rule, runs::fit, train::Averaged,
 };
 
 use crate::{

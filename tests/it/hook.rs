@@ -16,7 +16,8 @@ use burn::{
 };
 use burn_ema::{
     AverageConfig, Error, Rule,
-    train::{Averaged, ProgressLines, fit},
+    runs::{ProgressLines, fit},
+    train::Averaged,
 };
 
 use crate::{

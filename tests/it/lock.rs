@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use burn_ema::{Error, run::RunLock};
+use burn_ema::{Error, runs::RunLock};
 
 use crate::{
     child::{self, Child},

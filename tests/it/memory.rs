@@ -8,8 +8,8 @@ use std::process::Command;
 use burn::{module::Module, optim::ModuleOptimizer, tensor::Tensor, train::TrainStep};
 use burn_ema::{
     AverageConfig, Rule,
+    fast::{AdamConfig, SgdConfig},
     model::{Batch, Mlp, MlpConfig},
-    optim::{AdamConfig, SgdConfig},
     train::Averaged,
 };
 

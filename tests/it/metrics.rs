@@ -23,10 +23,7 @@ use burn::{
         },
     },
 };
-use burn_ema::{
-    AverageConfig, Rule,
-    train::{Averaged, fit},
-};
+use burn_ema::{AverageConfig, Rule, runs::fit, train::Averaged};
 
 use crate::common::{Net, Plan, Points, adam, assert_close, device, points};
 

@@ -15,8 +15,9 @@ use burn::{
 };
 use burn_ema::{
     AverageConfig, Rule,
-    optim::{AdamConfig, AdamWConfig, SgdConfig},
-    train::{Averaged, CommitConfig, fit},
+    fast::{AdamConfig, AdamWConfig, SgdConfig},
+    runs::{CommitConfig, fit},
+    train::Averaged,
 };
 use burn_pack::Reader;
 use rand::{RngExt, SeedableRng};

@@ -9,7 +9,7 @@ use std::{
 };
 
 use burn::train::{Interrupter, Interruption};
-use burn_ema::train::{Signal, Signals};
+use burn_ema::runs::{Signal, Signals};
 use rustix::{
     process::{Pid, Signal as Sent, kill_process},
     termios::{OptionalActions, tcgetattr, tcsetattr},

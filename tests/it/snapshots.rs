@@ -14,7 +14,8 @@ use burn_ema::{
         Snapshot, Snapshots,
         post_hoc::{Mix, Solve, Target},
     },
-    train::{Averaged, fit},
+    runs::fit,
+    train::Averaged,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -3,6 +3,7 @@
 //! - [`Error`]: one enum for all crates of the workspace;
 //! - [`regular`]: files that are opened only where they are regular files, and read only up to a
 //!   length that is known before;
+//! - [`disk`]: files and directories that are there whole and durable, or not at all;
 //! - [`digest`]: SHA-256 as text, and bytes that hold their own;
 //! - [`header`]: the header of a file of Burn, checked before Burn makes room for what it claims;
 //! - [`first_non_finite`]: NaNs and infinities in the bytes of a tensor.
@@ -11,6 +12,7 @@
 #![warn(missing_docs)]
 
 pub mod digest;
+pub mod disk;
 mod error;
 mod finite;
 pub mod header;

@@ -29,7 +29,7 @@ const DEVICES: [(&str, bool); 9] = [
     ("cpu", cfg!(feature = "cpu")),
     ("ndarray", cfg!(feature = "ndarray")),
     // Burn's training crate brings flex along.
-    ("flex", cfg!(any(feature = "flex", feature = "train"))),
+    ("flex", cfg!(feature = "flex")),
 ];
 
 /// A device that works.
@@ -124,7 +124,7 @@ fn open(name: &'static str) -> Result<Selected> {
             let device = Device::ndarray();
             Ok(Selected { device, label: format!("{name} (CPU)"), driver: String::new() })
         }
-        #[cfg(any(feature = "flex", feature = "train"))]
+        #[cfg(feature = "flex")]
         "flex" => Ok(Selected {
             device: Device::flex(),
             label: format!("{name} (CPU)"),

@@ -13,7 +13,7 @@
 //!    samples and the [`data::Preparation`] that a trained model is used with;
 //! 3. `data::loader` makes batches of the samples;
 //! 4. a [`run::RunConfig`] says what is trained, and `run::RunDirectory::create` begins the run;
-//! 5. `run::RunDirectory::commit_config` and `burn_ema::train::fit` train it;
+//! 5. `run::RunDirectory::commit_config` and `burn_ema::runs::fit` train it;
 //! 6. `report::Report`, `report::Summary` and `report::Page` say what came of it;
 //! 7. [`run::RunDirectory::model`] loads the model, with no need of the training stack.
 //!

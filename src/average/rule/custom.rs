@@ -5,7 +5,6 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use super::form;
 use crate::{Error, Result};
 
 /// The decay of a step, from the parameters of the rule and the step.
@@ -13,9 +12,10 @@ pub(super) type Decay = dyn Fn(&[f64], f64) -> f64 + Send + Sync;
 
 static RULES: RwLock<BTreeMap<String, Arc<Decay>>> = RwLock::new(BTreeMap::new());
 
-/// Adds a rule.
+/// Adds a rule, under a name that no built-in rule has.
 pub(super) fn register(
     name: &str,
+    is_built_in: impl Fn(&str) -> bool,
     decay: impl Fn(&[f64], f64) -> f64 + Send + Sync + 'static,
 ) -> Result<()> {
     let refuse =
@@ -24,7 +24,7 @@ pub(super) fn register(
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(allowed) {
         return refuse("a lower-case letter, then lower-case letters, digits, `-` and `_`");
     }
-    if form::is_built_in(name) {
+    if is_built_in(name) {
         return refuse("a name that no built-in rule has");
     }
     let mut rules = RULES.write().unwrap_or_else(PoisonError::into_inner);

@@ -20,7 +20,8 @@ use burn::{
 use super::clock::StepClock;
 use crate::{
     Error, NonFinite, Result,
-    average::{Refused, Warning, path_of, put_statistics, statistics, within},
+    average::{Refused, Warning, path_of, put_statistics, statistics},
+    kernel::within,
 };
 
 /// Whether the loss of an output is finite.

@@ -1,10 +1,6 @@
 //! What a record holds of a live module and its averages, and how it comes back.
 
-use burn::{
-    store::ModuleRecord,
-    tensor::{Bytes, Device},
-    train::LearnerModel,
-};
+use burn::{store::ModuleRecord, tensor::Device, train::LearnerModel};
 
 use super::Averaged;
 use crate::{
@@ -31,7 +27,8 @@ fn average_name(path: &str) -> Option<String> {
 }
 
 /// How many steps and samples a record of a module with averages has seen.
-pub(in crate::train) fn clock_in(record: Bytes) -> Result<Clock> {
+#[cfg(feature = "runs")]
+pub(super) fn clock_in(record: burn::tensor::Bytes) -> Result<Clock> {
     let mut words = Opened::of_bytes(record)?.words(STEP)?;
     Ok(Clock { step: words.u64()?, samples: words.u64()? })
 }
@@ -57,7 +54,7 @@ impl<M: LearnerModel> Averaged<M> {
     }
 
     /// The module that a record holds, with a new handle.
-    pub(in crate::train) fn loaded(self, opened: Opened) -> Result<Self> {
+    pub(super) fn loaded(self, opened: Opened) -> Result<Self> {
         if !opened.names().any(|name| name == STEP) {
             let found = "a record of a plain module; load it into the module before the averages";
             return Err(Error::parameter(STEP, "a record of a module with averages", found));

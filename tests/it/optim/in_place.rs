@@ -7,7 +7,7 @@ use burn::{
     optim::{AdamState, GradientsParams, ModuleOptimizer, Optimizer},
     tensor::{DType, Device, Tensor},
 };
-use burn_ema::optim::{Adam, AdamConfig};
+use burn_ema::fast::{Adam, AdamConfig};
 
 use super::{gradients, parameters};
 use crate::common::{Net, kinds};

@@ -1,10 +1,7 @@
 //! Resume, accumulation of gradients, starts.
 
 use burn::{lr_scheduler::constant::ConstantLr, store::ModuleRecord, train::metric::LossMetric};
-use burn_ema::{
-    AverageConfig, Rule,
-    train::{Averaged, fit},
-};
+use burn_ema::{AverageConfig, Rule, runs::fit, train::Averaged};
 
 use super::{every_rule, trajectory, weights};
 use crate::{

@@ -1,6 +1,6 @@
 //! Resumes of every kind, panics, settings.
 
-use burn_ema::run::{Commits, Progress};
+use burn_ema::runs::{Commits, Progress};
 
 use super::{
     rows,

@@ -22,8 +22,8 @@ use burn_ema::{
     Average, AverageConfig, Result, Rule,
     average::{self, Description, Snapshots},
     model::{Activation, Batch, MlpConfig},
-    run::{Commits, Progress, RunLock},
-    train::Averaged,
+    runs::{Commits, Progress, RunLock},
+    train::{Averaged, AveragedCommit as _},
 };
 use burn_ema_lab::{
     report::Page,

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use burn_ema::run::Progress;
+use burn_ema::runs::Progress;
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};

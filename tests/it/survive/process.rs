@@ -19,7 +19,7 @@ use std::{
 };
 
 use burn::tensor::Bytes;
-use burn_ema::run::{Commits, Newest, Progress};
+use burn_ema::runs::{Commits, Newest, Progress};
 use burn_pack::Reader;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

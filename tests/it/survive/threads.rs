@@ -11,10 +11,10 @@ use burn::{
 };
 use burn_ema::{
     AverageConfig, Result, Rule,
+    fast::AdamWConfig,
     model::{Answers, Batch, Mlp, MlpConfig},
-    optim::AdamWConfig,
-    run::Progress,
-    train::{Averaged, CommitConfig, ProgressLines, fit},
+    runs::{CommitConfig, Progress, ProgressLines, fit},
+    train::Averaged,
 };
 use burn_ema_lab::data::{Sample, loader};
 use serde::{Deserialize, Serialize};

@@ -40,8 +40,8 @@ use burn::{
 use burn_ema::{
     AverageConfig, Error, Result, Rule,
     model::{Answers, Batch},
-    run::{Commits, Progress},
-    train::{Averaged, CommitConfig, Fit, ProgressLines, fit},
+    runs::{CommitConfig, Commits, Fit, Progress, ProgressLines, fit},
+    train::Averaged,
 };
 use burn_ema_lab::data::Sample;
 use burn_pack::Reader;
@@ -235,12 +235,12 @@ impl Plan {
     }
 
     /// The training, which commits and does not begin yet.
-    pub fn fit(&self) -> Result<Fit<Net>> {
+    pub fn fit(&self) -> Result<Fit<Averaged<Net>>> {
         self.fit_with(&self.config())
     }
 
     /// The training as one of another configuration.
-    pub fn fit_with(&self, config: &impl Serialize) -> Result<Fit<Net>> {
+    pub fn fit_with(&self, config: &impl Serialize) -> Result<Fit<Averaged<Net>>> {
         self.backend.device().seed(self.seed);
         let model = self.model()?;
         let [train, valid] = self.loaders();

@@ -96,7 +96,7 @@ fn compare(what: &str, found: Tensor<2>, expected: &HostMatrix) -> Result<(), St
     }
 }
 
-#[cfg(all(test, any(feature = "flex", feature = "train")))]
+#[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
 

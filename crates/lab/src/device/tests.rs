@@ -47,7 +47,7 @@ fn build_without_devices_says_so() {
 }
 
 #[test]
-#[cfg(any(feature = "flex", feature = "train"))]
+#[cfg(feature = "flex")]
 fn flex_opens_and_prints() {
     let selected = select(Some("flex")).unwrap();
     assert_eq!(selected.to_string(), "flex (CPU)");
@@ -55,7 +55,7 @@ fn flex_opens_and_prints() {
 }
 
 #[test]
-#[cfg(any(feature = "flex", feature = "train"))]
+#[cfg(feature = "flex")]
 fn wrong_results_name_adapter_and_driver() {
     let selected = Selected {
         device: Device::flex(),

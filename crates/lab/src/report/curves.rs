@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use burn_ema::{
     Error, Result,
-    run::{METRICS, VALIDATED},
+    runs::{METRICS, VALIDATED},
     train::{Trace, TraceMetric},
 };
 use burn_ema_base::regular;
@@ -117,7 +117,7 @@ mod tests {
         };
         let lines =
             ["1,Loss,5,epoch", "1,Loss (b),4,epoch", "2,Loss,3,epoch", "2,Loss (a),2,epoch"];
-        let validated = ["1,Validated average,a,text", "2,Validated average,b,text"];
+        let validated = ["1,Validated,a,text", "2,Validated,b,text"];
         let of = |curves: &Curves, name: &str| curves.of_average("Loss", name, name == "a");
 
         let curves = history(&[&validated[..], &lines].concat());

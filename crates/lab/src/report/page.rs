@@ -5,10 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn_ema::{
-    Error, Result,
-    run::{create_directory, replace},
-};
+use burn_ema::{Error, Result};
+use burn_ema_base::disk;
 
 use super::{
     Answered, MadeOf, Scores,
@@ -62,7 +60,8 @@ let answers = rows.decode(&outputs.try_into_vec::<f32>()?)?;
 
 /// The same where the module is of the user's own.
 const USE_OF_OTHERS: &str = "\
-let commit = run.newest()?.commit.ok_or(\"no commit\")?;
+let commit = run.commits().newest()?.commit.ok_or(\"no commit\")?;
+use burn_ema::train::AveragedCommit as _;
 let model = commit.average(MyModel::new(&device))?; // your module, as it was trained
 ";
 
@@ -111,11 +110,11 @@ impl Page {
             let error = Error::parameter("its name", "an ending, such as .html", "none");
             return Err(Error::file("write a page to", file, error));
         }
-        create_directory(&directory)?;
+        disk::create_directory(&directory)?;
         for (name, picture) in self.pictures() {
-            replace(&directory.join(name), picture.as_bytes())?;
+            disk::replace(&directory.join(name), picture.as_bytes())?;
         }
-        replace(file, self.html.as_bytes())?;
+        disk::replace(file, self.html.as_bytes())?;
         Ok(directory)
     }
 }
@@ -656,7 +655,7 @@ impl Writer<'_> {
             let path = run.path.to_string_lossy();
             let (open, rest) = match run.config {
                 Some(_) => (format!("burn_ema_lab::run::RunDirectory::open({path:?})?"), USE),
-                None => (format!("burn_ema::run::Commits::of({path:?})"), USE_OF_OTHERS),
+                None => (format!("burn_ema::runs::Commits::of({path:?})"), USE_OF_OTHERS),
             };
             let code = format!("let (run, device) = ({open}, Default::default());\n{rest}");
             self.add(format_args!("<pre><code>{}</code></pre>\n", code_html(&code)));

@@ -2,7 +2,7 @@
 
 use std::{io::BufReader, path::PathBuf};
 
-use burn_ema::{AverageConfig, Error, Result, run::Newest};
+use burn_ema::{AverageConfig, Error, Result, runs::Newest};
 use burn_ema_base::regular;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -66,7 +66,7 @@ impl Told {
                 let mut settings = Vec::new();
                 flatten("", &manifest.config, &mut settings);
                 settings.push(("seed".to_owned(), manifest.seed.to_string()));
-                (None, settings, manifest.averages.clone())
+                (None, settings, manifest.parts.clone())
             }
             (Err(error), _) => return Err(error),
         };

@@ -55,7 +55,7 @@ impl RunConfig {
     }
 }
 
-/// An optimizer of [`optim`](burn_ema::optim), with its defaults.
+/// An optimizer of [`fast`](burn_ema::fast), with its defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
@@ -70,8 +70,8 @@ impl OptimizerKind {
     /// The optimizer, at its start.
     pub fn init(self) -> burn::optim::ModuleOptimizer {
         match self {
-            Self::Sgd => burn_ema::optim::SgdConfig::new().init(),
-            Self::Adam => burn_ema::optim::AdamConfig::new().init(),
+            Self::Sgd => burn_ema::fast::SgdConfig::new().init(),
+            Self::Adam => burn_ema::fast::AdamConfig::new().init(),
         }
     }
 }

@@ -8,21 +8,20 @@ use std::{
 use std::{io, sync::Arc};
 
 use burn::{module::Module, tensor::Device};
-use burn_ema::{
-    Error, Result, average,
-    model::Mlp,
-    run::{Commit, Commits, Newest},
-};
+use burn_ema::{Error, Result, average, model::Mlp};
 #[cfg(feature = "train")]
 use burn_ema::{
-    run::{METRICS, RunLock, create_directory, replace},
-    train::CommitConfig,
+    runs::{Commit, CommitConfig, Commits, METRICS, Newest, RunLock},
+    train::AveragedCommit as _,
 };
-#[cfg(feature = "train")]
-use burn_ema_base::digest::UNSEALED;
 use burn_ema_base::{
     digest,
     regular::{self, Length},
+};
+#[cfg(feature = "train")]
+use burn_ema_base::{
+    digest::UNSEALED,
+    disk::{create_directory, replace},
 };
 
 use super::RunConfig;
@@ -51,6 +50,7 @@ impl RunDirectory {
         let config = run.config_file();
         match fs::metadata(&config) {
             Ok(_) => Ok(run),
+            #[cfg(feature = "train")]
             Err(_) if !run.commits().list()?.is_empty() => Ok(run),
             Err(error) => Err(Error::file("read the configuration of a run", config, error)),
         }
@@ -69,6 +69,7 @@ impl RunDirectory {
     /// configuration, or that was altered.
     pub fn config(&self) -> Result<RunConfig> {
         let path = self.config_file();
+        #[cfg(feature = "train")]
         if !path.exists()
             && let Some(config) = self.committed_config()?
         {
@@ -92,6 +93,7 @@ impl RunDirectory {
     }
 
     /// The commits of the run.
+    #[cfg(feature = "train")]
     pub fn commits(&self) -> Commits {
         Commits::of(&self.path)
     }
@@ -101,6 +103,7 @@ impl RunDirectory {
     /// # Errors
     ///
     /// Those of [`Commits::newest`]; a commit that is not of the perceptron.
+    #[cfg(feature = "train")]
     pub fn committed_config(&self) -> Result<Option<RunConfig>> {
         let Some(commit) = self.commits().newest()?.commit else { return Ok(None) };
         let config = serde_json::from_value(commit.manifest().config.clone());
@@ -123,8 +126,11 @@ impl RunDirectory {
         if path.exists() {
             return average::load_file(mlp, path).map(|mlp| mlp.valid());
         }
-        let model = self.of_newest(|commit| commit.average(mlp.clone()))?;
-        model.ok_or_else(|| Error::file("load the model from", path, NO_MODEL))
+        #[cfg(feature = "train")]
+        if let Some(model) = self.of_newest(|commit| commit.average(mlp.clone()))? {
+            return Ok(model);
+        }
+        Err(Error::file("load the model from", path, NO_MODEL))
     }
 
     /// Live at the newest whole commit, on a device, in validation mode; none where there is no
@@ -134,12 +140,14 @@ impl RunDirectory {
     ///
     /// A file that cannot be read, that was altered, or that does not hold the weights of the
     /// configured network.
+    #[cfg(feature = "train")]
     pub fn live(&self, device: &Device) -> Result<Option<Mlp>> {
         let mlp = self.config()?.model.init(device)?;
         self.of_newest(|commit| commit.live(mlp.clone()))
     }
 
-    /// What the newest whole commit holds; none where there is no commit.
+    /// The model of the newest whole commit; none where there is no commit.
+    #[cfg(feature = "train")]
     fn of_newest(&self, load: impl Fn(&Commit) -> Result<Mlp>) -> Result<Option<Mlp>> {
         // A commit that was the newest may have been removed before it was read.
         let mut tries = 0;
@@ -180,7 +188,7 @@ impl RunDirectory {
     }
 }
 
-/// The file of what a run skipped or warned of.
+/// The file of remarks on what a run skipped or warned of.
 const NOTES: &str = "remarks.txt";
 
 /// No configuration is longer; what is, is none, and is not read.
@@ -193,7 +201,10 @@ const DIGEST: &str = "sha256";
 const MARK: &[u8] = b"\n  \"sha256\": \"";
 
 /// Why there is no model.
-const NO_MODEL: &str = "the run has left no model yet, and has no commit";
+const NO_MODEL: &str = match cfg!(feature = "train") {
+    true => "the run has left no model yet, and has no commit",
+    false => "the run has left no model yet (its commits are read with the feature `train`)",
+};
 
 #[cfg(feature = "train")]
 impl RunDirectory {
@@ -249,15 +260,15 @@ impl RunDirectory {
         begun.for_each(|name| _ = fs::remove_file(self.path.join(name)));
     }
 
-    /// Commits in this directory, with this configuration and its seed.
+    /// Commits in this directory, under its lock, with this configuration and its seed.
     ///
     /// # Errors
     ///
-    /// A run that was opened to be read alone.
+    /// A run that was opened to be read alone; those of [`CommitConfig::with_config`].
     pub fn commit_config(&self, config: &RunConfig) -> Result<CommitConfig> {
-        let Some(lock) = self.lock.clone() else {
-            return Err(Error::value("the run", "one that is locked", "one that is read"));
-        };
+        let lock = self.lock.clone();
+        let lock =
+            lock.ok_or_else(|| Error::value("the run", "one that is locked", "one that is read"))?;
         let commits = CommitConfig::new(&self.path).with_config(config)?;
         Ok(commits.with_seed(config.seed).with_lock(lock))
     }
@@ -360,7 +371,7 @@ fn json(path: &Path, value: &impl serde::Serialize) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// What a process that was killed may have left before there was a run.
+/// The files that a process that was killed may have left before there was a run.
 #[cfg(feature = "train")]
 const LEFT_BY_US: [&str; 2] = ["LOCK", "config.json.tmp"];
 

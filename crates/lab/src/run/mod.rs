@@ -13,9 +13,9 @@
 //! experiment.log   Burn's log
 //! ```
 //!
-//! `commits/`, `metrics.csv` and `LOCK` are those of [`burn_ema::run`].
+//! `commits/`, `metrics.csv` and `LOCK` are those of `burn_ema::runs`.
 //!
-//! Reading a run's model needs no training stack.
+//! Reading the model that a run has left needs no training stack.
 
 mod config;
 mod directory;

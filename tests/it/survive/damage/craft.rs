@@ -15,8 +15,8 @@ use burn::{
 use burn_ema::{
     AverageConfig, Result, Rule,
     model::Mlp,
-    run::{Commits, Progress},
-    train::{Averaged, Fit},
+    runs::{Commits, Fit, Progress},
+    train::Averaged,
 };
 use burn_ema_lab::run::{RunConfig, RunDirectory};
 use burn_pack::{Reader, Tensor, Writer};
@@ -124,7 +124,7 @@ impl Copy {
     }
 
     /// Goes on in this process, but for the training itself.
-    pub fn resume(&self) -> Result<Fit<Net>> {
+    pub fn resume(&self) -> Result<Fit<Averaged<Net>>> {
         self.plan.fit()?.resume()
     }
 

@@ -1,0 +1,149 @@
+//! AdamW: Adam whose weights decay by themselves, not through their gradient.
+
+use burn::{
+    config::Config,
+    grad_clipping::GradientClippingConfig,
+    optim::{AdamWState, LearningRate, ModuleOptimizer, Optimizer},
+    tensor::{Device, Tensor},
+};
+use burn_ema_host::Real;
+use multiversion::multiversion;
+
+use super::{
+    moments::{self, Shares, Start},
+    pass::Formula,
+};
+
+/// The configuration of [`AdamW`]: the fields of Burn's, with the same meaning and defaults.
+#[derive(Config, Debug)]
+pub struct AdamWConfig {
+    /// The share of the mean of gradients that a step keeps, in `[0, 1)`.
+    #[config(default = 0.9)]
+    pub beta_1: f32,
+    /// The share of the mean of squared gradients that a step keeps, in `[0, 1)`.
+    #[config(default = 0.999)]
+    pub beta_2: f32,
+    /// What is added to the root of that mean, so that none is divided by zero.
+    #[config(default = 1e-5)]
+    pub epsilon: f32,
+    /// The share of the weights that a step takes away, times the learning rate.
+    #[config(default = 1e-4)]
+    pub weight_decay: f32,
+    /// Whether only those weights decay that the step makes smaller as well (Chen et al. 2025,
+    /// "Cautious weight decay"); such a step is Burn's.
+    #[config(default = false)]
+    pub cautious_weight_decay: bool,
+    /// Whether the mean of squares may only grow (Reddi et al. 2018, "On the convergence of Adam
+    /// and beyond"); such a step is Burn's.
+    #[config(default = false)]
+    pub amsgrad: bool,
+    /// How gradients are clipped before a step; by default not.
+    pub grad_clipping: Option<GradientClippingConfig>,
+}
+
+impl AdamWConfig {
+    /// The optimizer of one parameter, for a group of a [`ModuleOptimizer`]; it does not clip.
+    pub fn build(&self) -> AdamW {
+        let burn = burn::optim::AdamWConfig::new()
+            .with_beta_1(self.beta_1)
+            .with_beta_2(self.beta_2)
+            .with_epsilon(self.epsilon)
+            .with_weight_decay(self.weight_decay)
+            .with_cautious_weight_decay(self.cautious_weight_decay)
+            .with_amsgrad(self.amsgrad)
+            .build();
+        AdamW { config: self.clone(), burn }
+    }
+
+    /// The optimizer of a module, at its start.
+    pub fn init(&self) -> ModuleOptimizer {
+        super::clipping(self.build(), self.grad_clipping.as_ref())
+    }
+}
+
+/// AdamW (Loshchilov and Hutter 2019, "Decoupled weight decay regularization", algorithm 2).
+///
+/// In step `t`, from zero moments:
+/// - `m <- beta_1 m + (1 - beta_1) g`, `v <- beta_2 v + (1 - beta_2) g^2`;
+/// - `w <- w (1 - lr decay) - lr m / (1 - beta_1^t) / (sqrt(v / (1 - beta_2^t)) + epsilon)`.
+///
+/// What Burn's optimizer of this name computes, and with its records.
+#[derive(Clone)]
+pub struct AdamW {
+    config: AdamWConfig,
+    /// For every backend and dtype.
+    burn: burn::optim::AdamW,
+}
+
+impl Optimizer for AdamW {
+    type State<const D: usize> = AdamWState<D>;
+
+    fn step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        weights: Tensor<D>,
+        gradient: Tensor<D>,
+        state: Option<AdamWState<D>>,
+    ) -> (Tensor<D>, Option<AdamWState<D>>) {
+        let is_burns = self.config.amsgrad || self.config.cautious_weight_decay;
+        let start = Start::new(weights, gradient, state.map(|state| state.momentum));
+        if is_burns || !start.fits() {
+            let (weights, gradient, state) = start.back();
+            return self.burn.step(lr, weights, gradient, state.map(AdamWState::new));
+        }
+        let (weights, state) = start.step(|time| Step::new(&self.config, lr, time));
+        (weights, Some(AdamWState::new(state)))
+    }
+
+    fn to_device<const D: usize>(state: AdamWState<D>, device: &Device) -> AdamWState<D> {
+        burn::optim::AdamW::to_device(state, device)
+    }
+}
+
+struct Step {
+    shares: Shares<f64>,
+    corrections: [f64; 2],
+    epsilon: f64,
+    lr: f64,
+    decay: f64,
+}
+
+impl Step {
+    fn new(config: &AdamWConfig, lr: f64, time: usize) -> Self {
+        let betas = [config.beta_1, config.beta_2];
+        Self {
+            shares: Shares::new(betas),
+            corrections: moments::corrections(betas, time).map(f64::from),
+            epsilon: config.epsilon.into(),
+            lr,
+            decay: config.weight_decay.into(),
+        }
+    }
+}
+
+impl Formula<2> for Step {
+    fn step<T: Real>(&self, weights: &mut [T], gradient: &[T], moments: [&mut [T]; 2]) {
+        // The share of the weights that stays.
+        let keep = 1.0 - self.lr * self.decay;
+        let numbers = [self.epsilon, self.lr, keep].map(T::of);
+        let corrections = self.corrections.map(T::of);
+        adam_w(weights, gradient, moments, self.shares.of(), corrections, numbers);
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+fn adam_w<T: Real>(
+    weights: &mut [T],
+    gradient: &[T],
+    [first, second]: [&mut [T]; 2],
+    shares: Shares<T>,
+    corrections: [T; 2],
+    [epsilon, lr, keep]: [T; 3],
+) {
+    let moments = first.iter_mut().zip(second);
+    for ((weight, &gradient), (first, second)) in weights.iter_mut().zip(gradient).zip(moments) {
+        let (first, second) = shares.step(gradient, first, second);
+        let spread = (second / corrections[1]).root();
+        *weight = *weight * keep - first / corrections[0] / (spread + epsilon) * lr;
+    }
+}

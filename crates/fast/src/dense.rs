@@ -1,0 +1,162 @@
+//! A dense layer and the half squared error as one operation each, with backwards of their own.
+//!
+//! Burn's autodiff sees one step where a composition has four or five, and of a layer it keeps the
+//! output alone: every nonlinearity's derivative is a function of that.
+//! A gradient is computed for the parents that have one, and for no other.
+//!
+//! The kernels are for Flex, in f32 and f64; all else is composed of Burn's operations, with
+//! Burn's own backwards.
+
+mod autodiff; // the operations as steps of Burn's autodiff
+mod curve; // sigmoid, tanh and exp of many numbers
+mod host; // the operations on Flex
+mod product; // the product of two matrices
+
+use burn::{
+    backend::{
+        Backend, BackendTensor, Dispatch, DispatchTensor, DispatchTensorKind, ExtensionType,
+        TensorMetadata, backend_extension, tensor::FloatTensor,
+    },
+    tensor::{DType, Tensor, activation},
+};
+
+/// The function that a dense layer applies to its weighted sums `z`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nonlinearity {
+    /// `1 / (1 + exp(-z))`, in `(0, 1)`.
+    Sigmoid,
+    /// `tanh(z)`, in `(-1, 1)`.
+    Tanh,
+    /// `max(z, 0)`.
+    Relu,
+    /// `exp(z_k) / sum_j exp(z_j)`: the outputs of a row are positive and sum to one.
+    Softmax,
+    /// `z` itself.
+    Identity,
+}
+
+impl Nonlinearity {
+    /// Applies it to `z`, `[batch, outputs]`, by Burn's operations.
+    pub fn apply(self, z: Tensor<2>) -> Tensor<2> {
+        match self {
+            // Some backends compute Burn's sigmoid in single precision whatever the dtype.
+            // Below -700 the exponential overflows, and its gradient would be NaN.
+            Self::Sigmoid if z.dtype() == DType::F64 => {
+                (z.clamp_min(-700.0).neg().exp() + 1.0).recip()
+            }
+            Self::Sigmoid => activation::sigmoid(z),
+            Self::Tanh => z.tanh(),
+            Self::Relu => activation::relu(z),
+            Self::Softmax => activation::softmax(z, 1),
+            Self::Identity => z,
+        }
+    }
+}
+
+/// `f(x W + b)` of a batch.
+///
+/// # Shapes
+///
+/// - input: `[batch, inputs]`
+/// - weight: `[inputs, outputs]`
+/// - bias: `[outputs]`
+/// - output: `[batch, outputs]`
+///
+/// # Panics
+///
+/// Shapes that do not fit together.
+pub fn dense(
+    input: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    nonlinearity: Nonlinearity,
+) -> Tensor<2> {
+    let (input, weight) = (input.into_dispatch(), weight.into_dispatch());
+    let bias = bias.map(Tensor::into_dispatch);
+    let width = weight.shape()[1];
+    // Burn broadcasts or refuses a bias of another width.
+    let fits = bias.iter().all(|bias| bias.shape()[0] == width);
+    if fits && serves([&input, &weight].into_iter().chain(&bias)) {
+        let bias = bias.map_or(Bias::None, Bias::Each);
+        return Tensor::from_dispatch(Dispatch::dense(input, weight, bias, nonlinearity));
+    }
+    let (input, weight) = (Tensor::<2>::from_dispatch(input), Tensor::from_dispatch(weight));
+    let z = input.matmul(weight);
+    nonlinearity.apply(match bias.map(Tensor::<1>::from_dispatch) {
+        Some(bias) => z + bias.unsqueeze(),
+        None => z,
+    })
+}
+
+/// `1/2 sum_k (y_k - o_k)^2` of each row of outputs `o` and targets `y`.
+///
+/// # Shapes
+///
+/// - outputs, targets: `[batch, outputs]`
+/// - errors: `[batch]`
+///
+/// # Panics
+///
+/// Outputs and targets of different shapes.
+pub fn half_squared_errors(outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
+    let [found, expected] = [targets.dims(), outputs.dims()];
+    assert!(found == expected, "outputs of shape {expected:?} got targets of shape {found:?}");
+    let (outputs, targets) = (outputs.into_dispatch(), targets.into_dispatch());
+    if serves([&outputs, &targets].into_iter()) {
+        return Tensor::from_dispatch(Dispatch::half_squared_errors(outputs, targets));
+    }
+    let difference = Tensor::<2>::from_dispatch(targets) - Tensor::from_dispatch(outputs);
+    (difference.clone() * difference).sum_dim(1).squeeze_dim::<1>(1) * 0.5
+}
+
+/// Whether the kernels take these tensors: floats of Flex, with autodiff or without, all of f32 or
+/// all of f64.
+fn serves<'a>(mut tensors: impl Iterator<Item = &'a DispatchTensor> + Clone) -> bool {
+    let is_flex = |tensor: &DispatchTensor| {
+        let kind = match &tensor.kind {
+            DispatchTensorKind::Autodiff(kind) => &**kind,
+            kind => kind,
+        };
+        // Behind autodiff a tensor has a variant of its own.
+        matches!(
+            kind,
+            DispatchTensorKind::Flex(BackendTensor::Float(_) | BackendTensor::Autodiff(_))
+        )
+    };
+    let dtype = tensors.clone().next().map(TensorMetadata::dtype);
+    !cfg!(feature = "portable")
+        && matches!(dtype, Some(DType::F32 | DType::F64))
+        && tensors.all(|tensor| is_flex(tensor) && Some(tensor.dtype()) == dtype)
+}
+
+/// The bias of a layer, where it has one.
+#[derive(ExtensionType)]
+pub enum Bias<B: Backend> {
+    Each(FloatTensor<B>),
+    None,
+}
+
+impl<B: Backend> Bias<B> {
+    fn into_option(self) -> Option<FloatTensor<B>> {
+        match self {
+            Self::Each(bias) => Some(bias),
+            Self::None => None,
+        }
+    }
+}
+
+/// Backends with the operations.
+#[backend_extension(Flex, Autodiff)]
+trait Operations: Backend {
+    fn dense(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        #[extension_type] bias: Bias<Self>,
+        nonlinearity: Nonlinearity,
+    ) -> FloatTensor<Self>;
+
+    fn half_squared_errors(
+        outputs: FloatTensor<Self>,
+        targets: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}

@@ -1,0 +1,84 @@
+//! The two moments that Adam and AdamW keep: running means of gradients and of their squares.
+
+use burn::{optim::AdaptiveMomentumState, tensor::Tensor};
+
+use burn_ema_host::Real;
+
+use super::pass::{Formula, Tensors};
+
+/// What the moments keep of themselves in a step, and take of the gradient and its square.
+#[derive(Clone, Copy)]
+pub(super) struct Shares<T> {
+    keep: [T; 2],
+    take: [T; 2],
+}
+
+impl Shares<f64> {
+    /// In single precision, as Burn computes them for every dtype.
+    pub fn new(betas: [f32; 2]) -> Self {
+        Self { keep: betas.map(f64::from), take: betas.map(|beta| f64::from(1.0 - beta)) }
+    }
+
+    pub fn of<T: Real>(self) -> Shares<T> {
+        Shares { keep: self.keep.map(T::of), take: self.take.map(T::of) }
+    }
+}
+
+impl<T: Real> Shares<T> {
+    /// Moves both moments, and returns them.
+    #[inline(always)]
+    pub fn step(&self, gradient: T, first: &mut T, second: &mut T) -> (T, T) {
+        *first = *first * self.keep[0] + gradient * self.take[0];
+        *second = *second * self.keep[1] + gradient * gradient * self.take[1];
+        (*first, *second)
+    }
+}
+
+/// What is left of a start at zero after this many steps: `1 - beta^time`.
+pub(super) fn corrections(betas: [f32; 2], time: usize) -> [f32; 2] {
+    betas.map(|beta| 1.0 - beta.powi(time as i32))
+}
+
+type State<const D: usize> = AdaptiveMomentumState<D>;
+
+/// What a step of a parameter starts from.
+pub(super) struct Start<const D: usize> {
+    tensors: Tensors<D, 2>,
+    /// The steps before.
+    time: usize,
+    /// What AMSGrad keeps beside, and this does not touch.
+    max_moment_2: Option<Tensor<D>>,
+}
+
+impl<const D: usize> Start<D> {
+    pub fn new(weights: Tensor<D>, gradient: Tensor<D>, state: Option<State<D>>) -> Self {
+        let (time, moments, max_moment_2) = match state {
+            Some(State { time, moment_1, moment_2, max_moment_2 }) => {
+                (time, Some([moment_1, moment_2]), max_moment_2)
+            }
+            None => (0, None, None),
+        };
+        Self { tensors: Tensors::new(weights, gradient, moments), time, max_moment_2 }
+    }
+
+    /// Whether one pass is a way.
+    pub fn fits(&self) -> bool {
+        self.tensors.fit()
+    }
+
+    /// The tensors that it was made of.
+    pub fn back(self) -> (Tensor<D>, Tensor<D>, Option<State<D>>) {
+        let Self { tensors, time, max_moment_2 } = self;
+        let (weights, gradient, moments) = tensors.back();
+        let state = |[moment_1, moment_2]: [_; 2]| State { time, moment_1, moment_2, max_moment_2 };
+        (weights, gradient, moments.map(state))
+    }
+
+    /// The weights and the state after a step by the formula for so many of them.
+    pub fn step<F: Formula<2>>(self, formula: impl FnOnce(usize) -> F) -> (Tensor<D>, State<D>) {
+        let Self { tensors, time, max_moment_2 } = self;
+        let time = time + 1;
+        let (weights, [moment_1, moment_2]) = tensors.step(&formula(time));
+        (weights, State { time, moment_1, moment_2, max_moment_2 })
+    }
+}

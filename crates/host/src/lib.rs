@@ -1,0 +1,15 @@
+//! Tensors of Burn's CPU backends, Flex and ndarray, as slices; and work shared by threads.
+//!
+//! Both are for kernels that Burn has no operation for: they read and write the memory of a tensor
+//! without a copy where its storage allows it.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+mod slices;
+pub mod threads;
+
+pub use slices::{
+    Real, Slice, SliceMut, are_here, in_order, is_here, numbers, owned_numbers_mut, shape, slice,
+    sole_numbers_mut, tensor_like, to_order,
+};

@@ -1,0 +1,283 @@
+//! Work shared by threads that stay awake from one piece of work to the next.
+//!
+//! A training step on the CPU is a dozen of operations of some microseconds to milliseconds each.
+//! A thread that sleeps between them has to be woken each time, which takes as long as many of
+//! them do; so those that helped linger for a moment, as OpenMP's do, before they sleep.
+//! They let other threads of the machine run meanwhile.
+//!
+//! Helpers are rayon's, in a pool of their own: in rayon's global pool a thread that lingers could
+//! come to stand on the stack of one that waits.
+//! With a piece for every thread, a helper gets the same share each time, whose numbers are in its
+//! core's cache then; it takes pieces of the others once its own are done.
+//!
+//! How many threads there are is rayon's number at the place of the call: `RAYON_NUM_THREADS`, or
+//! the pool that the caller runs in; at most 16, beyond which these operations gain little.
+//! After a fork the child has no helpers, and must not compute, as with rayon.
+
+use std::{
+    cell::Cell,
+    collections::VecDeque,
+    hint::spin_loop,
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// The most threads that share a work.
+const MOST: usize = 16;
+
+/// How long helpers stay awake after work: longer than what a step does between two operations on
+/// threads.
+const LINGER: Duration = Duration::from_micros(300);
+
+/// How many threads share a work with enough pieces.
+pub fn count() -> usize {
+    rayon::current_num_threads().min(MOST)
+}
+
+/// Works on all pieces, on several threads; panics where a piece does.
+pub fn each<T: Send>(pieces: Vec<T>, work: impl Fn(T) + Sync) {
+    let threads = count().min(pieces.len());
+    let crew = (threads > 1).then(Crew::get).flatten();
+    let Some(crew) = crew.filter(|crew| crew.pool.current_thread_index().is_none()) else {
+        return pieces.into_iter().for_each(work);
+    };
+    let shares = Shares::new(pieces, threads);
+    let left = AtomicUsize::new(threads - 1);
+    crew.pool.in_place_scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|_| {
+                let _done = Leaving(&left);
+                // The first share is the caller's.
+                let index = rayon::current_thread_index().unwrap_or(0);
+                shares.work(1 + index % (threads - 1), &work);
+            });
+        }
+        crew.linger();
+        shares.work(0, &work);
+        wait_until(|| left.load(Ordering::Acquire) == 0);
+    });
+}
+
+/// Pieces, dealt out to threads in order.
+struct Shares<T>(Vec<Share<T>>);
+
+/// The pieces of one thread, in a line of the cache of its own.
+#[repr(align(128))]
+struct Share<T>(Mutex<VecDeque<T>>);
+
+impl<T: Send> Shares<T> {
+    fn new(pieces: Vec<T>, threads: usize) -> Self {
+        let (count, mut pieces) = (pieces.len(), pieces.into_iter());
+        let share = |thread: usize| {
+            let size = (thread + 1) * count / threads - thread * count / threads;
+            Share(Mutex::new(pieces.by_ref().take(size).collect()))
+        };
+        Self((0..threads).map(share).collect())
+    }
+
+    /// Works on the pieces of a thread, and then on what others have left.
+    fn work(&self, own: usize, work: impl Fn(T)) {
+        while let Some(piece) = self.take(own) {
+            work(piece);
+        }
+    }
+
+    fn take(&self, own: usize) -> Option<T> {
+        let count = self.0.len();
+        (own..own + count).find_map(|thread| {
+            let Share(share) = &self.0[thread % count];
+            let mut share = share.lock().unwrap_or_else(PoisonError::into_inner);
+            match thread == own {
+                true => share.pop_front(),
+                false => share.pop_back(),
+            }
+        })
+    }
+}
+
+/// Counts a helper that is done, or has panicked.
+struct Leaving<'a>(&'a AtomicUsize);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Waits awake: to be woken would take longer than most waits.
+fn wait_until(is_done: impl Fn() -> bool) {
+    while !is_done() {
+        rest();
+    }
+}
+
+/// A moment in which others may run.
+fn rest() {
+    (0..32).for_each(|_| spin_loop());
+    thread::yield_now();
+}
+
+/// The helpers.
+struct Crew {
+    pool: ThreadPool,
+    start: Instant,
+    /// When there was work last, in microseconds since the start.
+    last: AtomicU64,
+    /// How many of them linger.
+    awake: AtomicUsize,
+}
+
+impl Crew {
+    /// None where there is one thread, or none can be made.
+    fn get() -> Option<&'static Self> {
+        static CREW: OnceLock<Option<Crew>> = OnceLock::new();
+        let make = || {
+            // In no pool of the caller's: how many rayon has in all.
+            let all = thread::Builder::new().spawn(rayon::current_num_threads).ok()?.join().ok()?;
+            Crew::new(all.max(rayon::current_num_threads()).min(MOST) - 1)
+        };
+        CREW.get_or_init(make).as_ref()
+    }
+
+    fn new(helpers: usize) -> Option<Self> {
+        let builder = ThreadPoolBuilder::new().num_threads(helpers);
+        let builder = builder.thread_name(|index| format!("burn-ema-{index}"));
+        let pool = (helpers > 0).then(|| builder.build().ok()).flatten()?;
+        let (last, awake) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Some(Self { pool, start: Instant::now(), last, awake })
+    }
+
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_micros() as u64
+    }
+
+    /// Has all helpers stay awake for a while from now on.
+    ///
+    /// All, since rayon would wake one that sleeps for each piece of work, whoever does it then.
+    fn linger(&'static self) {
+        thread_local! {
+            static LINGERS: Cell<bool> = const { Cell::new(false) };
+        }
+        self.last.store(self.now(), Ordering::Release);
+        if self.awake.load(Ordering::Acquire) == self.pool.current_num_threads() {
+            return;
+        }
+        // Each thread has its own of these, which no other can take.
+        self.pool.spawn_broadcast(|_| {
+            if LINGERS.replace(true) {
+                return;
+            }
+            self.awake.fetch_add(1, Ordering::AcqRel);
+            let until = || self.last.load(Ordering::Acquire) + LINGER.as_micros() as u64;
+            while self.now() < until() {
+                if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                    rest();
+                }
+            }
+            self.awake.fetch_sub(1, Ordering::AcqRel);
+            LINGERS.set(false);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::HashSet,
+        panic::{AssertUnwindSafe, catch_unwind},
+    };
+
+    use super::*;
+
+    /// How often each of so many pieces is worked on.
+    fn counts(pieces: usize) -> Vec<usize> {
+        let counts: Vec<_> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
+        each((0..pieces).collect(), |piece: usize| {
+            counts[piece].fetch_add(1, Ordering::Relaxed);
+        });
+        counts.into_iter().map(AtomicUsize::into_inner).collect()
+    }
+
+    #[test]
+    fn every_piece_is_worked_on_once() {
+        for threads in [1, 2, 3, 8] {
+            let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            for pieces in [0, 1, 2, 3, 7, 64, 1000] {
+                assert_eq!(pool.install(|| counts(pieces)), vec![1; pieces], "{threads} threads");
+                assert_eq!(counts(pieces), vec![1; pieces]);
+            }
+        }
+    }
+
+    #[test]
+    fn several_threads_work_at_once_and_in_each_other() {
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for pieces in 0..200 {
+                        assert_eq!(counts(pieces), vec![1; pieces]);
+                    }
+                    each(vec![5; 20], |pieces| assert_eq!(counts(pieces), vec![1; pieces]));
+                });
+            }
+        });
+    }
+
+    /// Pieces that wait for each other are done by different threads.
+    #[test]
+    fn helpers_help() {
+        if Crew::get().is_none() {
+            return;
+        }
+        let pool = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let (arrived, threads) = (AtomicUsize::new(0), Mutex::new(HashSet::new()));
+        pool.install(|| {
+            each(vec![(), ()], |()| {
+                arrived.fetch_add(1, Ordering::AcqRel);
+                wait_until(|| arrived.load(Ordering::Acquire) == 2);
+                threads.lock().unwrap().insert(thread::current().id());
+            });
+        });
+        assert_eq!(threads.into_inner().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_panic_of_a_piece_is_the_callers() {
+        for bad in [0, 5, 9] {
+            let work = |piece: usize| assert!(piece != bad, "piece {bad}");
+            let panic = catch_unwind(AssertUnwindSafe(|| each((0..10).collect(), work)));
+            assert!(panic.is_err());
+        }
+        assert_eq!(counts(100), vec![1; 100]);
+    }
+
+    /// All of them, each once, and no longer than they should.
+    #[test]
+    fn helpers_linger_and_sleep_in_the_end() {
+        let crew: &'static Crew = Box::leak(Box::new(Crew::new(3).unwrap()));
+        let awake = || crew.awake.load(Ordering::Acquire);
+        for _ in 0..3 {
+            let start = Instant::now();
+            let (mut most, mut calls) = (0, 0);
+            while most < 3 || calls < 1000 {
+                crew.linger();
+                most = most.max(awake());
+                calls += 1;
+                assert!(start.elapsed() < Duration::from_secs(60), "{most} of 3 awake");
+            }
+            assert_eq!(most, 3);
+            // All that was called is done before they sleep, and none lingers again for it.
+            while awake() > 0 {
+                assert!(start.elapsed() < Duration::from_secs(60), "{} still awake", awake());
+                assert!(awake() <= 3);
+                thread::sleep(Duration::from_micros(50));
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! How a training ended.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn::train::{Interrupter, Interruption, TrainingError, checkpoint::CheckpointerError};
+
+use crate::Error;
+
+/// The interruption and the error that ended a training before its last epoch, if any.
+pub(crate) type Ending = (Option<Interruption>, Option<Arc<TrainingError>>);
+
+/// The first error of a commit or of the history, and what ended the training.
+pub(super) struct Outcome {
+    interrupter: Interrupter,
+    state: Mutex<OutcomeState>,
+}
+
+#[derive(Default)]
+struct OutcomeState {
+    error: Option<Error>,
+    end: Ending,
+}
+
+impl Outcome {
+    pub fn new(interrupter: Interrupter) -> Self {
+        Self { interrupter, state: Mutex::default() }
+    }
+
+    /// Keeps the first error, and stops the training.
+    pub fn fail(&self, error: Error) {
+        self.interrupter.fail(self.keep(error));
+    }
+
+    /// Keeps the first error; what Burn is to stop the training with.
+    pub fn keep(&self, error: Error) -> CheckpointerError {
+        let text = error.to_string();
+        self.lock().error.get_or_insert(error);
+        CheckpointerError::Unknown(text)
+    }
+
+    /// The first error.
+    pub fn error(&self) -> Option<Error> {
+        self.lock().error.clone()
+    }
+
+    /// True after an error of anyone's, which stops the training.
+    pub fn is_failed(&self) -> bool {
+        self.interrupter.error().is_some() || self.lock().error.is_some()
+    }
+
+    /// Keeps what ended the training: Burn's dashboard makes the interrupter forget it.
+    pub fn ended(&self) {
+        self.lock().end = (self.interrupter.interruption(), self.interrupter.error());
+    }
+
+    /// The ending that was kept.
+    pub fn end(&self) -> Ending {
+        self.lock().end.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, OutcomeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

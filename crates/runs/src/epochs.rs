@@ -1,0 +1,319 @@
+//! Burn's training on one device, as a loop that can stop and go on at any batch.
+//!
+//! Burn's own loops save after an epoch's validation alone, and start an epoch at its beginning.
+
+use std::time::Instant;
+
+use burn::{
+    data::dataset::DatasetError,
+    optim::GradientsAccumulator,
+    tensor::Device,
+    train::{
+        EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
+        SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader,
+        TrainingComponents, TrainingItem, ValidLoader,
+    },
+};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Error, Progress, RunModel,
+    committer::{CommitPoint, Committer},
+};
+
+/// The loop, and where it begins.
+pub(crate) struct EpochLoop {
+    pub device: Device,
+    pub committer: Committer,
+    /// The batches of the first epoch that are done.
+    pub batches: usize,
+    /// The optimizer steps that are done.
+    pub steps: u64,
+}
+
+/// How a pass over a split ended.
+#[derive(PartialEq)]
+enum PassEnd {
+    Whole,
+    /// Someone asked to stop, or something failed.
+    Stopped,
+}
+
+impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
+    fn fit(
+        &self,
+        components: TrainingComponents<M>,
+        mut learner: Learner<M>,
+        train: TrainLoader<M>,
+        valid: ValidLoader<M>,
+        starting_epoch: usize,
+    ) -> (M, SupervisedTrainingEventProcessor<M>) {
+        let train = train.to_device(&self.device);
+        let valid = valid.to_device(&self.device.clone().inner());
+        learner.fork(&self.device);
+        let TrainingComponents {
+            num_epochs,
+            mut checkpointer,
+            grad_accumulation,
+            interrupter,
+            mut early_stopping,
+            event_processor: mut events,
+            event_store: store,
+            ..
+        } = components;
+
+        // A loader draws an order each time it is asked for its batches: the orders of the epochs
+        // that are done come first.
+        for _ in 1..starting_epoch {
+            drop(train.iter());
+            drop(valid.iter());
+        }
+        // Nor is the state of early stopping saved: it decides again what it decided then.
+        let mut stops =
+            |epoch| early_stopping.as_mut().is_some_and(|s| s.should_stop(epoch, &store));
+        let mut stopped = (1..starting_epoch).any(|epoch| {
+            self.committer.show_until(Some(epoch));
+            stops(epoch)
+        });
+        self.committer.show_until(None);
+        // A training that cannot commit does not begin.
+        self.committer.mark(&store);
+
+        let (mut epoch, mut steps) = (starting_epoch, self.steps);
+        while epoch <= num_epochs && !stopped && !interrupter.should_stop() {
+            let mut save = |learner: &Learner<M>, point: CommitPoint| {
+                if let Some(checkpointer) = &mut checkpointer {
+                    learner.model().settle();
+                    self.committer.next_is(point);
+                    checkpointer.checkpoint(learner, epoch, &store);
+                }
+            };
+            let done = match epoch == starting_epoch {
+                true => self.batches,
+                false => 0,
+            };
+            let mut pass = SplitPass {
+                epoch,
+                batches: done,
+                steps,
+                accumulation: grad_accumulation.unwrap_or(1),
+                interrupter: &interrupter,
+                events: &mut events,
+            };
+            let end = pass.train(self, &mut learner, &train, &mut save);
+            let batches = pass.batches;
+            steps = pass.steps;
+            let within = |mark| {
+                let progress = Progress { epochs: epoch - 1, batches };
+                CommitPoint { progress, steps, mark }
+            };
+            interrupter.fail_on_error(events.flush());
+            if end == PassEnd::Stopped {
+                if batches > done {
+                    save(&learner, within(None));
+                }
+                break;
+            }
+
+            // As it is before the validation, which a stop would leave half done.
+            let mark = self.committer.mark(&store);
+            let mut pass = SplitPass {
+                epoch,
+                batches,
+                steps,
+                accumulation: 1,
+                interrupter: &interrupter,
+                events: &mut events,
+            };
+            let end = pass.validate(self, &learner, &valid);
+            interrupter.fail_on_error(events.flush());
+            if end == PassEnd::Stopped || interrupter.should_stop() {
+                if batches > done {
+                    save(&learner, within(mark));
+                }
+                break;
+            }
+            stopped = stops(epoch);
+            let progress = Progress::after(epoch);
+            save(&learner, CommitPoint { progress, steps, mark: None });
+            epoch += 1;
+        }
+        // Waits for the last commit, and its error.
+        drop(checkpointer);
+        self.committer.ended();
+        (learner.model(), events)
+    }
+}
+
+/// One pass over a split.
+struct SplitPass<'a, M: RunModel> {
+    epoch: usize,
+    /// The batches that are done.
+    batches: usize,
+    /// The optimizer steps that are done, in all epochs.
+    steps: u64,
+    accumulation: usize,
+    interrupter: &'a Interrupter,
+    events: &'a mut SupervisedTrainingEventProcessor<M>,
+}
+
+impl<M: RunModel> SplitPass<'_, M> {
+    fn train(
+        &mut self,
+        at: &EpochLoop,
+        learner: &mut Learner<M>,
+        loader: &TrainLoader<M>,
+        save: &mut impl FnMut(&Learner<M>, CommitPoint),
+    ) -> PassEnd {
+        let Self { epoch, interrupter, .. } = *self;
+        at.seed(epoch, 0, "train");
+        let mut batches = loader.iter();
+        // What the commit has seen of this epoch.
+        for number in 0..self.batches {
+            at.seed(epoch, number, "train");
+            match batches.next() {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return self.fail(error),
+                None => {
+                    let found = format!("{number} batches of {} seen before", self.batches);
+                    return self.short("training", found);
+                }
+            }
+        }
+        at.seed(epoch, self.batches, "train");
+        let mut next = batches.next();
+        // All was seen: what the epoch came to is in the history.
+        if next.is_none() && self.batches > 0 {
+            return PassEnd::Whole;
+        }
+        interrupter.fail_on_error(self.events.process_train(LearnerEvent::StartSplit {
+            epoch_number: epoch,
+            total_items: loader.num_items(),
+        }));
+        let mut sums = GradientsAccumulator::new();
+        let (mut summed, mut since, mut last) = (0, 0, Instant::now());
+        while let Some(batch) = next {
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => return self.fail(error),
+            };
+            let progress = batches.progress();
+            let output = learner.train_step(batch);
+            self.batches += 1;
+            let grads = match self.accumulation {
+                1 => Some(output.grads),
+                several => {
+                    sums.accumulate(&learner.model(), output.grads);
+                    summed += 1;
+                    (summed >= several || progress.is_completed()).then(|| {
+                        summed = 0;
+                        sums.grads()
+                    })
+                }
+            };
+            let stepped = grads.is_some();
+            if let Some(grads) = grads {
+                learner.lr_step();
+                learner.optimizer_step(grads);
+                self.steps += 1;
+                since += 1;
+            }
+            let whole = progress.is_completed();
+            let iteration = Some(self.batches);
+            let lr = Some(learner.lr_current());
+            let item = TrainingItem::new(output.item, progress, iteration, lr);
+            interrupter.fail_on_error(self.events.process_train(LearnerEvent::ProcessedItem(item)));
+            // Only a step that is whole can be gone on from.
+            if interrupter.should_stop()
+                && (stepped || interrupter.error().is_some())
+                && !(whole && interrupter.error().is_none())
+            {
+                return PassEnd::Stopped;
+            }
+            if stepped && !whole && at.committer.config().is_due(since, last.elapsed()) {
+                interrupter.fail_on_error(self.events.flush());
+                let progress = Progress { epochs: epoch - 1, batches: self.batches };
+                save(learner, CommitPoint { progress, steps: self.steps, mark: None });
+                (since, last) = (0, Instant::now());
+            }
+            at.seed(epoch, self.batches, "train");
+            next = batches.next();
+        }
+        // A worker of a loader that panicked ends its batches, and nothing else.
+        let seen = batches.progress();
+        if !seen.is_completed() {
+            let found = format!("{} of {} items", seen.items_processed, seen.items_total);
+            return self.short("training", found);
+        }
+        interrupter.fail_on_error(self.events.process_train(LearnerEvent::EndSplit(epoch)));
+        PassEnd::Whole
+    }
+
+    fn validate(
+        &mut self,
+        at: &EpochLoop,
+        learner: &Learner<M>,
+        loader: &ValidLoader<M>,
+    ) -> PassEnd {
+        let Self { epoch, interrupter, .. } = *self;
+        if interrupter.should_stop() {
+            return PassEnd::Stopped;
+        }
+        interrupter.fail_on_error(self.events.process_valid(LearnerEvent::StartSplit {
+            epoch_number: epoch,
+            total_items: loader.num_items(),
+        }));
+        let model = learner.model().valid();
+        at.seed(epoch, 0, "valid");
+        let mut batches = loader.iter();
+        let mut iteration = 0;
+        while let Some(batch) = batches.next() {
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => return self.fail(error),
+            };
+            let progress = batches.progress();
+            iteration += 1;
+            let output = InferenceStep::step(&model, batch);
+            let item = TrainingItem::new(output, progress, Some(iteration), None);
+            interrupter.fail_on_error(self.events.process_valid(LearnerEvent::ProcessedItem(item)));
+            if interrupter.should_stop() {
+                return PassEnd::Stopped;
+            }
+        }
+        let seen = batches.progress();
+        if !seen.is_completed() {
+            let found = format!("{} of {} items", seen.items_processed, seen.items_total);
+            return self.short("validation", found);
+        }
+        interrupter.fail_on_error(self.events.process_valid(LearnerEvent::EndSplit(epoch)));
+        interrupter.fail_on_error(self.events.process_train(LearnerEvent::EndEpoch(epoch)));
+        PassEnd::Whole
+    }
+
+    fn fail(&self, error: DatasetError) -> PassEnd {
+        self.interrupter.fail(error);
+        PassEnd::Stopped
+    }
+
+    /// An epoch that is not whole is none.
+    fn short(&self, split: &str, found: String) -> PassEnd {
+        let what = format!("{split} of epoch {}", self.epoch);
+        let error = Error::parameter(what, "all batches of the loader", found);
+        self.fail(DatasetError::new(error))
+    }
+}
+
+impl EpochLoop {
+    /// Makes the random numbers of a batch and its step a function of the seed and the place.
+    fn seed(&self, epoch: usize, batch: usize, split: &str) {
+        let mut hash = Sha256::new();
+        for number in [self.committer.seed(), epoch as u64, batch as u64] {
+            hash.update(number.to_le_bytes());
+        }
+        hash.update(split);
+        let digest = hash.finalize();
+        let first = digest.first_chunk().copied().unwrap_or_default();
+        self.device.seed(u64::from_le_bytes(first));
+    }
+}

@@ -1,0 +1,431 @@
+//! The metrics of a run, in one file that a resumed run goes on with.
+//!
+//! Burn's own logs are a file for each metric and epoch, which a resumed half epoch truncates, and
+//! whose stale epochs a shorter run would take for its own.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+
+use burn::train::metric::{
+    NumericEntry,
+    store::{MetricsUpdate, Split},
+};
+use burn_ema_base::{
+    digest, disk,
+    regular::{self, Length},
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result};
+
+/// The file of a run's metrics, in its directory.
+///
+/// A line is a batch, with the number of values that it is the mean of in `count`; or the value of
+/// an epoch, with `epoch` there; or `part`, for a resumed epoch of which the whole is not known; or
+/// `text`.
+pub const METRICS: &str = "metrics.csv";
+
+/// The metric, as `text`, that names the part of the model which answers validation from an epoch
+/// on; plain models have none.
+pub const VALIDATED: &str = "Validated";
+
+/// Where the history was when something was committed, and what decisions need of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mark {
+    /// The length of the file.
+    pub bytes: u64,
+    /// The SHA-256 of that much of it.
+    pub sha256: String,
+    /// The final value of each metric, by epoch.
+    pub epochs: BTreeMap<usize, BTreeMap<Key, Number>>,
+    /// The sums of the current epoch so far.
+    pub running: BTreeMap<Key, Running>,
+}
+
+/// A split and the name of a metric, such as `valid/Loss`.
+pub(crate) type Key = String;
+
+/// A float of any kind, which JSON has not.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Number(pub f64);
+
+impl PartialEq for Number {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_bits() == other.0.to_bits()
+    }
+}
+
+impl From<Number> for String {
+    fn from(Number(number): Number) -> Self {
+        number.to_string()
+    }
+}
+
+impl TryFrom<String> for Number {
+    type Error = std::num::ParseFloatError;
+
+    fn try_from(text: String) -> std::result::Result<Self, Self::Error> {
+        text.parse().map(Self)
+    }
+}
+
+/// The sum of a metric over the batches of an epoch, as Burn forms it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Running {
+    pub sum: Number,
+    pub count: usize,
+}
+
+impl Running {
+    fn add(&mut self, value: f64, count: usize) {
+        if count > 0 {
+            self.sum.0 += value * count as f64;
+            self.count += count;
+        }
+    }
+
+    fn mean(&self) -> f64 {
+        self.sum.0 / self.count as f64
+    }
+}
+
+/// The first line.
+const HEADER: &str = "split,epoch,metric,value,count\n";
+
+/// True where a history may be begun: where nothing is, or one that was begun.
+fn begins_a_history(path: &Path) -> bool {
+    let Ok((file, _)) = regular::open(path) else { return true };
+    let mut line = Vec::new();
+    let read = file.take(HEADER.len() as u64).read_to_end(&mut line);
+    // What cannot be read can be no other file; why, the attempt to write it tells.
+    read.is_err() || HEADER.as_bytes().starts_with(&line)
+}
+
+/// The metrics of a run, as they come.
+pub(crate) struct History {
+    path: PathBuf,
+    file: File,
+    /// Lines that are not in the file yet.
+    lines: Vec<u8>,
+    bytes: u64,
+    digest: Sha256,
+    epochs: BTreeMap<usize, BTreeMap<Key, Number>>,
+    running: BTreeMap<Key, Running>,
+    /// The sums of the current epoch that this process has seen, which are all that Burn has.
+    seen: BTreeMap<Key, Running>,
+    /// The current epoch and split.
+    current: Option<(usize, String)>,
+    /// The last epoch that is shown, where later ones are hidden.
+    shown: Option<usize>,
+}
+
+impl History {
+    /// An empty history, in place of one of a run that never committed.
+    ///
+    /// # Errors
+    ///
+    /// A file of this name that is no history; one that cannot be written.
+    pub fn create(run: &Path) -> Result<Self> {
+        let path = run.join(METRICS);
+        let broken = |error| Error::file("create", &path, error);
+        regular::check(&path).map_err(broken)?;
+        if !begins_a_history(&path) {
+            let error = Error::parameter("line 1", HEADER.trim_end(), "another file");
+            return Err(Error::file("write the metrics to", path, error));
+        }
+        // Epochs that ended were committed: their commits are gone, and this may be all there is.
+        let text = regular::read(&path, Length::Any, "read");
+        if text.is_ok_and(|text| text.windows(7).any(|end| end == b",epoch\n")) {
+            disk::set_aside(&path)?;
+        }
+        let file = File::create(&path).map_err(broken)?;
+        disk::sync_directory(run)?;
+        let mut history = Self::in_file(path, file);
+        history.lines.extend_from_slice(HEADER.as_bytes());
+        history.write()?;
+        Ok(history)
+    }
+
+    fn in_file(path: PathBuf, file: File) -> Self {
+        Self {
+            path,
+            file,
+            lines: Vec::new(),
+            bytes: 0,
+            digest: Sha256::new(),
+            epochs: BTreeMap::new(),
+            running: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            current: None,
+            shown: None,
+        }
+    }
+
+    /// The history up to a mark; what came after it is removed.
+    ///
+    /// A file that is not as it was at the mark is set aside: nothing is decided by the file,
+    /// since the mark holds what decisions need.
+    pub fn resume(run: &Path, mark: &Mark) -> Result<Self> {
+        let path = run.join(METRICS);
+        let mut history = match Self::reopen(&path, mark) {
+            Ok(mut history) => {
+                let file = &mut history.file;
+                let cut = file.set_len(mark.bytes);
+                cut.and_then(|()| file.seek(SeekFrom::Start(mark.bytes)))
+                    .map_err(|error| Error::file("write", &path, error))?;
+                history
+            }
+            Err(_) => {
+                // A link that leads nowhere is in the way, too.
+                if path.symlink_metadata().is_ok() {
+                    disk::set_aside(&path)?;
+                }
+                Self::create(run)?
+            }
+        };
+        history.epochs = mark.epochs.clone();
+        history.running = mark.running.clone();
+        Ok(history)
+    }
+
+    /// Keeps a copy of the file beside it, if it has more than until a mark, which
+    /// [`resume`](Self::resume) removes: it is of commits that are set aside.
+    ///
+    /// One that is not as it was at the mark is set aside whole by that.
+    ///
+    /// # Errors
+    ///
+    /// A copy that cannot be written.
+    pub fn keep(run: &Path, mark: &Mark) -> Result<()> {
+        let path = run.join(METRICS);
+        let Ok(history) = Self::reopen(&path, mark) else { return Ok(()) };
+        let length = history.file.metadata().map_err(|error| Error::file("read", &path, error));
+        if length?.len() > mark.bytes { disk::copy_aside(&path) } else { Ok(()) }
+    }
+
+    /// Checks that the file is as it was at a mark, and changes nothing.
+    pub fn check(run: &Path, mark: &Mark) -> Result<()> {
+        Self::reopen(&run.join(METRICS), mark).map(drop)
+    }
+
+    fn reopen(path: &Path, mark: &Mark) -> Result<Self> {
+        let broken = |error: io::Error| Error::file("read", path, error);
+        let mut options = File::options();
+        let opened = regular::open_with(path, options.read(true).write(true));
+        let (mut file, _) = opened.map_err(broken)?;
+        let mut digest = Sha256::new();
+        let (mut left, mut chunk) = (mark.bytes, vec![0; 1 << 16]);
+        while left > 0 {
+            let most = chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let count = file.read(&mut chunk[..most]).map_err(broken)?;
+            if count == 0 {
+                let found = format!("{} bytes", mark.bytes - left);
+                let expected = format!("at least {} bytes", mark.bytes);
+                let error = Error::parameter("its length", expected, found);
+                return Err(Error::file("go on with", path, error));
+            }
+            digest.update(&chunk[..count]);
+            left -= count as u64;
+        }
+        let found = digest::hexadecimal(digest.clone().finalize());
+        if found != mark.sha256 {
+            let found = format!("{found}: it was altered");
+            let error = Error::parameter("sha256", &mark.sha256, found);
+            return Err(Error::file("go on with", path, error));
+        }
+        Ok(Self { bytes: mark.bytes, digest, ..Self::in_file(path.to_owned(), file) })
+    }
+
+    /// Writes what is not in the file yet.
+    pub fn write(&mut self) -> Result<()> {
+        let lines = std::mem::take(&mut self.lines);
+        let written = self.file.write_all(&lines);
+        written.map_err(|error| Error::file("write", &self.path, error))?;
+        self.digest.update(&lines);
+        self.bytes += lines.len() as u64;
+        Ok(())
+    }
+
+    /// Where the history is now; everything so far is in the file then.
+    pub fn mark(&mut self) -> Result<Mark> {
+        self.write()?;
+        Ok(Mark {
+            bytes: self.bytes,
+            sha256: digest::hexadecimal(self.digest.clone().finalize()),
+            epochs: self.epochs.clone(),
+            running: self.running.clone(),
+        })
+    }
+
+    /// Says which part of the model answers validation from an epoch on.
+    pub fn validates(&mut self, epoch: usize, part: &str) -> Result<()> {
+        self.line(&Split::Valid.to_string(), epoch, VALIDATED, part, "text")
+    }
+
+    /// True where nothing has been logged yet.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.bytes == HEADER.len() as u64
+    }
+
+    /// A handle with which another thread makes the file durable.
+    pub fn file(&self) -> Result<(PathBuf, File)> {
+        let file = self.file.try_clone();
+        let file = file.map_err(|error| Error::file("sync", &self.path, error))?;
+        Ok((self.path.clone(), file))
+    }
+
+    /// Takes the metrics of a batch, or of the end of a split.
+    pub fn log(
+        &mut self,
+        update: &MetricsUpdate,
+        epoch: usize,
+        split: &Split,
+        names: impl Fn(&burn::train::metric::MetricId) -> String,
+    ) -> Result<()> {
+        let split = split.to_string();
+        let current = (epoch, split.clone());
+        if self.current.as_ref() != Some(&current) {
+            self.seen.retain(|key, _| !key.starts_with(&split));
+            self.current = Some(current);
+            self.write()?;
+        }
+        for entry in &update.entries {
+            let text = &entry.serialized_entry;
+            if !text.is_not_available() {
+                let name = names(&entry.metric_id);
+                self.line(&split, epoch, &name, &text.serialized, "text")?;
+            }
+        }
+        for metric in &update.entries_numeric {
+            let name = names(&metric.entry.metric_id);
+            if metric.entry.serialized_entry.is_not_available() {
+                continue;
+            }
+            let entry = NumericEntry::deserialize(&metric.entry.serialized_entry.serialized);
+            let Ok(entry) = entry else { continue };
+            self.number(&split, epoch, &name, entry)?;
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, split: &str, epoch: usize, name: &str, entry: NumericEntry) -> Result<()> {
+        let key = format!("{split}/{name}");
+        let (value, count) = match entry {
+            NumericEntry::Value(value) => (value, Some(1)),
+            NumericEntry::Aggregated { aggregated_value, count } => (aggregated_value, Some(count)),
+            NumericEntry::Final(value) => (value, None),
+        };
+        let Some(count) = count else {
+            let (running, seen) = (self.running.remove(&key), self.seen.remove(&key));
+            // Burn's mean is of what this process has seen; after a resume the epoch has more.
+            let value = match (running, seen) {
+                (Some(all), Some(seen)) if seen.mean().to_bits() == value.to_bits() => all.mean(),
+                // No mean: what it would be of the whole epoch, no one knows.
+                (Some(all), seen) if seen.as_ref() != Some(&all) => {
+                    return self.line(split, epoch, name, &value.to_string(), "part");
+                }
+                _ => value,
+            };
+            self.epochs.entry(epoch).or_default().insert(key, Number(value));
+            self.line(split, epoch, name, &value.to_string(), "epoch")?;
+            // The end of a split: readers see it at once.
+            return self.write();
+        };
+        for sums in [&mut self.running, &mut self.seen] {
+            sums.entry(key.clone()).or_default().add(value, count);
+        }
+        self.line(split, epoch, name, &value.to_string(), &count.to_string())
+    }
+
+    fn line(
+        &mut self,
+        split: &str,
+        epoch: usize,
+        name: &str,
+        value: &str,
+        count: &str,
+    ) -> Result<()> {
+        let epoch = epoch.to_string();
+        let cells = [split, &epoch, name, value, count].map(quoted);
+        self.lines.extend_from_slice(cells.join(",").as_bytes());
+        self.lines.push(b'\n');
+        match self.lines.len() {
+            ..65_536 => Ok(()),
+            _ => self.write(),
+        }
+    }
+
+    /// The end of a split: metrics that Burn does not end come to the mean of their values, as
+    /// Burn itself takes them.
+    pub fn end(&mut self, epoch: usize, split: &Split) -> Result<()> {
+        let split = split.to_string();
+        let of_split = |key: &&String| key.split_once('/').is_some_and(|(of, _)| of == split);
+        let keys: Vec<_> = self.running.keys().filter(of_split).cloned().collect();
+        for key in keys {
+            let Some(running) = self.running.remove(&key) else { continue };
+            self.seen.remove(&key);
+            let name = key.split_once('/').map_or("", |(_, name)| name).to_owned();
+            self.line(&split, epoch, &name, &running.mean().to_string(), "epoch")?;
+            self.epochs.entry(epoch).or_default().insert(key, Number(running.mean()));
+        }
+        self.write()
+    }
+
+    /// Hides the epochs after one, as if they were to come; none is hidden otherwise.
+    pub fn show_until(&mut self, epoch: Option<usize>) {
+        self.shown = epoch;
+    }
+
+    /// The value of a metric in an epoch, final or so far.
+    pub fn value(&self, name: &str, epoch: usize, split: &Split) -> Option<NumericEntry> {
+        if self.shown.is_some_and(|last| epoch > last) {
+            return None;
+        }
+        let key = format!("{split}/{name}");
+        match self.epochs.get(&epoch).and_then(|metrics| metrics.get(&key)) {
+            Some(value) => Some(NumericEntry::Final(value.0)),
+            None if self.current == Some((epoch, split.to_string())) => {
+                let running = self.running.get(&key)?;
+                let aggregated_value = running.mean();
+                Some(NumericEntry::Aggregated { aggregated_value, count: running.count })
+            }
+            None => None,
+        }
+    }
+}
+
+/// A cell of a CSV table, in quotes where it needs them.
+fn quoted(cell: &str) -> Cow<'_, str> {
+    match cell.contains([',', '"', '\r', '\n']) {
+        true => format!("\"{}\"", cell.replace('"', "\"\"")).into(),
+        false => cell.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_quoted_where_it_needs_to_be() {
+        let cases = [
+            ("Loss", "Loss"),
+            ("", ""),
+            ("ema(0.9, debias)", "\"ema(0.9, debias)\""),
+            ("a \"b\"", "\"a \"\"b\"\"\""),
+            ("two\nlines", "\"two\nlines\""),
+        ];
+        for (cell, expected) in cases {
+            assert_eq!(quoted(cell), expected);
+        }
+    }
+}

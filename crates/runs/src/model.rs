@@ -1,0 +1,90 @@
+//! The one trait through which a training here knows its model.
+
+use burn::{
+    tensor::Bytes,
+    train::{Interrupter, LearnerModel},
+};
+
+use crate::{Error, Result, strict};
+
+/// A model whose trainings can commit: what they need of it beyond Burn's [`LearnerModel`].
+///
+/// The defaults fit a plain Burn model, so that this is all there is to write:
+///
+/// ```
+/// # use burn::{module::Module, nn::Linear, tensor::{Tensor, Transaction}};
+/// # use burn::train::{InferenceStep, RegressionOutput, TrainOutput, TrainStep};
+/// # #[derive(Module, Debug)] struct MyModel { layer: Linear }
+/// # type Output = RegressionOutput;
+/// # impl TrainStep for MyModel {
+/// #     type Input = Tensor<2>; type Output = Output;
+/// #     fn step(&self, batch: Tensor<2>) -> TrainOutput<Output> { todo!() }
+/// # }
+/// # impl InferenceStep for MyModel {
+/// #     type Input = Tensor<2>; type Output = Output;
+/// #     fn step(&self, batch: Tensor<2>) -> Output { todo!() }
+/// # }
+/// impl burn_ema_runs::RunModel for MyModel {}
+/// ```
+///
+/// A model that holds more than it trains, such as averages of its weights, says so here: what
+/// answers validation, what its record counts, how it is loaded, and its first error.
+pub trait RunModel: LearnerModel {
+    /// The named parts of the model, each with a description; the first answers validation.
+    ///
+    /// Every commit keeps them, and the metrics of a run name the first where it changes.
+    /// A plain model has none and answers itself.
+    fn parts(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    /// The optimizer steps and samples that a record of such a model counts, from its bytes.
+    ///
+    /// Where it counts none, the training's own count of steps is kept.
+    ///
+    /// # Errors
+    ///
+    /// Bytes that are no record of such a model.
+    fn counts(record: Bytes) -> Result<Option<Counts>> {
+        let _ = record;
+        Ok(None)
+    }
+
+    /// Loads a record whole or not at all, from its bytes.
+    ///
+    /// # Errors
+    ///
+    /// Bytes that are no record; the first parameter, by path, that is missing, unknown, or of
+    /// another shape or dtype.
+    fn load_strictly(self, record: Bytes) -> Result<Self> {
+        strict::model_record(record, self)
+    }
+
+    /// Makes current what a record shows of the model, before one is saved or loaded.
+    ///
+    /// Burn's batch norms show the statistics of a forward pass only after the next one, or after
+    /// [`valid`](burn::module::Module::valid).
+    fn settle(&self) {
+        drop(self.valid());
+    }
+
+    /// The first error that the model met in a step, where it keeps one; it ends the training.
+    fn error(&self) -> Option<Error> {
+        None
+    }
+
+    /// The model with the interrupter of its training, which it may fail on an error.
+    fn with_interrupter(self, interrupter: Interrupter) -> Self {
+        drop(interrupter);
+        self
+    }
+}
+
+/// How far the training of a model was, by its own count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// The optimizer steps.
+    pub steps: u64,
+    /// The samples; 0 where they are not counted.
+    pub samples: u64,
+}

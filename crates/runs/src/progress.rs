@@ -1,0 +1,245 @@
+//! One line of progress an epoch, as a renderer for Burn's training and evaluation.
+
+use std::{
+    fmt::Write as _,
+    io::Write,
+    sync::{Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use burn::train::{
+    LearnerSummary,
+    logger::{EvaluationProgressLogger, TrainingProgressLogger},
+    metric::{MetricDefinition, MetricId, NumericEntry, store::Split},
+    renderer::{
+        EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation,
+        MetricsRendererTraining,
+    },
+};
+
+/// A renderer that writes one line an epoch: the metrics of validation, each with those of its name
+/// in brackets (`Loss` with `Loss (live)`), the rate of the training and the time that is left.
+///
+/// ```text
+/// epoch  7/30  Loss 0.0312 (live 0.0325)  Accuracy 96.10 % (live 95.83 %)  8900 rows/s, 3 s left
+/// ```
+///
+/// Give it to `SupervisedTraining::renderer` or `EvaluatorBuilder::renderer`.
+pub struct ProgressLines {
+    out: Mutex<Box<dyn Write + Send>>,
+    metrics: Vec<Shown>,
+    epochs: usize,
+    started: Instant,
+    done_before: usize,
+    /// The rows of the training split that were done, and when; first and last of the epoch.
+    trained: Option<[(usize, Instant); 2]>,
+    trains: bool,
+    without: Vec<String>,
+}
+
+/// A metric of validation and its value in the epoch at hand.
+struct Shown {
+    id: MetricId,
+    name: String,
+    unit: String,
+    value: Option<f64>,
+}
+
+impl ProgressLines {
+    /// Lines to this writer, such as `std::io::stderr()`.
+    pub fn new(out: impl Write + Send + 'static) -> Self {
+        Self {
+            out: Mutex::new(Box::new(out)),
+            metrics: Vec::new(),
+            epochs: 0,
+            started: Instant::now(),
+            done_before: 0,
+            trained: None,
+            trains: false,
+            without: Vec::new(),
+        }
+    }
+
+    /// Leaves out the metrics whose name begins so, such as `Distance`.
+    pub fn without(mut self, name: impl Into<String>) -> Self {
+        self.without.push(name.into());
+        self
+    }
+
+    /// `8900 rows/s, `: what the training of the last epoch took, without its validation.
+    fn rate(&mut self) -> String {
+        let rate = self.trained.take().map(|[(rows, began), (last, ended)]| {
+            last.saturating_sub(rows) as f64 / (ended - began).as_secs_f64()
+        });
+        match rate.filter(|rate| rate.is_finite() && *rate > 0.0) {
+            Some(rate) if rate < 10.0 => format!("{rate:.1} rows/s, "),
+            Some(rate) => format!("{rate:.0} rows/s, "),
+            // An epoch of one batch.
+            None => String::new(),
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        // A closed terminal must not end a training.
+        let _ = writeln!(self.writer(), "{line}");
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Box<dyn Write + Send>> {
+        self.out.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn take(&mut self, state: MetricState) {
+        if let MetricState::Numeric(entry, Some(NumericEntry::Final(value))) = state
+            && let Some(shown) = self.metrics.iter_mut().find(|shown| shown.id == entry.metric_id)
+        {
+            shown.value = Some(value);
+        }
+    }
+
+    /// `Loss 0.0312 (live 0.0325)  Accuracy ...`: the plain metrics, each with those beside it.
+    fn values(&mut self) -> String {
+        let mut text = String::new();
+        let left_out = |shown: &Shown| self.without.iter().any(|name| shown.name.starts_with(name));
+        let all = self.metrics.iter().filter(|shown| shown.value.is_some() && !left_out(shown));
+        let all: Vec<_> = all.collect();
+        let beside = |shown: &Shown| {
+            all.iter().any(|plain| shown.name.starts_with(&format!("{} (", plain.name)))
+        };
+        for plain in all.iter().filter(|shown| !beside(shown)) {
+            let _ = write!(text, "  {} {}", plain.name, plain.text());
+            let prefix = format!("{} (", plain.name);
+            let beside: Vec<_> = all
+                .iter()
+                .filter_map(|shown| {
+                    let source = shown.name.strip_prefix(&prefix)?.strip_suffix(')')?;
+                    Some(format!("{source} {}", shown.text()))
+                })
+                .collect();
+            if !beside.is_empty() {
+                let _ = write!(text, " ({})", beside.join(", "));
+            }
+        }
+        self.metrics.iter_mut().for_each(|shown| shown.value = None);
+        text
+    }
+}
+
+impl Shown {
+    fn text(&self) -> String {
+        let value = self.value.unwrap_or(f64::NAN);
+        match self.unit.as_str() {
+            "" => format!("{value:.5}"),
+            unit => format!("{value:.2} {unit}"),
+        }
+    }
+}
+
+/// `3 s` or `2 min 5 s`.
+fn in_words(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds => format!("{} min {} s", seconds / 60, seconds % 60),
+    }
+}
+
+impl TrainingProgressLogger for ProgressLines {
+    fn start(
+        &mut self,
+        total_epochs: usize,
+        starting_epoch: usize,
+        _total_items: Option<usize>,
+        _label: Option<&str>,
+    ) {
+        self.epochs = total_epochs;
+        self.done_before = starting_epoch.saturating_sub(1);
+        self.started = Instant::now();
+    }
+
+    fn update_epoch(&mut self, epoch: usize) {
+        let done = epoch.saturating_sub(self.done_before).max(1) as u32;
+        let left = self.started.elapsed() / done * self.epochs.saturating_sub(epoch) as u32;
+        let width = self.epochs.to_string().len();
+        let (values, rate, left) = (self.values(), self.rate(), in_words(left));
+        let line = format!("epoch {epoch:width$}/{}{values}  {rate}{left} left", self.epochs);
+        self.line(&line);
+    }
+
+    fn start_split(&mut self, split: &str, _total_items: usize) {
+        self.trains = split == Split::Train.to_string();
+    }
+
+    fn update_split(&mut self, items_processed: usize) {
+        if self.trains {
+            let now = (items_processed, Instant::now());
+            // A resumed epoch begins in its midst.
+            let [first, _] = self.trained.unwrap_or([now; 2]);
+            self.trained = Some([first, now]);
+        }
+    }
+
+    fn end_split(&mut self) {}
+
+    fn end(&mut self) {}
+
+    fn log_event_training(&mut self, _event: String) {}
+}
+
+impl MetricsRendererTraining for ProgressLines {
+    fn update_train(&mut self, _state: MetricState) {}
+
+    fn update_valid(&mut self, state: MetricState) {
+        self.take(state);
+    }
+
+    fn on_train_end(
+        &mut self,
+        summary: Option<LearnerSummary>,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        if let Some(summary) = summary {
+            self.line(&summary.to_string());
+        }
+        Ok(())
+    }
+}
+
+impl EvaluationProgressLogger for ProgressLines {
+    fn start_global_progress(&mut self, _total_tests: usize) {}
+
+    fn start_test(&mut self, _name: &str, _total_items: usize) {}
+
+    fn update_test_progress(&mut self, _items_processed: usize) {}
+
+    fn end_test(&mut self) {}
+
+    fn end_global_progress(&mut self) {}
+
+    fn log_event_evaluation(&mut self, _event: String) {}
+}
+
+impl MetricsRendererEvaluation for ProgressLines {
+    fn update_test(&mut self, _name: EvaluationName, _state: MetricState) {}
+
+    fn on_test_end(
+        &mut self,
+        summary: Option<LearnerSummary>,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        self.on_train_end(summary)
+    }
+}
+
+impl MetricsRenderer for ProgressLines {
+    fn manual_close(&mut self) {}
+
+    fn register_metric(&mut self, definition: MetricDefinition) {
+        let unit = match definition.attributes {
+            burn::train::metric::MetricAttributes::Numeric(numeric) => numeric.unit,
+            burn::train::metric::MetricAttributes::None => None,
+        };
+        self.metrics.push(Shown {
+            id: definition.metric_id,
+            name: definition.name.to_string(),
+            unit: unit.unwrap_or_default(),
+            value: None,
+        });
+    }
+}

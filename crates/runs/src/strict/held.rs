@@ -1,0 +1,59 @@
+//! One parameter under the path that it has in its module.
+
+use burn::{
+    module::{Devices, Module, ModuleMapper, ModuleVisitor, Param},
+    tensor::{Device, Tensor},
+};
+
+/// A module of a single parameter, which visitors meet under a path of any length, so that the
+/// groups of an optimizer treat it as they treat it in its own module.
+#[derive(Clone, Debug)]
+pub(super) struct Held<const D: usize> {
+    path: String,
+    param: Param<Tensor<D>>,
+}
+
+impl<const D: usize> Held<D> {
+    pub fn new(path: String, param: Param<Tensor<D>>) -> Self {
+        Self { path, param }
+    }
+}
+
+impl<const D: usize> Module for Held<D> {
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        visitor.enter_module(&self.path, "Held");
+        self.param.visit(visitor);
+        visitor.exit_module(&self.path, "Held");
+    }
+
+    fn map<P: ModuleMapper>(self, mapper: &mut P) -> Self {
+        mapper.enter_module(&self.path, "Held");
+        let param = Module::map(self.param, mapper);
+        mapper.exit_module(&self.path, "Held");
+        Self { param, ..self }
+    }
+
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.param.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        Self { param: self.param.fork(device), ..self }
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        Self { param: self.param.to_device(device), ..self }
+    }
+
+    fn train(self) -> Self {
+        Self { param: self.param.train(), ..self }
+    }
+
+    fn valid(&self) -> Self {
+        Self { path: self.path.clone(), param: self.param.valid() }
+    }
+
+    fn materialize(self) -> Self {
+        Self { param: self.param.materialize(), ..self }
+    }
+}

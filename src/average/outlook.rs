@@ -1,0 +1,163 @@
+//! The warnings that an average gives, from how it stands now and where it will stand at its end.
+
+use std::mem;
+
+use burn::{backend::TensorMetadata, module::Module};
+
+use super::{
+    numbers::Group,
+    rule::Rule,
+    state::{Average, How},
+    walk::Kind,
+    warning::{Warning, least_change},
+};
+
+impl<M: Module> Average<M> {
+    /// What a user should know of this average, if the training ended now, or at `total_steps`
+    /// where the configuration has them.
+    pub fn warnings(&self) -> Vec<Warning> {
+        warnings(self)
+    }
+
+    /// The [warnings](Self::warnings) that this has not returned before.
+    pub fn take_warnings(&mut self) -> Vec<Warning> {
+        let mut new = self.warnings();
+        new.retain(|warning| !self.warned.contains(&mem::discriminant(warning)));
+        self.warned.extend(new.iter().map(mem::discriminant));
+        new
+    }
+}
+
+/// The warnings of an average, if the training ended now or at the end that its configuration says.
+fn warnings<M: Module>(average: &Average<M>) -> Vec<Warning> {
+    let seen = average.last_step();
+    let end = average.config.total_steps.unwrap_or(seen).max(seen);
+    let steps = end.saturating_sub(average.schedule.start);
+    let outlook = Outlook { average, end, steps };
+    let mut warnings = vec![outlook.no_update(), outlook.stops()];
+    if steps > 0 {
+        warnings.extend([outlook.start(), outlook.every(), outlook.window(), outlook.dtype()]);
+    }
+    warnings.push(outlook.non_finite());
+    warnings.into_iter().flatten().collect()
+}
+
+/// An average at the end of its training.
+struct Outlook<'a, M: Module> {
+    average: &'a Average<M>,
+    /// The last step.
+    end: u64,
+    /// The steps from the start of the average on.
+    steps: u64,
+}
+
+impl<M: Module> Outlook<'_, M> {
+    fn name(&self) -> String {
+        self.average.name().to_owned()
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.average.numbers.groups.iter()
+    }
+
+    fn no_update(&self) -> Option<Warning> {
+        let schedule = &self.average.schedule;
+        let first = schedule.start.saturating_add(schedule.every);
+        // Where the end is not known there may be more steps to come.
+        let never = self.average.config.total_steps.is_some() && first > self.end;
+        never.then(|| Warning::NoUpdate { name: self.name(), first, end: self.end })
+    }
+
+    fn stops(&self) -> Option<Warning> {
+        let stop = |group: &Group| match group.rule {
+            Rule::Cosine { end, steps, .. } | Rule::Linear { end, steps, .. } if end == 1.0 => {
+                Some(self.average.schedule.start as f64 + steps)
+            }
+            _ => None,
+        };
+        let step = self.groups().filter_map(stop).reduce(f64::min)?;
+        let early = step < self.end as f64;
+        early.then(|| Warning::Stops { name: self.name(), step, end: self.end })
+    }
+
+    fn start(&self) -> Option<Warning> {
+        let shares = self.groups().zip(self.shares());
+        let shares = shares.filter_map(|(group, share)| Some((group, share?)));
+        let (group, share) = shares.max_by(|a, b| a.1.total_cmp(&b.1))?;
+        if share <= 0.1 || self.no_update().is_some() {
+            return None;
+        }
+        let rule = group.rule.clone();
+        Some(Warning::Start { name: self.name(), rule, share, step: self.end })
+    }
+
+    /// The share of the start in each group, where it can be told.
+    fn shares(&self) -> Vec<Option<f64>> {
+        let Average { numbers, schedule, foretold, .. } = self.average;
+        if self.end > self.average.last_step() {
+            let covered = self.steps / schedule.every * schedule.every;
+            let foretell = || self.groups().map(|group| group.start_after(covered)).collect();
+            return foretold.get_or_init(foretell).clone();
+        }
+        let last = numbers.course.last(schedule);
+        let now = |group: &Group| self.average.has_begun().then(|| group.start_at(last));
+        self.groups().map(now).collect()
+    }
+
+    fn every(&self) -> Option<Warning> {
+        let every = self.average.schedule.every;
+        let least = |group: &Group| match group.rule {
+            Rule::Window { interval, .. } => Some(interval as f64),
+            ref rule => memory(rule),
+        };
+        let window = self.groups().filter_map(least).reduce(f64::min)?;
+        let sparse = every > 1 && every as f64 > window;
+        sparse.then(|| Warning::Every { name: self.name(), every, window })
+    }
+
+    fn window(&self) -> Option<Warning> {
+        let window = self.groups().filter_map(|group| memory(&group.rule)).reduce(f64::max)?;
+        let steps = self.steps as f64;
+        (window > steps).then(|| Warning::Window { name: self.name(), window, steps })
+    }
+
+    /// Of the first averaged parameter that an update at the end would not move.
+    fn dtype(&self) -> Option<Warning> {
+        let steps = self.steps as f64;
+        let every = (self.average.schedule.every as f64).min(steps);
+        let alpha = |group: &Group| match group.rule.window() {
+            Some(_) => None,
+            None => group.rule.update(1.0, steps - every, steps).ok().map(|update| update.alpha),
+        };
+        let alphas: Vec<_> = self.groups().map(alpha).collect();
+        self.average.kept.iter().find_map(|kept| {
+            let How::Averaged(group) = kept.how else { return None };
+            let (alpha, dtype) = (alphas[group]?, kept.parameter.tensor.dtype());
+            // A share of zero, as of a teacher that has come to its end, moves nothing on purpose.
+            let stuck = alpha > 0.0 && least_change(dtype, alpha) > 0.1;
+            let path = || kept.parameter.path.clone();
+            (stuck && kept.parameter.kind == Kind::Weight).then(|| Warning::Dtype {
+                name: self.name(),
+                path: path(),
+                dtype,
+                alpha,
+            })
+        })
+    }
+
+    fn non_finite(&self) -> Option<Warning> {
+        let refused = self.average.refused();
+        let (path, step) = refused.last.clone()?;
+        Some(Warning::NonFinite { name: self.name(), count: refused.count, path, step })
+    }
+}
+
+/// The steps that a rule of fixed width remembers.
+fn memory(rule: &Rule) -> Option<f64> {
+    match *rule {
+        Rule::Constant { decay, .. } => Some(1.0 / (1.0 - decay)),
+        Rule::HalfLife { steps } => Some(steps / std::f64::consts::LN_2),
+        Rule::Window { snapshots, interval } => Some(snapshots as f64 * interval as f64),
+        _ => None,
+    }
+}

@@ -1,0 +1,182 @@
+//! Averages of any profile, made of stored ones.
+
+mod sums; // reads the files and adds them up
+
+use std::{collections::BTreeSet, path::Path};
+
+use burn::{module::Module, tensor::FloatDType};
+
+use self::sums::Sums;
+use super::{
+    post_hoc::{Mix, Solve, Target, mix},
+    snapshots::{Snapshot, Snapshots},
+};
+use crate::{Error, Result};
+
+/// A module made of stored averages.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Synthesis<M> {
+    /// The plain module, in validation mode.
+    pub module: M,
+    /// What it is made of, and how close that is to what was asked for.
+    pub mix: Mix,
+}
+
+/// What several targets gave.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Grid<M> {
+    /// Each target, in the order given.
+    pub tried: Vec<Tried>,
+    /// The index of the target with the least loss.
+    pub best: usize,
+    /// The module of that target.
+    pub module: M,
+}
+
+/// What one target gave.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Tried {
+    /// The profile that was asked for.
+    pub target: Target,
+    /// The loss and the mix; an error where the snapshots cannot give the target.
+    pub outcome: Result<(f64, Mix)>,
+}
+
+impl Snapshots {
+    /// The average of a profile at a stored step of the training, the newest if none is given, in
+    /// the structure, dtypes and on the devices of a module.
+    ///
+    /// The weights are mixed in double precision on the host; what was copied, such as batch-norm
+    /// statistics, is that of the newest snapshot of them.
+    /// Weights that were left out are those of the module.
+    ///
+    /// # Errors
+    ///
+    /// Snapshots that cannot give the profile, see [`mix`], or only with too much of their
+    /// rounding, see [`ROUNDING_LIMIT`](super::post_hoc::ROUNDING_LIMIT); those of averages of
+    /// several starts, of other policies, or of one profile under two names; no snapshot of that
+    /// step; files that cannot be read or hold another module, with path, expected and found.
+    pub fn synthesize<M: Module>(
+        &self,
+        module: &M,
+        target: &Target,
+        step: Option<u64>,
+        solve: Solve,
+    ) -> Result<Synthesis<M>> {
+        let snapshots = self.list()?;
+        let at = newest(self.directory(), &snapshots, step)?;
+        let mix = self.mix_of(&snapshots, target, at, solve)?;
+        let module = Sums::new(module, &snapshots, at, &[&mix])?.next(module)?;
+        Ok(Synthesis { module, mix })
+    }
+
+    /// The module of each target, judged by a loss of yours on data that was not trained on, and
+    /// the best of them.
+    ///
+    /// Targets that the snapshots cannot give are reported and passed over.
+    /// Each file is read once, for all targets: the host holds one sum in double precision for each
+    /// target, which for many targets of a large module is best asked for in several calls.
+    ///
+    /// # Errors
+    ///
+    /// No target with a loss that is a number; whatever the loss returns; those of
+    /// [`synthesize`](Self::synthesize) that do not depend on the target.
+    pub fn evaluate<M: Module>(
+        &self,
+        module: &M,
+        targets: &[Target],
+        step: Option<u64>,
+        solve: Solve,
+        mut loss: impl FnMut(&M) -> Result<f64>,
+    ) -> Result<Grid<M>> {
+        let snapshots = self.list()?;
+        let at = newest(self.directory(), &snapshots, step)?;
+        let mixes = targets.iter().map(|target| self.mix_of(&snapshots, target, at, solve));
+        let mixes: Vec<_> = mixes.collect();
+        let made: Vec<_> = mixes.iter().filter_map(|mix| mix.as_ref().ok()).collect();
+        let mut sums = Sums::new(module, &snapshots, at, &made)?;
+        let mut tried = Vec::with_capacity(targets.len());
+        let mut best: Option<(usize, f64, M)> = None;
+        for (index, (target, mix)) in targets.iter().zip(mixes).enumerate() {
+            let outcome = match mix {
+                Err(error) => Err(error),
+                Ok(mix) => {
+                    let made = sums.next(module)?;
+                    let loss = loss(&made)?;
+                    let least = best.as_ref().map_or(f64::INFINITY, |(_, least, _)| *least);
+                    if loss < least {
+                        best = Some((index, loss, made));
+                    }
+                    Ok((loss, mix))
+                }
+            };
+            tried.push(Tried { target: target.clone(), outcome });
+        }
+        let Some((best, _, module)) = best else {
+            let first = tried.first().and_then(|tried| tried.outcome.as_ref().err());
+            let found = first.map_or("none".to_owned(), |error| format!("none; {error}"));
+            return Err(Error::value("the targets", "one whose loss is a number", found));
+        };
+        Ok(Grid { tried, best, module })
+    }
+
+    /// The coefficients of all snapshots for a target at the one of this index.
+    fn mix_of(
+        &self,
+        snapshots: &[Snapshot],
+        target: &Target,
+        at: usize,
+        solve: Solve,
+    ) -> Result<Mix> {
+        if let Some(other) = snapshots.iter().find(|other| other.start != snapshots[at].start) {
+            let what = format!("the start of the averages in {}", self.directory().display());
+            let mut starts = [snapshots[at].start, other.start];
+            starts.sort_by(f64::total_cmp);
+            let found = format!("step {} and step {}", starts[0], starts[1]);
+            return Err(Error::value(what, "one of all, from which their profiles count", found));
+        }
+        for pair in snapshots.windows(2) {
+            if pair[0].stored == pair[1].stored && pair[0].name != pair[1].name {
+                let what = format!("the average of one profile in {}", self.directory().display());
+                let named = |s: &Snapshot| format!("{} ({}) at step {}", s.name, s.rule, s.step);
+                let found = format!("{} and {}", named(&pair[0]), named(&pair[1]));
+                return Err(Error::value(what, "one, under one name", found));
+            }
+        }
+        // One that was stored again before its next update is there twice, and counts once.
+        let mut places: Vec<usize> = (0..snapshots.len()).collect();
+        places.dedup_by_key(|place| snapshots[*place].stored);
+        let stored: Vec<_> = places.iter().map(|&place| snapshots[place].stored).collect();
+        let mix = mix(&stored, target, snapshots[at].stored.step, solve)?;
+        let mix = mix.among(&places, snapshots.len());
+        mix.require_rounding(snapshots.iter().map(Snapshot::rounding))
+    }
+}
+
+impl Snapshot {
+    /// By how much of itself a number changes at most when it is stored: half the distance to the
+    /// next number of the dtype.
+    fn rounding(&self) -> f64 {
+        match self.dtype {
+            FloatDType::F16 => 0.5f64.powi(11),
+            _ => 0.5f64.powi(24),
+        }
+    }
+}
+
+/// The index of the newest snapshot of a step, or of all.
+fn newest(directory: &Path, snapshots: &[Snapshot], step: Option<u64>) -> Result<usize> {
+    let wanted = |snapshot: &Snapshot| step.is_none_or(|step| snapshot.step == step);
+    snapshots.iter().rposition(wanted).ok_or_else(|| {
+        let steps: BTreeSet<_> = snapshots.iter().map(|snapshot| snapshot.step).collect();
+        let what = format!("the step of a snapshot in {}", directory.display());
+        let expected = format!("one of {steps:?}");
+        match step {
+            None => Error::value("the snapshots", "1 or more", format!("none in {directory:?}")),
+            Some(step) => Error::value(what, expected, step),
+        }
+    })
+}

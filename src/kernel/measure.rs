@@ -1,0 +1,129 @@
+//! What is read off tensors: whether their numbers are finite, and how far two are apart.
+
+use burn::{
+    backend::{Dispatch, DispatchTensor, TensorMetadata, ops::FloatTensorOps},
+    tensor::{DType, Shape, Tensor},
+};
+
+#[cfg(feature = "flex")]
+use burn_ema_host::{slice, to_order};
+
+#[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu"))]
+use super::cube;
+#[cfg(feature = "flex")]
+use super::host;
+use super::portable;
+use crate::{Error, Result};
+
+/// Whether each of the float tensors holds numbers alone, of magnitudes up to its bound.
+pub(crate) fn within<'a>(
+    tensors: impl Iterator<Item = (&'a DispatchTensor, f64)>,
+) -> Result<Vec<bool>> {
+    let tensors: Vec<_> = tensors.collect();
+    #[cfg(feature = "flex")]
+    if !cfg!(feature = "portable")
+        && let Some(within) = within_on_host(&tensors)
+    {
+        return Ok(within);
+    }
+    #[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu"))]
+    if let Some(within) = cube::within(&tensors) {
+        return within;
+    }
+    // The largest magnitude, and the sum of all, in which a NaN or an infinity shows.
+    let (sums, largest) = tensors
+        .iter()
+        .map(|(tensor, _)| {
+            let magnitudes = Dispatch::float_abs(widened((*tensor).clone()));
+            (Dispatch::float_sum(magnitudes.clone()), largest(magnitudes))
+        })
+        .unzip();
+    let (sums, largest) = (read_each(sums)?, read_each(largest)?);
+    let each = tensors.into_iter().zip(sums.into_iter().zip(largest));
+    each.map(|((tensor, most), (sum, largest))| {
+        // Finite numbers can overflow a sum: a closer look, which is rare.
+        Ok(match sum.is_finite() {
+            true => largest <= most,
+            false => read(tensor.clone())?.iter().all(|x| x.is_finite() && x.abs() <= most),
+        })
+    })
+    .collect()
+}
+
+/// The same, if all tensors are of the host.
+#[cfg(feature = "flex")]
+fn within_on_host(tensors: &[(&DispatchTensor, f64)]) -> Option<Vec<bool>> {
+    let in_order = tensors.iter().map(|(tensor, most)| Some((slice(tensor)?, *most)));
+    if let Some(numbers) = in_order.collect::<Option<Vec<_>>>() {
+        return Some(host::within(&numbers));
+    }
+    let ordered: Vec<_> = tensors.iter().map(|(tensor, _)| to_order(tensor)).collect();
+    let numbers = tensors
+        .iter()
+        .zip(&ordered)
+        .map(|((tensor, most), ordered)| Some((slice(ordered.as_ref().unwrap_or(tensor))?, *most)));
+    Some(host::within(&numbers.collect::<Option<Vec<_>>>()?))
+}
+
+/// The largest number of a tensor of magnitudes, which may be empty.
+fn largest(magnitudes: DispatchTensor) -> DispatchTensor {
+    match magnitudes.shape().num_elements() {
+        0 => Dispatch::float_sum(magnitudes),
+        _ => Dispatch::float_max(magnitudes),
+    }
+}
+
+/// The sum of `(a - w)^2` over pairs of float tensors of one dtype and device each, and that of
+/// `a^2`.
+pub(crate) fn squared_distance(
+    pairs: impl Iterator<Item = (DispatchTensor, DispatchTensor)>,
+) -> Result<(f64, f64)> {
+    let pairs: Vec<_> = pairs.map(|(a, w)| (widened(a), widened(w))).collect();
+    let square = |x: DispatchTensor| Dispatch::float_sum(Dispatch::float_mul(x.clone(), x));
+    let (apart, norms) = pairs
+        .iter()
+        .map(|(a, w)| (square(Dispatch::float_sub(a.clone(), w.clone())), square(a.clone())))
+        .unzip();
+    let sums = read_each(apart)?.into_iter().zip(read_each(norms)?);
+    let mut total = (0.0, 0.0);
+    for ((mut apart, mut norm), (a, w)) in sums.zip(pairs) {
+        // Squares overflow long before numbers do: once more, in double precision.
+        if !(apart + norm).is_finite() {
+            let (a, w) = (read(a)?, read(w)?);
+            apart = a.iter().zip(&w).map(|(a, w)| (a - w) * (a - w)).sum();
+            norm = a.iter().map(|a| a * a).sum();
+        }
+        total = (total.0 + apart, total.1 + norm);
+    }
+    Ok(total)
+}
+
+/// In f32, where it has 16 bits, in which sums are soon none.
+fn widened(tensor: DispatchTensor) -> DispatchTensor {
+    match tensor.dtype() {
+        DType::F16 | DType::BF16 => portable::cast(tensor, DType::F32),
+        _ => tensor,
+    }
+}
+
+/// Tensors of one element each as numbers, by one read where they lie on one device.
+fn read_each(tensors: Vec<DispatchTensor>) -> Result<Vec<f64>> {
+    let Some(device) = tensors.first().map(TensorMetadata::device) else { return Ok(Vec::new()) };
+    if tensors.iter().any(|tensor| tensor.device() != device || tensor.dtype() == DType::F64) {
+        let each = tensors.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+        return Ok(each.into_iter().flatten().collect());
+    }
+    let tensors = tensors.into_iter().map(|tensor| portable::cast(tensor, DType::F32));
+    read(Dispatch::float_cat(tensors.collect(), 0))
+}
+
+/// The numbers of a float tensor.
+fn read(tensor: DispatchTensor) -> Result<Vec<f64>> {
+    let count = tensor.shape().num_elements();
+    let row = Dispatch::float_reshape(tensor, Shape::new([count]));
+    let numbers = Tensor::<1>::from_dispatch(row).try_into_vec_as::<f64>();
+    numbers.map_err(|error| Error::value("a tensor", "numbers that can be read back", error))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! What trainings that commit ask of a module with averages.
+
+use burn::{
+    module::Module,
+    tensor::Bytes,
+    train::{InferenceStep, Interrupter, LearnerModel},
+};
+use burn_ema_runs::{Commit, Counts, RunModel};
+
+use super::{Averaged, record::clock_in};
+use crate::{
+    Clock, Error, Result,
+    average::{Description, Opened},
+};
+
+/// A module with averages commits all of them, counts its own steps, and is answered for in
+/// validation by the first.
+impl<M: LearnerModel> RunModel for Averaged<M>
+where
+    <M as InferenceStep>::Input: Clone,
+{
+    /// The averages: name and rule.
+    fn parts(&self) -> Vec<(String, String)> {
+        let averages = self.averages();
+        averages.iter().map(|a| (a.name().to_owned(), a.rule().to_string())).collect()
+    }
+
+    fn counts(record: Bytes) -> Result<Option<Counts>> {
+        let Clock { step, samples } = clock_in(record)?;
+        Ok(Some(Counts { steps: step, samples }))
+    }
+
+    fn load_strictly(self, record: Bytes) -> Result<Self> {
+        // Not as a record of Burn's, which would be copied.
+        self.loaded(Opened::of_bytes(record)?)
+    }
+
+    /// Live alone: averages are never behind.
+    fn settle(&self) {
+        drop(self.live().valid());
+    }
+
+    fn error(&self) -> Option<Error> {
+        Averaged::error(self)
+    }
+
+    fn with_interrupter(self, interrupter: Interrupter) -> Self {
+        Averaged::with_interrupter(self, interrupter)
+    }
+}
+
+/// The averages in a commit of an [`Averaged`], without its program: live and the average that
+/// answers validation, as plain modules.
+pub trait AveragedCommit {
+    /// The average that answers validation, as this module: plain weights, in memory.
+    ///
+    /// # Errors
+    ///
+    /// A file that is not as it was written; a parameter that differs from the module's in path,
+    /// shape or dtype; a NaN or an infinity; an average that is more than its weights (a window,
+    /// BEMA), which a resumed training alone can make.
+    fn average<M: Module>(&self, module: M) -> Result<M>;
+
+    /// The description of that average, made by `source`, such as the name of the run.
+    ///
+    /// # Errors
+    ///
+    /// A file that is not as it was written; a commit without averages.
+    fn describe_average(&self, source: &str) -> Result<Description>;
+
+    /// Live, as this module: plain weights, in memory.
+    ///
+    /// # Errors
+    ///
+    /// A file that is not as it was written; a parameter that differs from the module's in path,
+    /// shape or dtype; a NaN or an infinity.
+    fn live<M: Module>(&self, module: M) -> Result<M>;
+}
+
+impl AveragedCommit for Commit {
+    fn average<M: Module>(&self, module: M) -> Result<M> {
+        let (name, _) = first(self);
+        self.model_by(|record| plain(Opened::of_bytes(record)?.average(name)?, module))
+    }
+
+    fn describe_average(&self, source: &str) -> Result<Description> {
+        let (name, rule) = first(self);
+        self.model_by(|record| Opened::of_bytes(record)?.describe(name, rule, source))
+    }
+
+    fn live<M: Module>(&self, module: M) -> Result<M> {
+        self.model_by(|record| plain(Opened::of_bytes(record)?.live(), module))
+    }
+}
+
+/// The name and the rule of the average that answers validation.
+fn first(commit: &Commit) -> (&str, &str) {
+    commit.manifest().parts.first().map_or(("", ""), |(name, rule)| (name, rule))
+}
+
+fn plain<M: Module>(opened: Opened, module: M) -> Result<M> {
+    opened.finite(|_| true)?.apply(module, &[], |_| false)
+}
