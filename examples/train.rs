@@ -420,7 +420,7 @@ fn configure(
         same("--seed", Some(seed), saved.seed)?;
         same("--batch-size", args.batch_size, saved.batch_size)?;
         same("--lr", args.lr, saved.lr)?;
-        same("--optimizer", optimizer.map(word), word(saved.optimizer))?;
+        same("--optimizer", optimizer.map(OptimizerKind::name), saved.optimizer.name())?;
         ensure!(
             preparation == saved.preparation && data_sha256 == saved.data_sha256,
             "the data differs from that of the run, which cannot change: its SHA-256 is \
@@ -472,14 +472,6 @@ fn same<T: PartialEq + Display>(option: &str, wanted: Option<T>, saved: T) -> Re
         bail!("{option} is {wanted}, but {saved} in the run, which cannot change; {ANEW}");
     }
     Ok(())
-}
-
-/// An optimizer as the option has it.
-fn word(optimizer: OptimizerKind) -> &'static str {
-    match optimizer {
-        OptimizerKind::Sgd => "sgd",
-        OptimizerKind::Adam => "adam",
-    }
 }
 
 /// A rule, or a decay with bias correction, so that the first epochs' averages already mean

@@ -65,9 +65,17 @@ pub enum OptimizerKind {
     Adam,
 }
 
-#[cfg(feature = "train")]
 impl OptimizerKind {
+    /// The name in options and in names of benches.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sgd => "sgd",
+            Self::Adam => "adam",
+        }
+    }
+
     /// The optimizer, at its start.
+    #[cfg(feature = "train")]
     pub fn init(self) -> burn::optim::ModuleOptimizer {
         match self {
             Self::Sgd => burn_ema::fast::SgdConfig::new().init(),
