@@ -99,10 +99,10 @@ impl FlatRows {
 struct Loader {
     inputs: Arc<FlatRows>,
     targets: Arc<FlatRows>,
-    /// Those of all rows that it loads.
+    /// The range of rows that it loads.
     rows: Range<usize>,
     batch_size: usize,
-    /// What the orders of its passes are drawn from, if it shuffles.
+    /// The random numbers that order its passes, if it shuffles.
     random: Option<Mutex<ChaCha12Rng>>,
     device: Device,
 }
@@ -150,7 +150,7 @@ impl DataLoader<Batch> for Loader {
 /// One pass over the rows of a loader.
 struct LoaderPass<'a> {
     loader: &'a Loader,
-    /// What the order is drawn from, once the first batch is asked for.
+    /// The random numbers for the order, which is drawn when the first batch is asked for.
     random: Option<ChaCha12Rng>,
     order: Option<Vec<usize>>,
     /// The rows that were loaded.

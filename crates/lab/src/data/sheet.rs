@@ -99,7 +99,7 @@ impl Sheet {
         &self.header
     }
 
-    /// How many rows of data there are.
+    /// The number of rows of data.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
@@ -189,7 +189,7 @@ impl RowCounter<'_> {
     }
 }
 
-/// How many rows end in a text: at `\n`, `\r\n` or a lone `\r`.
+/// The number of rows that end in a text: at `\n`, `\r\n` or a lone `\r`.
 fn row_ends(text: &[u8]) -> usize {
     let ends = |(i, byte): (usize, &u8)| match byte {
         b'\n' => true,

@@ -1,4 +1,4 @@
-//! Which rows train, validate and test; what is in the rows is not known here.
+//! The split of rows into training, validation and test, from their classes alone.
 
 use std::collections::BTreeMap;
 

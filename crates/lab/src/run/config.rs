@@ -1,4 +1,4 @@
-//! What was trained, on what and how: the `config.json` of a run.
+//! The configuration of a run: network, data, averages, optimizer. Saved as its `config.json`.
 
 use std::path::PathBuf;
 
@@ -13,11 +13,11 @@ use crate::data::Preparation;
 pub struct RunConfig {
     /// The network.
     pub model: MlpConfig,
-    /// What turns a row of data into its inputs and its outputs into an answer.
+    /// Turns a row of data into inputs, and outputs into an answer.
     pub preparation: Preparation,
     /// The averages; the first one validates and is the model that the run leaves.
     pub averages: Vec<AverageConfig>,
-    /// How the weights are moved.
+    /// The optimizer that moves the weights.
     pub optimizer: OptimizerKind,
     /// The learning rate, the same in every step.
     pub lr: f64,
@@ -29,7 +29,7 @@ pub struct RunConfig {
     pub data: Option<PathBuf>,
     /// The digest of the table, see [`Table::sha256`](crate::data::Table::sha256).
     pub data_sha256: String,
-    /// What the split, the first weights and the order of the rows are drawn from.
+    /// The seed of the split, the first weights and the order of the rows.
     pub seed: u64,
 }
 

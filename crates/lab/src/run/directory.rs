@@ -1,9 +1,9 @@
 //! The directory of a run: made once, read at any time.
 
 #[cfg_attr(not(feature = "train"), path = "directory/no_commits.rs")]
-mod commits; // what its commits hold
+mod commits; // configuration and models of its commits
 #[cfg(feature = "train")]
-mod write; // what is written there
+mod write; // making, locking and writing it
 
 #[cfg(feature = "train")]
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl RunDirectory {
         }
     }
 
-    /// Where the run is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -110,7 +110,7 @@ impl RunDirectory {
         self.path.join("config.json")
     }
 
-    /// What the run skipped or warned of, a line each: see [`note`](Self::note).
+    /// Remarks on what the run skipped or warned of, a line each: see `note`.
     ///
     /// # Errors
     ///
@@ -123,7 +123,7 @@ impl RunDirectory {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// Where the model is that the run leaves: a file of [`Average::save_file`](burn_ema::Average) or
+    /// The file of the model that the run leaves: one of [`Average::save_file`](burn_ema::Average) or
     /// [`save_file`](burn_ema::average::save_file).
     pub fn model_file(&self) -> PathBuf {
         self.path.join("model.bpk")
@@ -139,10 +139,10 @@ const MOST_BYTES: u64 = 1 << 20;
 /// The field of a configuration's digest, which is that of the text around it.
 const DIGEST: &str = "sha256";
 
-/// The same as it stands in the text, where no field within another begins.
+/// The beginning of that field in the text, as no field within another begins.
 const MARK: &[u8] = b"\n  \"sha256\": \"";
 
-/// Why there is no model.
+/// The reason for an error where there is no model.
 const NO_MODEL: &str = match cfg!(feature = "train") {
     true => "the run has left no model yet, and has no commit",
     false => "the run has left no model yet (its commits are read with the feature `train`)",

@@ -20,7 +20,7 @@ impl RunDirectory {
     ///
     /// # Errors
     ///
-    /// Those of [`Commits::newest`]; a commit that is not of the perceptron.
+    /// Like [`Commits::newest`]; a commit that is not of the perceptron.
     pub fn committed_config(&self) -> Result<Option<RunConfig>> {
         let Some(commit) = self.commits().newest()?.commit else { return Ok(None) };
         let config = serde_json::from_value(commit.manifest().config.clone());

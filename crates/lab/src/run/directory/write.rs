@@ -23,7 +23,7 @@ impl RunDirectory {
     ///
     /// # Errors
     ///
-    /// Those of [`RunConfig::check`]; a directory that is not empty, that cannot be made, or that
+    /// Like [`RunConfig::check`]; a directory that is not empty, that cannot be made, or that
     /// another process has locked.
     pub fn create(path: impl Into<PathBuf>, config: &RunConfig) -> Result<Self> {
         config.check()?;
@@ -89,7 +89,7 @@ impl RunDirectory {
     ///
     /// # Errors
     ///
-    /// Those of [`RunConfig::check`] and a run that another process has locked, with the run
+    /// Like [`RunConfig::check`], and a run that another process has locked, with the run
     /// untouched; something that cannot be removed.
     pub fn replace(path: impl Into<PathBuf>, config: &RunConfig) -> Result<Self> {
         config.check()?;
@@ -115,7 +115,7 @@ impl RunDirectory {
         }
     }
 
-    /// Whether the run has left its model already.
+    /// True where the run has left its model already.
     pub fn is_finished(&self) -> bool {
         self.model_file().exists()
     }
