@@ -64,7 +64,7 @@ use burn_store::bridge;
 use safetensors::{Dtype, tensor::TensorInfo};
 use serde_json::{Map, Value};
 
-pub use self::{names::Names, source::Kind};
+pub use self::{names::Names, source::FileKind};
 use self::{
     names::{Slot, in_file, slots},
     source::{LAYOUT, MARK, OF_BURN, OF_TORCH, Source, dtype_in_file},
@@ -165,7 +165,7 @@ pub fn load_as<M: Module>(module: M, path: impl AsRef<Path>, form: &Form) -> Res
 #[non_exhaustive]
 pub struct Contents {
     /// What the file is.
-    pub kind: Kind,
+    pub kind: FileKind,
     /// How many bytes it has.
     pub bytes: u64,
     /// What it says of itself; others' files say nothing.

@@ -66,7 +66,7 @@ pub use statistics::reestimate_statistics;
 pub use synthesis::{Grid, Synthesis, Tried};
 pub use update::update_all;
 #[cfg(feature = "train")]
-pub(crate) use update::update_trained;
+pub(crate) use update::{Seen, Unconfirmed, Unsettled, update_after};
 #[cfg(feature = "export")]
 pub(crate) use walk::{Entry, Place, describe, recorded};
 #[cfg(feature = "train")]

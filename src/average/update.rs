@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    kernel::{self, Borrowed, Towards},
+    kernel::{self, Borrowed, Look, Towards},
 };
 
 /// Updates several averages of one module, which is walked and read once for all of them.
@@ -35,22 +35,34 @@ pub fn update_all<M: Module>(
     step: u64,
     samples: Option<u64>,
 ) -> Result<()> {
-    update_trained(averages, live, step, samples, &[])
+    update_after(averages, live, step, samples, Seen::default()).map(drop)
 }
 
-/// [`update_all`] after an optimizer step on the parameters of these ids, which must be finite.
+/// What an update must know of the step before it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Seen<'a> {
+    /// The parameters that the step moved, which must be finite.
+    pub trained: &'a [ParamId],
+    /// Whether the update may end before a GPU has said that its numbers are finite.
+    pub may_wait: bool,
+}
+
+/// [`update_all`] after an optimizer step.
+///
+/// On a GPU the update may be [unconfirmed](Unconfirmed).
 ///
 /// # Errors
 ///
-/// Those of [`update_all`]; a NaN or an infinity in one of these parameters, whatever the averages
-/// take.
-pub(crate) fn update_trained<M: Module>(
+/// Those of [`update_all`]; a NaN or an infinity in a parameter that the step moved, whatever the
+/// averages take.
+pub(crate) fn update_after<M: Module>(
     averages: &mut [Average<M>],
     live: &M,
     step: u64,
     samples: Option<u64>,
-    trained: &[ParamId],
-) -> Result<()> {
+    seen: Seen<'_>,
+) -> Result<Option<Unconfirmed<M>>> {
+    let Seen { trained, .. } = seen;
     let clock = |average: &Average<M>| average.clock_at(step, samples);
     let dues = averages
         .iter()
@@ -82,11 +94,17 @@ pub(crate) fn update_trained<M: Module>(
             }
         });
     }
+    let mut unconfirmed = None;
     if let Some(live) = &live {
-        look(averages, &mut plans, live, trained, step)?;
+        unconfirmed = look(averages, &mut plans, live, seen, step)?;
     }
 
-    kernel::lerp_all(mixing(averages, &plans));
+    match &unconfirmed {
+        Some(Unconfirmed { look, .. }) => {
+            kernel::lerp_all_unless(mixing(averages, &plans), look);
+        }
+        None => kernel::lerp_all(mixing(averages, &plans)),
+    }
     for (average, plan) in averages.iter_mut().zip(&plans) {
         if let Plan::Take { tensors, moves, .. } = plan {
             let each = average.kept.iter_mut().zip(tensors.iter());
@@ -109,13 +127,14 @@ pub(crate) fn update_trained<M: Module>(
             numbers.course.advance(&average.schedule, now, done);
         }
     }
-    Ok(())
+    Ok(unconfirmed)
 }
 
 /// Refuses the plans of which a parameter that the average takes is beyond its bound in live.
 ///
 /// All that is looked at is looked at once, since a GPU is waited for at each look; only where
 /// something is beyond a bound do more looks tell whose it is.
+/// Where the update may, it is left to the GPU to refuse all plans.
 ///
 /// # Errors
 ///
@@ -124,10 +143,10 @@ fn look<M: Module>(
     averages: &mut [Average<M>],
     plans: &mut [Plan<'_>],
     live: &Live<'_, M>,
-    trained: &[ParamId],
+    seen: Seen<'_>,
     step: u64,
-) -> Result<()> {
-    let trained = live.places(trained);
+) -> Result<Option<Unconfirmed<M>>> {
+    let trained = live.places(seen.trained);
     let mut bounds = vec![None; live.tensors().len()];
     trained.iter().for_each(|&place| bounds[place] = Some(f64::MAX));
     let mut others = Vec::new();
@@ -142,9 +161,19 @@ fn look<M: Module>(
             Cow::Owned(tensors) => others.extend(bounded(tensors, average.bounds())),
         }
     }
-    let looked_at = bounded(live.tensors(), bounds.into_iter()).chain(others);
-    if kernel::within(looked_at)?.into_iter().all(|within| within) {
-        return Ok(());
+    let places = bounds.iter().enumerate().filter(|(_, bound)| bound.is_some());
+    let places: Vec<_> = places.map(|(place, _)| place).collect();
+    let in_order = bounded(live.tensors(), bounds.into_iter());
+    if seen.may_wait && others.is_empty() && kernel::are_on_gpu(&mixing(averages, plans)) {
+        let in_order: Vec<_> = in_order.clone().collect();
+        if let Some(look) = kernel::look_later(&in_order) {
+            kernel::own_all(mixing(averages, plans));
+            let update = Unsettled { before: averages.to_vec(), places, trained, step };
+            return Ok(Some(Unconfirmed { look, update }));
+        }
+    }
+    if kernel::within(in_order.chain(others))?.into_iter().all(|within| within) {
+        return Ok(None);
     }
 
     let all = trained.iter().map(|&place| (&live.tensors()[place], f64::MAX));
@@ -163,14 +192,61 @@ fn look<M: Module>(
             *plan = Plan::Refuse;
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+/// An update on a GPU that has not said yet whether the weights were finite.
+///
+/// If they were not, the averages' tensors have not moved.
+/// So a step waits for the GPU once: for its gradients, and for the weights of the step before.
+pub(crate) struct Unconfirmed<M: Module> {
+    /// The look that has the answer.
+    pub look: Look,
+    pub update: Unsettled<M>,
+}
+
+/// The way back from an [`Unconfirmed`] update.
+pub(crate) struct Unsettled<M: Module> {
+    /// The averages before the update; their storage is that of those after it.
+    before: Vec<Average<M>>,
+    /// The places in live's order of the tensors that were looked at.
+    places: Vec<usize>,
+    /// The places of those that the step moved.
+    trained: Vec<usize>,
+    step: u64,
+}
+
+impl<M: Module> Unsettled<M> {
+    /// Ends the update: puts the averages back if a tensor was not within its bound.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`update_after`] that it did not return.
+    pub fn settle(self, within: &[bool], averages: &mut Vec<Average<M>>) -> Result<()> {
+        let Self { before, places, trained, step } = self;
+        let Some(bad) = within.iter().position(|within| !within) else { return Ok(()) };
+        let clocks: Vec<_> = averages.iter().map(Average::clock).collect();
+        *averages = before;
+        let place = places[bad];
+        // The averages' order is live's.
+        let path = averages[0].kept[place].parameter.path.clone();
+        if trained.contains(&place) {
+            return Err(Error::Weights { path, step });
+        }
+        for (average, now) in averages.iter_mut().zip(clocks) {
+            average.refuse(path.clone(), step)?;
+            let Average { numbers, schedule, .. } = average;
+            numbers.course.advance(schedule, now, Due::Nothing);
+        }
+        Ok(())
+    }
 }
 
 /// The tensors that have a bound, with it.
 fn bounded<'a>(
     tensors: &'a [DispatchTensor],
-    bounds: impl Iterator<Item = Option<f64>>,
-) -> impl Iterator<Item = (&'a DispatchTensor, f64)> {
+    bounds: impl Iterator<Item = Option<f64>> + Clone,
+) -> impl Iterator<Item = (&'a DispatchTensor, f64)> + Clone {
     tensors.iter().zip(bounds).filter_map(|(tensor, most)| Some((tensor, most?)))
 }
 
@@ -252,7 +328,7 @@ impl<M: Module> Average<M> {
 
     /// The largest magnitude that it may take of each of live's parameters, in its own order; none
     /// where it takes nothing, or takes anything.
-    fn bounds(&self) -> impl Iterator<Item = Option<f64>> {
+    fn bounds(&self) -> impl Iterator<Item = Option<f64>> + Clone {
         let looks = self.config.non_finite != NonFinite::Take;
         let begun = self.has_begun();
         self.kept.iter().map(move |Kept { parameter, how, .. }| {

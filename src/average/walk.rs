@@ -144,6 +144,7 @@ pub(super) fn hollow<M: Module>(module: M) -> M {
 #[derive(Clone, Debug)]
 pub(crate) struct Recorded {
     pub place: Place,
+    #[cfg_attr(not(feature = "export"), expect(dead_code, reason = "files of others name it"))]
     pub id: ParamId,
     pub dtype: DType,
     pub shape: Shape,
@@ -166,8 +167,8 @@ pub(super) fn recorded_layout<M: Module>(module: &M) -> BTreeMap<String, (DType,
 #[cfg(feature = "train")]
 pub(super) fn flags<M: Module>(module: &M) -> BTreeMap<String, bool> {
     #[derive(Default)]
-    struct Flags(Place, BTreeMap<String, bool>);
-    impl ModuleVisitor for Flags {
+    struct FlagPaths(Place, BTreeMap<String, bool>);
+    impl ModuleVisitor for FlagPaths {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
@@ -178,7 +179,7 @@ pub(super) fn flags<M: Module>(module: &M) -> BTreeMap<String, bool> {
             self.1.insert(self.0.path(), flag.is_enabled());
         }
     }
-    let mut flags = Flags::default();
+    let mut flags = FlagPaths::default();
     module.visit(&mut flags);
     flags.1
 }

@@ -39,7 +39,7 @@ pub(super) const MARK: &[u8] = b"\"burn-ema.sha256\":\"";
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// Burn's own form.
     Burnpack,
     /// Safetensors under Burn's paths and in its layout.
@@ -50,13 +50,13 @@ pub enum Kind {
     Pt,
 }
 
-impl Kind {
+impl FileKind {
     pub(super) fn is_of_torch(self) -> bool {
         matches!(self, Self::Torch | Self::Pt)
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for FileKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Burnpack => "burnpack",
@@ -69,7 +69,7 @@ impl fmt::Display for Kind {
 
 /// A file that was opened: its tensors, unread, by their names in it, and its metadata.
 pub(super) struct Source {
-    pub kind: Kind,
+    pub kind: FileKind,
     pub tensors: BTreeMap<String, Tensor>,
     pub metadata: BTreeMap<String, String>,
 }
@@ -117,7 +117,7 @@ impl Source {
             let tensor = bridge::from_data(entry.data, path.clone(), Some(entry.id.val()));
             (path, tensor)
         });
-        Ok(Self { kind: Kind::Burnpack, tensors: tensors.collect(), metadata })
+        Ok(Self { kind: FileKind::Burnpack, tensors: tensors.collect(), metadata })
     }
 
     fn safetensors(bytes: Vec<u8>) -> Result<Self> {
@@ -143,7 +143,7 @@ impl Source {
             true => said(LAYOUT, OF_BURN),
             false => said("producer", "burn"),
         };
-        let kind = if of_burn { Kind::Safetensors } else { Kind::Torch };
+        let kind = if of_burn { FileKind::Safetensors } else { FileKind::Torch };
         Ok(Self { kind, tensors, metadata })
     }
 
@@ -152,7 +152,7 @@ impl Source {
             .map_err(|error| Error::parameter("the file", "one of torch.save", error))?;
         let tensors = reader.into_tensors().into_iter();
         let tensors = tensors.map(|(name, tensor)| (name, bridge::from_pytorch(tensor)));
-        Ok(Self { kind: Kind::Pt, tensors: tensors.collect(), metadata: BTreeMap::new() })
+        Ok(Self { kind: FileKind::Pt, tensors: tensors.collect(), metadata: BTreeMap::new() })
     }
 }
 

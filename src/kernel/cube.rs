@@ -29,6 +29,32 @@ const MOST_BINDINGS: usize = 128;
 /// Moves the averages whose tensors are of CubeCL, and returns the rest.
 pub(super) fn lerp_all(work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
     let (mut work, rest): (Vec<_>, Vec<_>) = work.into_iter().partition(is_here);
+    lerp(steps(&mut work));
+    rest
+}
+
+/// Whether the kernel moves all of these averages.
+pub(super) fn are_here(work: &[Towards<'_>]) -> bool {
+    work.iter().all(is_here)
+}
+
+/// Gives each average, all of which [are here](are_here), storage of its own, laid out as live is.
+pub(super) fn own_all(mut work: Vec<Towards<'_>>) {
+    prepare(&mut steps(&mut work), true);
+}
+
+/// Moves averages that were [prepared](own_all), unless the look finds a number beyond its bound.
+///
+/// Another tensor may share their storage: it sees them move.
+pub(super) fn lerp_all_unless(mut work: Vec<Towards<'_>>, look: &Look) {
+    launch(moves(steps(&mut work)), Some(&look.flags));
+}
+
+/// The averages of each live tensor.
+type OneLive<'a> = (CubeTensor, Vec<(&'a mut CubeTensor, f32)>);
+
+/// Work on tensors of CubeCL, of which that with the same live stands next to each other.
+fn steps<'a>(work: &'a mut [Towards<'_>]) -> Vec<OneLive<'a>> {
     let same_live = |a: &Towards<'_>, b: &Towards<'_>| ptr::eq(a.live.tensor(), b.live.tensor());
     let steps = work.chunk_by_mut(same_live).filter_map(|run| {
         let live = tensor(run.first()?.live.tensor())?.clone();
@@ -37,13 +63,50 @@ pub(super) fn lerp_all(work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
             .filter_map(|towards| Some((tensor_mut(towards.average)?, towards.alpha as f32)));
         Some((live, averages.collect()))
     });
-    lerp(steps.collect());
-    rest
+    steps.collect()
 }
 
-/// Whether each of the tensors holds numbers alone, of magnitudes up to its bound; none where they
-/// are not all of CubeCL and on one device.
-pub(super) fn within(tensors: &[(&DispatchTensor, f64)]) -> Option<Result<Vec<bool>>> {
+/// A look at tensors whose answer is still on the device.
+pub(crate) struct Look {
+    /// One for each tensor, and a last one for all, set where a number is beyond its bound.
+    flags: CubeTensor,
+    count: usize,
+}
+
+impl Look {
+    /// Waits for the answers of several looks at tensors of one device, by one read: for each
+    /// tensor, whether it holds finite numbers alone, of magnitudes up to its bound.
+    ///
+    /// # Errors
+    ///
+    /// Flags that cannot be read back.
+    pub fn read(looks: Vec<Self>) -> Result<Vec<Vec<bool>>> {
+        let Some(Self { flags, .. }) = looks.first() else { return Ok(Vec::new()) };
+        let client = flags.client.clone();
+        let (counts, handles) = looks
+            .into_iter()
+            .map(|look| (look.count, look.flags.handle))
+            .unzip::<_, _, Vec<_>, _>();
+        #[cfg(test)]
+        READS.set(READS.get() + 1);
+        let answers = client.read(handles);
+        let answers = answers
+            .map_err(|error| Error::value("a tensor", "numbers that can be read back", error))?;
+        let within = answers.iter().zip(counts).map(|(flags, count)| {
+            u32::from_bytes(flags)[..count].iter().map(|&flag| flag == 0).collect()
+        });
+        Ok(within.collect())
+    }
+
+    /// Whether both are of one device, so that one read answers both.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        self.flags.device == other.flags.device
+    }
+}
+
+/// Looks whether each of the tensors holds finite numbers alone, of magnitudes up to its bound; none
+/// where they are not all of CubeCL and on one device.
+pub(super) fn look(tensors: &[(&DispatchTensor, f64)]) -> Option<Look> {
     let tensors = tensors.iter().map(|(tensor, most)| Some((self::tensor(tensor)?, *most)));
     let tensors: Vec<_> = tensors.collect::<Option<_>>()?;
     let (CubeTensor { client, device, .. }, _) = tensors.first()?;
@@ -51,8 +114,9 @@ pub(super) fn within(tensors: &[(&DispatchTensor, f64)]) -> Option<Result<Vec<bo
     if !tensors.iter().all(|(tensor, _)| known(tensor)) {
         return None;
     }
-    let flags = client.create_from_slice(u32::as_bytes(&vec![0; tensors.len()]));
-    let shape = Shape::new([tensors.len()]);
+    let count = tensors.len();
+    let flags = client.create_from_slice(u32::as_bytes(&vec![0; count + 1]));
+    let shape = Shape::new([count + 1]);
     let flags =
         CubeTensor::new_contiguous(client.clone(), device.clone(), shape, flags, DType::U32);
     let filled = tensors.into_iter().zip(0..).filter(|((tensor, _), _)| !is_empty(tensor));
@@ -66,38 +130,65 @@ pub(super) fn within(tensors: &[(&DispatchTensor, f64)]) -> Option<Result<Vec<bo
         Reading { numbers: span(&live), live, averages: Vec::new(), bound: Some((most, flag)) }
     });
     launch(readings.collect(), Some(&flags));
-    let flags = client.read_one(flags.handle);
-    let flags = flags.map(|flags| u32::from_bytes(&flags).iter().map(|&flag| flag == 0).collect());
-    Some(flags.map_err(|error| Error::value("a tensor", "numbers that can be read back", error)))
+    Some(Look { flags, count })
 }
 
 /// Moves averages towards the live tensor of each.
-fn lerp(steps: Vec<(CubeTensor, Vec<(&mut CubeTensor, f32)>)>) {
-    let (mut copies, mut moves) = (Vec::new(), Vec::new());
-    for (mut live, mut averages) in steps.into_iter().filter(|(live, _)| !is_empty(live)) {
-        if !averages.iter().all(|(average, _)| are_alike(average, &live)) {
-            live = into_contiguous(live);
+fn lerp(mut steps: Vec<OneLive<'_>>) {
+    prepare(&mut steps, false);
+    launch(moves(steps), None);
+}
+
+/// Lays averages and live out alike, and gives averages storage of their own: with their numbers,
+/// but for one that is overwritten, unless `all` are asked for.
+fn prepare(steps: &mut [OneLive<'_>], all: bool) {
+    let mut copies = Vec::new();
+    for (live, averages) in steps.iter_mut().filter(|(live, _)| !is_empty(live)) {
+        if !averages.iter().all(|(average, _)| are_alike(average, live)) {
+            *live = into_contiguous(live.clone());
             averages.iter_mut().for_each(|(average, _)| {
                 **average = into_contiguous(average.clone());
             });
         }
-        let numbers = span(&live);
-        for (average, alpha) in &mut averages {
+        let numbers = span(live);
+        for (average, alpha) in averages {
             if !average.can_mut() {
                 let own = empty_like(average);
                 let shared = mem::replace(*average, own.clone());
                 // A share of 1 takes nothing of it.
-                if *alpha < 1.0 {
+                if all || *alpha < 1.0 {
                     let averages = vec![(own, 1.0)];
                     copies.push(Reading { live: shared, numbers, averages, bound: None });
                 }
             }
         }
-        let averages = averages.into_iter().map(|(average, alpha)| (average.clone(), alpha));
-        moves.push(Reading { live, numbers, averages: averages.collect(), bound: None });
     }
     launch(copies, None);
-    launch(moves, None);
+}
+
+/// The readings that move averages, which were [prepared](prepare).
+fn moves(steps: Vec<OneLive<'_>>) -> Vec<Reading> {
+    let filled = steps.into_iter().filter(|(live, _)| !is_empty(live));
+    let moves = filled.map(|(live, averages)| {
+        let live = match averages.iter().all(|(average, _)| are_alike(average, &live)) {
+            true => live,
+            false => into_contiguous(live),
+        };
+        let averages = averages.into_iter().map(|(average, alpha)| (average.clone(), alpha));
+        Reading { numbers: span(&live), live, averages: averages.collect(), bound: None }
+    });
+    moves.collect()
+}
+
+#[cfg(test)]
+thread_local! {
+    static READS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How many times this thread has waited for the answer of a look.
+#[cfg(test)]
+pub(crate) fn reads() -> usize {
+    READS.get()
 }
 
 /// Launches the kernel as often as bindings, devices and dtypes of live need it.

@@ -23,8 +23,8 @@ const THREADED: usize = 1 << 15;
 
 /// An average and what it goes towards, both of one length.
 pub(super) enum Pair<'a> {
-    F32(Run<'a, f32>),
-    F64(Run<'a, f64>),
+    F32(Segment<'a, f32>),
+    F64(Segment<'a, f64>),
 }
 
 impl<'a> Pair<'a> {
@@ -32,10 +32,10 @@ impl<'a> Pair<'a> {
     pub fn new(average: SliceMut<'a>, live: Slice<'a>, alpha: f64) -> Option<Self> {
         match average {
             SliceMut::F32(average) => {
-                Some(Self::F32(Run { average, live: f32::live(live)?, alpha: alpha as f32 }))
+                Some(Self::F32(Segment { average, live: f32::live(live)?, alpha: alpha as f32 }))
             }
             SliceMut::F64(average) => {
-                Some(Self::F64(Run { average, live: f64::live(live)?, alpha }))
+                Some(Self::F64(Segment { average, live: f64::live(live)?, alpha }))
             }
         }
     }
@@ -138,13 +138,13 @@ fn runs<T>(mut items: &mut [T], len: impl Fn(&T) -> usize) -> Vec<&mut [T]> {
 }
 
 /// A part of a pair.
-pub(super) struct Run<'a, T> {
+pub(super) struct Segment<'a, T> {
     average: &'a mut [T],
     live: Operand<'a, T>,
     alpha: T,
 }
 
-impl<'a, T: Kept> Run<'a, T> {
+impl<'a, T: Averageable> Segment<'a, T> {
     fn cut(self) -> impl Iterator<Item = Self> {
         let Self { average, live, alpha } = self;
         let averages = average.chunks_mut(PIECE).enumerate();
@@ -167,7 +167,7 @@ pub(super) enum Operand<'a, T> {
     Half(Slice<'a>),
 }
 
-impl<'a, T: Kept> Operand<'a, T> {
+impl<'a, T: Averageable> Operand<'a, T> {
     fn part(self, start: usize, len: usize) -> Self {
         match self {
             Self::Same(live) => Self::Same(&live[start..start + len]),
@@ -202,7 +202,7 @@ impl<'a, T: Kept> Operand<'a, T> {
 const WIDENED: usize = 256;
 
 /// Numbers that averages are kept in.
-pub(super) trait Kept: Real {
+pub(super) trait Averageable: Real {
     /// Live's numbers, if they are of this dtype or of 16 bits.
     fn live(numbers: Slice<'_>) -> Option<Operand<'_, Self>>;
 
@@ -212,7 +212,7 @@ pub(super) trait Kept: Real {
 
 macro_rules! kept {
     ($real:ty, $same:ident, $widen:ident) => {
-        impl Kept for $real {
+        impl Averageable for $real {
             fn live(numbers: Slice<'_>) -> Option<Operand<'_, Self>> {
                 match numbers {
                     Slice::$same(live) => Some(Operand::Same(live)),

@@ -8,11 +8,9 @@ use burn::{
 #[cfg(feature = "flex")]
 use burn_ema_host::{slice, to_order};
 
-#[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu"))]
-use super::cube;
 #[cfg(feature = "flex")]
 use super::host;
-use super::portable;
+use super::{cube, portable};
 use crate::{Error, Result};
 
 /// Whether each of the float tensors holds numbers alone, of magnitudes up to its bound.
@@ -26,9 +24,8 @@ pub(crate) fn within<'a>(
     {
         return Ok(within);
     }
-    #[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu"))]
-    if let Some(within) = cube::within(&tensors) {
-        return within;
+    if let Some(look) = cube::look(&tensors) {
+        return Ok(cube::Look::read(vec![look])?.swap_remove(0));
     }
     // The largest magnitude, and the sum of all, in which a NaN or an infinity shows.
     let (sums, largest) = tensors

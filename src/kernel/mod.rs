@@ -8,6 +8,9 @@
 
 #[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu"))]
 mod cube;
+#[cfg(not(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu")))]
+#[path = "no_cube.rs"]
+mod cube;
 #[cfg(feature = "flex")]
 mod host;
 mod measure;
@@ -21,8 +24,9 @@ use burn::{
 #[cfg(feature = "flex")]
 use burn_ema_host::{are_here, is_here, owned_numbers_mut, shape, slice, to_order};
 
-pub(crate) use measure::squared_distance;
-pub(crate) use measure::within;
+use crate::Result;
+
+pub(crate) use measure::{squared_distance, within};
 
 /// An average and the live tensor that it goes towards.
 ///
@@ -52,17 +56,70 @@ impl Borrowed<'_> {
 }
 
 /// Moves each average towards its live tensor; those of the same one stand next to each other.
-pub(crate) fn lerp_all(mut work: Vec<Towards<'_>>) {
-    work.iter_mut().for_each(Towards::round);
-    work.retain(|towards| towards.alpha > 0.0);
+pub(crate) fn lerp_all(work: Vec<Towards<'_>>) {
+    let work = rounded(work);
     #[cfg(feature = "flex")]
     let work = on_host(work);
-    #[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm", feature = "cpu"))]
     let work = cube::lerp_all(work);
     for Towards { average, live, alpha, .. } in work {
         let live = portable::cast(live.tensor().clone(), average.dtype());
         portable::lerp(average, &live, alpha);
     }
+}
+
+pub(crate) use cube::Look;
+
+/// Looks at tensors as [`within`] does, without waiting for the answer, where they are all on one
+/// GPU.
+pub(crate) fn look_later(tensors: &[(&DispatchTensor, f64)]) -> Option<Look> {
+    cube::look(tensors)
+}
+
+/// The answer of [`within`], and that of an earlier look, by one wait where they are of one device.
+pub(crate) fn within_and(
+    tensors: &[(&DispatchTensor, f64)],
+    earlier: Option<Look>,
+) -> Result<(Vec<bool>, Option<Vec<bool>>)> {
+    let Some(earlier) = earlier else { return Ok((within(tensors.iter().copied())?, None)) };
+    let looks = match cube::look(tensors) {
+        Some(look) if look.is_beside(&earlier) => vec![earlier, look],
+        _ => vec![earlier],
+    };
+    let mut answers = Look::read(looks)?.into_iter();
+    let earlier = answers.next();
+    let now = match answers.next() {
+        Some(now) => now,
+        None => within(tensors.iter().copied())?,
+    };
+    Ok((now, earlier))
+}
+
+/// Whether all of these averages can move by [`lerp_all_unless`].
+pub(crate) fn are_on_gpu(work: &[Towards<'_>]) -> bool {
+    cube::are_here(work)
+}
+
+/// Gives averages that [are on a GPU](are_on_gpu) storage of their own.
+pub(crate) fn own_all(work: Vec<Towards<'_>>) {
+    cube::own_all(work);
+}
+
+/// Moves averages that [have storage of their own](own_all) as [`lerp_all`] does, unless a look
+/// finds a number beyond its bound; a copy that shares their storage moves with them.
+pub(crate) fn lerp_all_unless(work: Vec<Towards<'_>>, look: &Look) {
+    cube::lerp_all_unless(rounded(work), look);
+}
+
+/// The work that there is to do, its shares rounded to the dtypes of the averages: one rounding for
+/// all paths, before they decide by it.
+fn rounded(mut work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
+    for Towards { average, alpha, .. } in &mut work {
+        if average.dtype() != DType::F64 {
+            *alpha = f64::from(*alpha as f32);
+        }
+    }
+    work.retain(|towards| towards.alpha > 0.0);
+    work
 }
 
 /// Gives those pairs whose numbers are in the memory of the host to a kernel, and returns the rest.
@@ -87,14 +144,6 @@ fn on_host(work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
 }
 
 impl Towards<'_> {
-    /// Rounds the share to the dtype of the average: one rounding for all paths, before they decide
-    /// by it.
-    fn round(&mut self) {
-        if self.average.dtype() != DType::F64 {
-            self.alpha = f64::from(self.alpha as f32);
-        }
-    }
-
     /// Whether both tensors are of the host, in dtypes that its kernel pairs.
     #[cfg(feature = "flex")]
     fn is_on_host(&self) -> bool {

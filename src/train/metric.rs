@@ -26,13 +26,13 @@ use burn::{
 
 /// What answers beside the first average.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum MetricSource {
     Live,
     Average(usize),
 }
 
 /// The answers of one source to the batches so far, each shared by the metrics of that source.
-type Queue<O> = Mutex<VecDeque<Arc<Mutex<Lazy<O>>>>>;
+type AnswerQueue<O> = Mutex<VecDeque<Arc<Mutex<Lazy<O>>>>>;
 
 /// An answer, synchronised by the first metric that takes it, as Burn does with its own items.
 #[derive(Debug)]
@@ -61,14 +61,19 @@ pub(super) struct Feeds<O>(Arc<Mutex<Vec<Feed<O>>>>);
 
 #[derive(Debug)]
 struct Feed<O> {
-    source: Source,
-    queue: Weak<Queue<O>>,
+    source: MetricSource,
+    queue: Weak<AnswerQueue<O>>,
 }
 
 impl<O> Feeds<O> {
     /// A metric of this source's answers.
-    pub fn subscribe<Me: Metric>(&self, source: Source, name: &str, metric: Me) -> Beside<Me, O> {
-        let queue = Arc::new(Queue::default());
+    pub fn subscribe<Me: Metric>(
+        &self,
+        source: MetricSource,
+        name: &str,
+        metric: Me,
+    ) -> Beside<Me, O> {
+        let queue = Arc::new(AnswerQueue::default());
         lock(&self.0).push(Feed { source, queue: Arc::downgrade(&queue) });
         let name = MetricName::new(format!("{} ({name})", metric.name()));
         Beside { metric, name, queue, updated: false }
@@ -82,10 +87,10 @@ impl<O> Feeds<O> {
     }
 
     /// The sources that a metric asks for.
-    pub fn sources(&self) -> Vec<Source> {
+    pub fn sources(&self) -> Vec<MetricSource> {
         let mut feeds = lock(&self.0);
         feeds.retain(|feed| feed.queue.strong_count() > 0);
-        let mut sources: Vec<Source> = Vec::new();
+        let mut sources: Vec<MetricSource> = Vec::new();
         for feed in feeds.iter() {
             if !sources.contains(&feed.source) {
                 sources.push(feed.source);
@@ -95,7 +100,7 @@ impl<O> Feeds<O> {
     }
 
     /// Queues the answer of every source that a metric asks for.
-    pub fn feed(&self, mut answer: impl FnMut(Source) -> Option<O>) {
+    pub fn feed(&self, mut answer: impl FnMut(MetricSource) -> Option<O>) {
         for source in self.sources() {
             let Some(answer) = answer(source) else { continue };
             let answer = Arc::new(Mutex::new(Lazy { answer: Some(answer), synced: false }));
@@ -135,7 +140,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Beside<Me, O> {
     metric: Me,
     name: MetricName,
-    queue: Arc<Queue<O>>,
+    queue: Arc<AnswerQueue<O>>,
     /// Whether there was an answer since the last `clear`.
     updated: bool,
 }

@@ -52,16 +52,16 @@ pub struct Trace {
 #[derive(Clone, Debug)]
 pub struct TraceMetric {
     name: MetricName,
-    queue: Arc<Queue>,
+    queue: Arc<TraceQueue>,
 }
 
 /// What there is to tell of the batches so far, one entry each.
-type Queue = Mutex<VecDeque<Option<Trace>>>;
+type TraceQueue = Mutex<VecDeque<Option<Trace>>>;
 
 /// The queues of all metrics that still exist.
 #[derive(Clone, Debug)]
 pub(super) struct Traces {
-    queues: Arc<Mutex<Vec<Weak<Queue>>>>,
+    queues: Arc<Mutex<Vec<Weak<TraceQueue>>>>,
     /// The step that was looked at last: batches whose gradients are summed have one together.
     last: Arc<AtomicU64>,
 }
@@ -74,7 +74,7 @@ impl Default for Traces {
 
 impl Traces {
     pub fn subscribe(&self) -> TraceMetric {
-        let queue = Arc::<Queue>::default();
+        let queue = Arc::<TraceQueue>::default();
         lock(&self.queues).push(Arc::downgrade(&queue));
         TraceMetric { name: MetricName::new(TraceMetric::NAME.to_owned()), queue }
     }
@@ -126,10 +126,10 @@ fn sample<M: LearnerModel>(step: u64, live: &M, averages: &[Average<M>]) -> Resu
 #[derive(Default)]
 struct Flat {
     path: Vec<String>,
-    found: Vec<Parameter>,
+    found: Vec<FlatParameter>,
 }
 
-struct Parameter {
+struct FlatParameter {
     path: String,
     is_matrix: bool,
     weights: Tensor<1>,
@@ -157,7 +157,7 @@ impl Flat {
             [first, .., last] => vec![first, last],
         };
         let each = most / ends.len().max(1);
-        let spread = |parameter: &&&Parameter| {
+        let spread = |parameter: &&&FlatParameter| {
             let [count] = parameter.weights.dims();
             let mut places: Vec<_> = (1..=each).map(|part| part * count / (each + 1)).collect();
             places.dedup();
@@ -198,7 +198,7 @@ impl ModuleVisitor for Flat {
         // A quantized base has no single weights to read.
         if weights.dtype().is_float() {
             let weights = weights.reshape([-1]);
-            self.found.push(Parameter { path: self.path.join("."), is_matrix: D > 1, weights });
+            self.found.push(FlatParameter { path: self.path.join("."), is_matrix: D > 1, weights });
         }
     }
 }

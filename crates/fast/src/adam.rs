@@ -11,7 +11,7 @@ use multiversion::multiversion;
 
 use super::{
     decayed,
-    moments::{self, Shares, Start},
+    moments::{self, MomentShares, Start},
     pass::Formula,
 };
 
@@ -86,7 +86,7 @@ impl Optimizer for Adam {
             let (weights, gradient, state) = start.back();
             return self.burn.step(lr, weights, gradient, state.map(AdamState::new));
         }
-        let (weights, state) = start.step(|time| Step::new(&self.config, lr, time));
+        let (weights, state) = start.step(|time| AdamStep::new(&self.config, lr, time));
         (weights, Some(AdamState::new(state)))
     }
 
@@ -95,8 +95,8 @@ impl Optimizer for Adam {
     }
 }
 
-struct Step {
-    shares: Shares<f64>,
+struct AdamStep {
+    shares: MomentShares<f64>,
     /// What the first moment is multiplied by.
     scale: f64,
     epsilon: f64,
@@ -104,13 +104,13 @@ struct Step {
     penalty: Option<f64>,
 }
 
-impl Step {
+impl AdamStep {
     fn new(config: &AdamConfig, lr: f64, time: usize) -> Self {
         let betas = [config.beta_1, config.beta_2];
         let [first, second] = moments::corrections(betas, time);
         let root = second.sqrt();
         Self {
-            shares: Shares::new(betas),
+            shares: MomentShares::new(betas),
             scale: (root / first).into(),
             epsilon: (config.epsilon * root).into(),
             lr,
@@ -119,7 +119,7 @@ impl Step {
     }
 }
 
-impl Formula<2> for Step {
+impl Formula<2> for AdamStep {
     fn step<T: Real>(&self, weights: &mut [T], gradient: &[T], moments: [&mut [T]; 2]) {
         let numbers = [self.scale, self.epsilon, self.lr].map(T::of);
         adam(weights, gradient, moments, self.shares.of(), numbers, self.penalty.map(T::of));
@@ -131,7 +131,7 @@ fn adam<T: Real>(
     weights: &mut [T],
     gradient: &[T],
     [first, second]: [&mut [T]; 2],
-    shares: Shares<T>,
+    shares: MomentShares<T>,
     [scale, epsilon, lr]: [T; 3],
     penalty: Option<T>,
 ) {

@@ -10,7 +10,7 @@ use burn_ema_host::Real;
 use multiversion::multiversion;
 
 use super::{
-    moments::{self, Shares, Start},
+    moments::{self, MomentShares, Start},
     pass::Formula,
 };
 
@@ -91,7 +91,7 @@ impl Optimizer for AdamW {
             let (weights, gradient, state) = start.back();
             return self.burn.step(lr, weights, gradient, state.map(AdamWState::new));
         }
-        let (weights, state) = start.step(|time| Step::new(&self.config, lr, time));
+        let (weights, state) = start.step(|time| AdamWStep::new(&self.config, lr, time));
         (weights, Some(AdamWState::new(state)))
     }
 
@@ -100,19 +100,19 @@ impl Optimizer for AdamW {
     }
 }
 
-struct Step {
-    shares: Shares<f64>,
+struct AdamWStep {
+    shares: MomentShares<f64>,
     corrections: [f64; 2],
     epsilon: f64,
     lr: f64,
     decay: f64,
 }
 
-impl Step {
+impl AdamWStep {
     fn new(config: &AdamWConfig, lr: f64, time: usize) -> Self {
         let betas = [config.beta_1, config.beta_2];
         Self {
-            shares: Shares::new(betas),
+            shares: MomentShares::new(betas),
             corrections: moments::corrections(betas, time).map(f64::from),
             epsilon: config.epsilon.into(),
             lr,
@@ -121,7 +121,7 @@ impl Step {
     }
 }
 
-impl Formula<2> for Step {
+impl Formula<2> for AdamWStep {
     fn step<T: Real>(&self, weights: &mut [T], gradient: &[T], moments: [&mut [T]; 2]) {
         // The share of the weights that stays.
         let keep = 1.0 - self.lr * self.decay;
@@ -136,7 +136,7 @@ fn adam_w<T: Real>(
     weights: &mut [T],
     gradient: &[T],
     [first, second]: [&mut [T]; 2],
-    shares: Shares<T>,
+    shares: MomentShares<T>,
     corrections: [T; 2],
     [epsilon, lr, keep]: [T; 3],
 ) {

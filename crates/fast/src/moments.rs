@@ -8,23 +8,23 @@ use super::pass::{Formula, Tensors};
 
 /// What the moments keep of themselves in a step, and take of the gradient and its square.
 #[derive(Clone, Copy)]
-pub(super) struct Shares<T> {
+pub(super) struct MomentShares<T> {
     keep: [T; 2],
     take: [T; 2],
 }
 
-impl Shares<f64> {
+impl MomentShares<f64> {
     /// In single precision, as Burn computes them for every dtype.
     pub fn new(betas: [f32; 2]) -> Self {
         Self { keep: betas.map(f64::from), take: betas.map(|beta| f64::from(1.0 - beta)) }
     }
 
-    pub fn of<T: Real>(self) -> Shares<T> {
-        Shares { keep: self.keep.map(T::of), take: self.take.map(T::of) }
+    pub fn of<T: Real>(self) -> MomentShares<T> {
+        MomentShares { keep: self.keep.map(T::of), take: self.take.map(T::of) }
     }
 }
 
-impl<T: Real> Shares<T> {
+impl<T: Real> MomentShares<T> {
     /// Moves both moments, and returns them.
     #[inline(always)]
     pub fn step(&self, gradient: T, first: &mut T, second: &mut T) -> (T, T) {

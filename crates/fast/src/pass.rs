@@ -83,21 +83,21 @@ impl<const D: usize, const N: usize> Tensors<D, N> {
         let mut gradient = in_order(self.gradient);
         let count = weights.shape().num_elements();
         let mut moments = match self.moments {
-            Some(moments) => moments.map(|moment| Numbers::<T>::of(moment, count)),
-            None => std::array::from_fn(|_| Numbers::New { from: None, to: fresh(count) }),
+            Some(moments) => moments.map(|moment| Buffer::<T>::of(moment, count)),
+            None => std::array::from_fn(|_| Buffer::New { from: None, to: fresh(count) }),
         };
         let is_shared = sole_numbers_mut::<T>(&mut weights).is_none();
         match sole_numbers_mut(&mut gradient) {
             Some(place) if is_shared => {
-                let target = Target::Gradient { place, weights: numbers(&weights) };
+                let target = Destination::Gradient { place, weights: numbers(&weights) };
                 Work::new(target, &mut moments).run(formula);
                 let moments = moments.map(|moment| moment.tensor(&weights));
                 (DispatchTensor { autodiff: weights.autodiff, ..gradient }, moments)
             }
             _ => {
-                let mut weights = Numbers::of(weights, count);
+                let mut weights = Buffer::of(weights, count);
                 let target =
-                    Target::Weights { place: weights.open(), gradient: numbers(&gradient) };
+                    Destination::Weights { place: weights.open(), gradient: numbers(&gradient) };
                 Work::new(target, &mut moments).run(formula);
                 let moments = moments.map(|moment| moment.tensor(&gradient));
                 (weights.tensor(&gradient), moments)
@@ -115,14 +115,14 @@ fn fresh<T>(count: usize) -> Box<[MaybeUninit<T>]> {
 }
 
 /// Where the numbers of a tensor go.
-enum Numbers<T> {
+enum Buffer<T> {
     /// Back to where they are.
     Own(DispatchTensor),
     /// Into new memory, from a tensor that shares its numbers, or from none.
     New { from: Option<DispatchTensor>, to: Box<[MaybeUninit<T>]> },
 }
 
-impl<T: Real> Numbers<T> {
+impl<T: Real> Buffer<T> {
     fn of(tensor: DispatchTensor, count: usize) -> Self {
         let mut tensor = in_order(tensor);
         match sole_numbers_mut::<T>(&mut tensor) {
@@ -131,12 +131,12 @@ impl<T: Real> Numbers<T> {
         }
     }
 
-    fn open(&mut self) -> Part<'_, T> {
+    fn open(&mut self) -> BufferPart<'_, T> {
         match self {
             Self::Own(tensor) => {
-                Part::Own(sole_numbers_mut(tensor).expect("it had one owner before"))
+                BufferPart::Own(sole_numbers_mut(tensor).expect("it had one owner before"))
             }
-            Self::New { from, to } => Part::New { from: from.as_ref().map(numbers), to },
+            Self::New { from, to } => BufferPart::New { from: from.as_ref().map(numbers), to },
         }
     }
 
@@ -145,7 +145,7 @@ impl<T: Real> Numbers<T> {
         match self {
             Self::Own(tensor) => tensor,
             Self::New { to, .. } => {
-                // SAFETY: `Work::run` goes through all blocks, and `Part::opened` writes each
+                // SAFETY: `Work::run` goes through all blocks, and `BufferPart::opened` writes each
                 // number of one.
                 let numbers = unsafe { to.assume_init() };
                 host::tensor_like(numbers.into_vec(), like)
@@ -155,12 +155,12 @@ impl<T: Real> Numbers<T> {
 }
 
 /// Some of the numbers of a tensor, on their way.
-enum Part<'a, T> {
+enum BufferPart<'a, T> {
     Own(&'a mut [T]),
     New { from: Option<&'a [T]>, to: &'a mut [MaybeUninit<T>] },
 }
 
-impl<'a, T: Real> Part<'a, T> {
+impl<'a, T: Real> BufferPart<'a, T> {
     /// Takes the first of them off.
     fn split_off(&mut self, count: usize) -> Self {
         match self {
@@ -193,9 +193,9 @@ fn first_mut<'a, T>(numbers: &mut &'a mut [T], count: usize) -> &'a mut [T] {
 }
 
 /// Where the new weights go.
-enum Target<'a, T> {
+enum Destination<'a, T> {
     Weights {
-        place: Part<'a, T>,
+        place: BufferPart<'a, T>,
         gradient: &'a [T],
     },
     /// Over the gradient, since others look at the weights.
@@ -205,7 +205,7 @@ enum Target<'a, T> {
     },
 }
 
-impl<'a, T: Real> Target<'a, T> {
+impl<'a, T: Real> Destination<'a, T> {
     /// Takes the first of the numbers off.
     fn split_off(&mut self, count: usize) -> Self {
         match self {
@@ -221,19 +221,19 @@ impl<'a, T: Real> Target<'a, T> {
 
 /// A step on some of the numbers.
 struct Work<'a, T, const N: usize> {
-    target: Target<'a, T>,
-    moments: [Part<'a, T>; N],
+    target: Destination<'a, T>,
+    moments: [BufferPart<'a, T>; N],
 }
 
 impl<'a, T: Real, const N: usize> Work<'a, T, N> {
-    fn new(target: Target<'a, T>, moments: &'a mut [Numbers<T>; N]) -> Self {
-        Self { target, moments: moments.each_mut().map(Numbers::open) }
+    fn new(target: Destination<'a, T>, moments: &'a mut [Buffer<T>; N]) -> Self {
+        Self { target, moments: moments.each_mut().map(Buffer::open) }
     }
 
     fn len(&self) -> usize {
         match &self.target {
-            Target::Weights { gradient, .. } => gradient.len(),
-            Target::Gradient { place, .. } => place.len(),
+            Destination::Weights { gradient, .. } => gradient.len(),
+            Destination::Gradient { place, .. } => place.len(),
         }
     }
 
@@ -269,8 +269,8 @@ impl<'a, T: Real, const N: usize> Work<'a, T, N> {
         let moments = self.moments.each_mut().map(|moment| moment.split_off(count).opened());
         let mut held;
         let (weights, gradient) = match self.target.split_off(count) {
-            Target::Weights { place, gradient } => (place.opened(), gradient),
-            Target::Gradient { place, weights } => {
+            Destination::Weights { place, gradient } => (place.opened(), gradient),
+            Destination::Gradient { place, weights } => {
                 held = [T::of(0.0); BLOCK];
                 let gradient = &mut held[..count];
                 gradient.copy_from_slice(place);

@@ -47,7 +47,7 @@ pub fn each<T: Send>(pieces: Vec<T>, work: impl Fn(T) + Sync) {
     let Some(crew) = crew.filter(|crew| crew.pool.current_thread_index().is_none()) else {
         return pieces.into_iter().for_each(work);
     };
-    let shares = Shares::new(pieces, threads);
+    let shares = Deal::new(pieces, threads);
     let left = AtomicUsize::new(threads - 1);
     crew.pool.in_place_scope(|scope| {
         for _ in 1..threads {
@@ -65,18 +65,18 @@ pub fn each<T: Send>(pieces: Vec<T>, work: impl Fn(T) + Sync) {
 }
 
 /// Pieces, dealt out to threads in order.
-struct Shares<T>(Vec<Share<T>>);
+struct Deal<T>(Vec<Hand<T>>);
 
 /// The pieces of one thread, in a line of the cache of its own.
 #[repr(align(128))]
-struct Share<T>(Mutex<VecDeque<T>>);
+struct Hand<T>(Mutex<VecDeque<T>>);
 
-impl<T: Send> Shares<T> {
+impl<T: Send> Deal<T> {
     fn new(pieces: Vec<T>, threads: usize) -> Self {
         let (count, mut pieces) = (pieces.len(), pieces.into_iter());
         let share = |thread: usize| {
             let size = (thread + 1) * count / threads - thread * count / threads;
-            Share(Mutex::new(pieces.by_ref().take(size).collect()))
+            Hand(Mutex::new(pieces.by_ref().take(size).collect()))
         };
         Self((0..threads).map(share).collect())
     }
@@ -91,7 +91,7 @@ impl<T: Send> Shares<T> {
     fn take(&self, own: usize) -> Option<T> {
         let count = self.0.len();
         (own..own + count).find_map(|thread| {
-            let Share(share) = &self.0[thread % count];
+            let Hand(share) = &self.0[thread % count];
             let mut share = share.lock().unwrap_or_else(PoisonError::into_inner);
             match thread == own {
                 true => share.pop_front(),

@@ -6,7 +6,7 @@ use super::{Rule, custom};
 use crate::{Error, Result};
 
 /// How a built-in rule is written.
-struct Form {
+struct Notation {
     name: &'static str,
     /// What errors show.
     example: &'static str,
@@ -28,13 +28,13 @@ const fn counted(key: &'static str, unit: &'static str) -> Argument {
     Argument { key, unit: Some(unit) }
 }
 
-const FORMS: [Form; 13] = [
-    Form {
+const FORMS: [Notation; 13] = [
+    Notation {
         name: "ema",
         example: "`ema(0.999)` or `ema(0.999, debias)`",
         arguments: &[plain("decay"), plain("debias")],
     },
-    Form {
+    Notation {
         name: "half-life",
         example: "`half-life(500 steps)`, `half-life(64000 samples)` or `half-life(2 epochs)`",
         arguments: &[
@@ -43,54 +43,54 @@ const FORMS: [Form; 13] = [
             counted("epochs", "epochs"),
         ],
     },
-    Form {
+    Notation {
         name: "warm-up",
         example: "`warm-up(10, max=0.9999)`",
         arguments: &[plain("warm_up"), plain("max")],
     },
-    Form {
+    Notation {
         name: "inverse-gamma",
         example: "`inverse-gamma(1, power=0.75, max=0.9999)` or \
                   `inverse-gamma(1, power=0.75, max=0.9999, min=0.5)`",
         arguments: &[plain("inv_gamma"), plain("power"), plain("max"), plain("min")],
     },
-    Form {
+    Notation {
         name: "annealing",
         example: "`annealing(100, max=0.9998)`",
         arguments: &[plain("gamma"), plain("max")],
     },
-    Form {
+    Notation {
         name: "exp-ramp",
         example: "`exp-ramp(0.9999, tau=2000)`",
         arguments: &[plain("decay"), counted("tau", "steps")],
     },
-    Form {
+    Notation {
         name: "half-life-ramp",
         example: "`half-life-ramp(0.05)` or `half-life-ramp(0.09, max=500000 steps)`",
         arguments: &[plain("fraction"), counted("max", "steps")],
     },
-    Form {
+    Notation {
         name: "power",
         example: "`power(sigma_rel=0.05)` or `power(gamma=6.94)`",
         arguments: &[plain("sigma_rel"), plain("gamma")],
     },
-    Form { name: "equal", example: "`equal`", arguments: &[] },
-    Form {
+    Notation { name: "equal", example: "`equal`", arguments: &[] },
+    Notation {
         name: "window",
         example: "`window(5 snapshots, 100 steps)`",
         arguments: &[counted("snapshots", "snapshots"), counted("interval", "steps")],
     },
-    Form {
+    Notation {
         name: "cosine",
         example: "`cosine(0.996, end=1, steps=10000)`",
         arguments: &[plain("start"), plain("end"), counted("steps", "steps")],
     },
-    Form {
+    Notation {
         name: "linear",
         example: "`linear(0.999, end=0.9999, steps=30000)`",
         arguments: &[plain("start"), plain("end"), counted("steps", "steps")],
     },
-    Form {
+    Notation {
         name: "bema",
         example: "`bema(rho=10, gamma=1, eta=0.2, kappa=0.5)`",
         arguments: &[plain("rho"), plain("gamma"), plain("eta"), plain("kappa")],
@@ -221,13 +221,13 @@ fn registered(text: &str, name: String, arguments: &[&str]) -> Result<Rule> {
 /// The arguments that a text gives, without their keys and units.
 struct Given<'a> {
     text: &'a str,
-    form: &'static Form,
+    form: &'static Notation,
     /// One for each argument of the form.
     values: Vec<Option<&'a str>>,
 }
 
 impl<'a> Given<'a> {
-    fn new(text: &'a str, form: &'static Form, arguments: &[&'a str]) -> Result<Self> {
+    fn new(text: &'a str, form: &'static Notation, arguments: &[&'a str]) -> Result<Self> {
         let mut given = Self { text, form, values: vec![None; form.arguments.len()] };
         for argument in arguments {
             let (index, value) = given.place(argument)?;

@@ -21,7 +21,7 @@ use crate::{Error, Result};
 
 /// The parameters of a module as sums of those of files, for some mixes.
 pub(super) struct Sums {
-    newest: File,
+    newest: SnapshotFile,
     layout: BTreeMap<String, (DType, Shape)>,
     /// For each mix, by path.
     of_mixes: std::vec::IntoIter<BTreeMap<String, Vec<f64>>>,
@@ -36,13 +36,13 @@ impl Sums {
         mixes: &[&Mix],
     ) -> Result<Self> {
         let layout = walk::recorded_layout(&module.valid());
-        let newest = File::read(&snapshots[at].path)?;
+        let newest = SnapshotFile::read(&snapshots[at].path)?;
         let mut of_mixes = vec![BTreeMap::<String, Vec<f64>>::new(); mixes.len()];
         for (index, snapshot) in snapshots.iter().enumerate() {
             if mixes.iter().all(|mix| mix.coefficients()[index] == 0.0) {
                 continue;
             }
-            let other = if index == at { None } else { Some(File::read(&snapshot.path)?) };
+            let other = if index == at { None } else { Some(SnapshotFile::read(&snapshot.path)?) };
             let file = other.as_ref().unwrap_or(&newest);
             let within = |error| Error::file("mix", &snapshot.path, error);
             file.check_like(&newest).map_err(within)?;
@@ -89,14 +89,14 @@ impl Sums {
 }
 
 /// What a file holds, and what its average did with which parameter.
-struct File {
+struct SnapshotFile {
     path: PathBuf,
     entries: BTreeMap<String, Entry>,
     not_mixed: BTreeSet<String>,
     left_out: BTreeSet<String>,
 }
 
-impl File {
+impl SnapshotFile {
     fn read(path: &Path) -> Result<Self> {
         let Pack { entries, metadata } = Pack::read(path)?;
         let names = |key: &str| -> Result<BTreeSet<String>> {

@@ -58,7 +58,10 @@ impl Reading {
     }
 }
 
-/// Does all that is asked for by one launch; the flags are there where a reading has a bound.
+/// Does all that is asked for by one launch.
+///
+/// The flags are there where a reading has a bound, and are set then; or else where averages move
+/// only while the last of them, which stands for all, is not set.
 pub(super) fn launch(
     client: &Client,
     live: ElemType,
@@ -77,6 +80,7 @@ pub(super) fn launch(
         narrow.into_iter().map(|reading| reading.arguments(&mut cubes, lines_a_cube)).collect();
     let count =
         calculate_cube_count_elemwise(client, cubes as usize * units.num_elems() as usize, units);
+    let any = flags.iter().map(|flags| flags.meta.num_elements() as u32 - 1).next().unwrap_or(0);
     let flags = flags.into_iter().map(CubeTensor::into_buffer_arg).collect();
     #[cfg(test)]
     LAUNCHES.set(LAUNCHES.get() + 1);
@@ -85,7 +89,18 @@ pub(super) fn launch(
     // has. It has no loop without an end. Nothing else reads or writes what it writes: an average
     // has storage of its own.
     unsafe {
-        pass::launch_unchecked(client, count, units, wide, narrow, flags, narrow_from, cubes, live);
+        pass::launch_unchecked(
+            client,
+            count,
+            units,
+            wide,
+            narrow,
+            flags,
+            any,
+            narrow_from,
+            cubes,
+            live,
+        );
     }
 }
 
@@ -151,6 +166,7 @@ fn pass<W: Float>(
     wide: &mut Sequence<ReadingArgs<W, Const<4>>>,
     narrow: &mut Sequence<ReadingArgs<W, Const<1>>>,
     flags: &mut Flags,
+    any: u32,
     narrow_from: u32,
     cubes: u32,
     #[define(W)] _live: ElemType,
@@ -159,12 +175,12 @@ fn pass<W: Float>(
     if cube < narrow_from {
         if comptime!(wide.len() > 0) {
             let to = comptime!(wide.len());
-            find::<W, Const<4>>(wide, flags, cube, 0usize, to);
+            find::<W, Const<4>>(wide, flags, any, cube, 0usize, to);
         }
     } else if cube < cubes {
         if comptime!(narrow.len() > 0) {
             let to = comptime!(narrow.len());
-            find::<W, Const<1>>(narrow, flags, cube, 0usize, to);
+            find::<W, Const<1>>(narrow, flags, any, cube, 0usize, to);
         }
     }
 }
@@ -174,37 +190,49 @@ fn pass<W: Float>(
 fn find<W: Float, N: Size>(
     readings: &mut Sequence<ReadingArgs<W, N>>,
     flags: &mut Flags,
+    any: u32,
     cube: u32,
     #[comptime] from: usize,
     #[comptime] to: usize,
 ) {
     if comptime!(to - from == 1) {
-        read::<W, N>(readings.index_mut(from), flags, cube);
+        read::<W, N>(readings.index_mut(from), flags, any, cube);
     } else {
         let middle = comptime!((from + to) / 2);
         if cube < readings.index(middle).first {
-            find::<W, N>(readings, flags, cube, from, middle);
+            find::<W, N>(readings, flags, any, cube, from, middle);
         } else {
-            find::<W, N>(readings, flags, cube, middle, to);
+            find::<W, N>(readings, flags, any, cube, middle, to);
         }
     }
 }
 
 /// Does what is asked for with the lines of a cube; neighbouring units read neighbouring lines.
 #[cube]
-fn read<W: Float, N: Size>(reading: &mut ReadingArgs<W, N>, flags: &mut Flags, cube: u32) {
+fn read<W: Float, N: Size>(
+    reading: &mut ReadingArgs<W, N>,
+    flags: &mut Flags,
+    any: u32,
+    cube: u32,
+) {
+    let mut closed = 0u32.runtime();
+    if comptime!(flags.len() > 0 && reading.averages.len() > 0) {
+        closed = flags.index(0)[any as usize].load();
+    }
     let start = (cube - reading.first) * CUBE_DIM * READS + UNIT_POS;
     for i in 0..READS {
         let line = start + i * CUBE_DIM;
         if line < reading.lines {
             let w = Vector::<f32, N>::cast_from(reading.live[line as usize]);
-            #[unroll]
-            for k in 0..reading.averages.len() {
-                lerp::<N>(reading.averages.index_mut(k), w, line as usize);
+            if closed == 0 {
+                #[unroll]
+                for k in 0..reading.averages.len() {
+                    lerp::<N>(reading.averages.index_mut(k), w, line as usize);
+                }
             }
             #[unroll]
             for k in 0..reading.bounds.len() {
-                look::<N>(reading.bounds.index(k), w, flags);
+                look::<N>(reading.bounds.index(k), w, flags, any);
             }
         }
     }
@@ -221,12 +249,13 @@ fn lerp<N: Size>(average: &mut AverageArgs<N>, w: Vector<f32, N>, line: usize) {
 }
 
 #[cube]
-fn look<N: Size>(bound: &BoundArgs, w: Vector<f32, N>, flags: &mut Flags) {
+fn look<N: Size>(bound: &BoundArgs, w: Vector<f32, N>, flags: &mut Flags, any: u32) {
     let bits = Vector::<u32, N>::reinterpret(w) & Vector::new(MAGNITUDE);
     #[unroll]
     for i in 0..N::value() {
         if bits.extract(i) > bound.most {
             flags.index_mut(0)[bound.flag as usize].store(1);
+            flags.index_mut(0)[any as usize].store(1);
         }
     }
 }

@@ -21,7 +21,7 @@ use super::clock::StepClock;
 use crate::{
     Error, NonFinite, Result,
     average::{Refused, Warning, path_of, put_statistics, statistics},
-    kernel::within,
+    kernel::{Look, within_and},
 };
 
 /// Whether the loss of an output is finite.
@@ -123,33 +123,33 @@ impl<M: LearnerModel> Guard<M> {
         }
     }
 
-    /// Looks at the gradients of a step before it takes them.
+    /// Looks at the gradients of a step before it takes them, and answers an earlier look.
     ///
-    /// On a GPU this waits for the device, once.
+    /// On a GPU this waits for the device, once for both.
     ///
     /// # Errors
     ///
-    /// Gradients that cannot be read back.
+    /// Numbers that cannot be read back.
     pub fn look<'a>(
         &self,
         live: &M,
         grads: impl IntoIterator<Item = &'a GradientsParams>,
         clock: &StepClock<M>,
-    ) -> Result<Verdict> {
-        if !self.is_on() {
-            return Ok(Verdict::Step { trained: Vec::new() });
-        }
-        if self.lock().bad_loss == Some(clock.tried + 1) {
-            return Ok(Verdict::Refuse { what: "the loss".to_owned() });
-        }
-        let gradients = Gradients::of(live, grads.into_iter().collect());
-        Ok(match gradients.first_non_finite()? {
+        earlier: Option<Look>,
+    ) -> Result<(Verdict, Option<Vec<bool>>)> {
+        let grads = if self.is_on() { grads.into_iter().collect() } else { Vec::new() };
+        let gradients = Gradients::of(live, grads);
+        let (bad, earlier) = gradients.first_non_finite(earlier)?;
+        let has_bad_loss = self.lock().bad_loss == Some(clock.tried + 1);
+        let verdict = match bad {
+            _ if has_bad_loss => Verdict::Refuse { what: "the loss".to_owned() },
             Some(id) => {
                 let path = path_of(live, id).unwrap_or_else(|| id.to_string());
                 Verdict::Refuse { what: format!("the gradient of {path}") }
             }
             None => Verdict::Step { trained: gradients.trained },
-        })
+        };
+        Ok((verdict, earlier))
     }
 
     /// Counts a step that changes nothing; an error where it is one too many in a row.
@@ -212,14 +212,21 @@ struct Gradients<'a> {
 impl<'a> Gradients<'a> {
     fn of<M: Module>(module: &M, grads: Vec<&'a GradientsParams>) -> Self {
         let mut gradients = Self { grads, ..Self::default() };
-        module.visit(&mut gradients);
+        if !gradients.grads.is_empty() {
+            module.visit(&mut gradients);
+        }
         gradients
     }
 
-    fn first_non_finite(&self) -> Result<Option<ParamId>> {
-        // All at once: on a GPU, an answer is waited for.
-        let finite = within(self.found.iter().map(|(_, gradient)| (gradient, f64::MAX)))?;
-        Ok(finite.iter().position(|finite| !finite).map(|index| self.found[index].0))
+    /// The first parameter whose gradient is not finite, and the answer of an earlier look.
+    fn first_non_finite(
+        &self,
+        earlier: Option<Look>,
+    ) -> Result<(Option<ParamId>, Option<Vec<bool>>)> {
+        let bounded: Vec<_> = self.found.iter().map(|(_, grad)| (grad, f64::MAX)).collect();
+        let (finite, earlier) = within_and(&bounded, earlier)?;
+        let bad = finite.iter().position(|finite| !finite).map(|index| self.found[index].0);
+        Ok((bad, earlier))
     }
 }
 

@@ -7,7 +7,8 @@ use burn::{module::ParamId, train::LearnerModel};
 use super::clock::StepClock;
 use crate::{
     Average, Error, Result,
-    average::{Snapshots, Warning, update_trained},
+    average::{Seen, Snapshots, Unconfirmed, Unsettled, Warning, update_after},
+    kernel::Look,
 };
 
 /// The averages of a training, the snapshots that are stored of them, and their first error.
@@ -23,6 +24,8 @@ pub(super) struct Handle<M: LearnerModel> {
 
 struct Shared<M: LearnerModel> {
     averages: Vec<Average<M>>,
+    /// The last update of the averages, where a GPU has yet to confirm it.
+    unconfirmed: Option<Unconfirmed<M>>,
     error: Option<Error>,
 }
 
@@ -37,13 +40,13 @@ struct Storing {
 
 impl<M: LearnerModel> Handle<M> {
     pub fn new(averages: Vec<Average<M>>) -> Self {
-        let shared = Shared { averages, error: None };
+        let shared = Shared { averages, unconfirmed: None, error: None };
         Self { shared: Arc::new(Mutex::new(shared)), snapshots: None }
     }
 
     /// A new handle of other averages.
     pub fn with(&self, averages: Vec<Average<M>>) -> Self {
-        let shared = Shared { averages, error: self.error() };
+        let shared = Shared { averages, unconfirmed: None, error: self.error() };
         Self { shared: Arc::new(Mutex::new(shared)), snapshots: self.snapshots.clone() }
     }
 
@@ -107,14 +110,19 @@ impl<M: LearnerModel> Handle<M> {
     ///
     /// The first error of an update; it is kept.
     pub fn update(&mut self, live: &M, clock: &StepClock<M>, trained: &[ParamId]) -> Result<()> {
-        let Shared { averages, error, .. } = &mut *self.lock();
+        let Shared { averages, unconfirmed, error } = &mut *self.lock();
         if let Some(error) = error {
             return Err(error.clone());
         }
-        let updated = update_trained(averages, live, clock.steps, clock.counted(), trained);
-        let updated = updated.and_then(|()| match &self.snapshots {
-            Some(storing) => storing.store(averages, clock.steps),
-            None => Ok(()),
+        // What is stored is confirmed.
+        let seen = Seen { trained, may_wait: self.snapshots.is_none() };
+        let updated = update_after(averages, live, clock.steps, clock.counted(), seen);
+        let updated = updated.and_then(|waiting| {
+            *unconfirmed = waiting;
+            match &self.snapshots {
+                Some(storing) => storing.store(averages, clock.steps),
+                None => Ok(()),
+            }
         });
         updated.inspect_err(|first| *error = Some(first.clone()))
     }
@@ -126,12 +134,42 @@ impl<M: LearnerModel> Handle<M> {
         }
     }
 
+    /// The last update, where a GPU has yet to confirm it; [`settle`](Self::settle) ends it.
+    pub fn take_unconfirmed(&self) -> Option<Unconfirmed<M>> {
+        self.lock_as_is().unconfirmed.take()
+    }
+
+    /// Ends an update by the answer of its look; an error is kept.
+    pub fn settle(&self, update: Unsettled<M>, within: &[bool]) {
+        self.lock_as_is().settle(update, Ok(within));
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared<M>> {
+        let mut shared = self.lock_as_is();
+        if let Some(Unconfirmed { look, update }) = shared.unconfirmed.take() {
+            let answers = Look::read(vec![look]);
+            let within = answers.as_ref().map(|answers| &answers[0][..]);
+            shared.settle(update, within.map_err(Error::clone));
+        }
+        shared
+    }
+
+    /// The averages, of which the last update may be unconfirmed.
+    fn lock_as_is(&self) -> MutexGuard<'_, Shared<M>> {
         self.shared.lock().unwrap_or_else(|poisoned| {
             let mut shared = poisoned.into_inner();
             shared.error.get_or_insert(Error::Poisoned);
             shared
         })
+    }
+}
+
+impl<M: LearnerModel> Shared<M> {
+    fn settle(&mut self, update: Unsettled<M>, within: Result<&[bool]>) {
+        let settled = within.and_then(|within| update.settle(within, &mut self.averages));
+        if let Err(error) = settled {
+            self.error.get_or_insert(error);
+        }
     }
 }
 

@@ -31,7 +31,7 @@ impl<M: LearnerModel> TrainStep for Averaged<M> {
         lr_module: ModuleLearningRate,
         grads: GradientsParams,
     ) -> Self {
-        let verdict = self.guard.look(&self.live, [&grads], &self.clock);
+        let verdict = self.looked_at([&grads]);
         self.stepped(verdict, |live| live.optimize(optim, lr_module, grads))
     }
 
@@ -42,7 +42,7 @@ impl<M: LearnerModel> TrainStep for Averaged<M> {
         grads: MultiGradientsParams,
     ) -> Self {
         let of_devices = grads.grads.iter().map(|(grads, _)| grads);
-        let verdict = self.guard.look(&self.live, of_devices, &self.clock);
+        let verdict = self.looked_at(of_devices);
         self.stepped(verdict, |live| live.optimize_multi(optim, lr_module, grads))
     }
 }
@@ -68,9 +68,24 @@ where
 }
 
 impl<M: LearnerModel> Averaged<M> {
+    /// Looks at the gradients of a step, and settles the update of the step before.
+    fn looked_at<'a>(
+        &self,
+        grads: impl IntoIterator<Item = &'a GradientsParams>,
+    ) -> Result<Verdict> {
+        let unconfirmed = self.averages.take_unconfirmed();
+        let (look, update) = unconfirmed.map(|waiting| (waiting.look, waiting.update)).unzip();
+        let (verdict, within) = self.guard.look(&self.live, grads, &self.clock, look)?;
+        if let (Some(update), Some(within)) = (update, within) {
+            self.averages.settle(update, &within);
+        }
+        Ok(verdict)
+    }
+
     /// Makes a step if its gradients allow it, or refuses it and changes nothing.
     fn stepped(self, verdict: Result<Verdict>, step: impl FnOnce(M) -> M) -> Self {
-        if let Some(Error::RefusedStep { .. } | Error::Weights { .. }) = self.error() {
+        if let Some(error @ (Error::RefusedStep { .. } | Error::Weights { .. })) = self.error() {
+            self.options.stop(error.to_string());
             return self.refused();
         }
         match verdict {

@@ -14,7 +14,7 @@ use crate::{
     Average, Result,
     train::{
         gauge::{DistanceMetric, Gauges},
-        metric::{Beside, Feeds, Source},
+        metric::{Beside, Feeds, MetricSource},
         trace::{TraceMetric, Traces},
     },
 };
@@ -36,7 +36,7 @@ pub(super) struct Validation<M: LearnerModel> {
 struct Modules<M> {
     first: M,
     /// The other averages, where a metric asks for them.
-    others: Vec<(Source, M)>,
+    others: Vec<(MetricSource, M)>,
     /// Whether a batch was answered before.
     begun: Arc<AtomicBool>,
 }
@@ -47,7 +47,7 @@ impl<M: LearnerModel> Validation<M> {
     where
         Output<M>: Adaptor<Me::Input>,
     {
-        self.feeds.subscribe(Source::Live, "live", metric)
+        self.feeds.subscribe(MetricSource::Live, "live", metric)
     }
 
     /// A metric of the outputs of an average.
@@ -60,7 +60,7 @@ impl<M: LearnerModel> Validation<M> {
     where
         Output<M>: Adaptor<Me::Input>,
     {
-        self.feeds.subscribe(Source::Average(index), name, metric)
+        self.feeds.subscribe(MetricSource::Average(index), name, metric)
     }
 
     /// A metric of the distance of live from an average.
@@ -85,8 +85,8 @@ impl<M: LearnerModel> Validation<M> {
     /// Averages that do not fit live.
     pub fn snapshot(&self, averages: &[Average<M>], live: &M) -> Result<Self> {
         let others = self.feeds.sources().into_iter().filter_map(|source| match source {
-            Source::Live => None,
-            Source::Average(index) => {
+            MetricSource::Live => None,
+            MetricSource::Average(index) => {
                 let module = averages.get(index)?.module_like(live);
                 Some(module.map(|module| (source, module)))
             }
@@ -142,7 +142,7 @@ impl<M: LearnerModel> Validation<M> {
         }
         self.feeds.feed(|source| {
             let module = match source {
-                Source::Live => Some(live),
+                MetricSource::Live => Some(live),
                 average => {
                     let others = &modules.others;
                     others.iter().find(|(other, _)| *other == average).map(|(_, module)| module)

@@ -14,7 +14,7 @@ use burn::backend::{
 
 use super::{
     Bias, Nonlinearity, Operations,
-    host::{Kept, dense_backward, half_squared_errors_backward},
+    host::{Residuals, dense_backward, half_squared_errors_backward},
 };
 
 impl<C: CheckpointStrategy> Operations for Autodiff<Flex, C> {
@@ -37,7 +37,7 @@ impl<C: CheckpointStrategy> Operations for Autodiff<Flex, C> {
         let nodes = [outputs.node(), targets.node()];
         let [outputs, targets] = [outputs, targets].map(|parent| parent.into_primitive());
         let errors = Flex::half_squared_errors(outputs.clone(), targets.clone());
-        match HalfSquaredErrors.prepare::<C>(nodes).compute_bound().stateful() {
+        match HalfSquaredErrorsStep.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(step) => step.finish((outputs, targets), errors),
             OpsKind::UnTracked(step) => step.finish(errors),
         }
@@ -62,12 +62,12 @@ fn dense<C: CheckpointStrategy, const N: usize>(
         let bias = bias.map_or(Bias::None, Bias::Each);
         <Flex as Operations>::dense(input, weight, bias, nonlinearity)
     };
-    match Dense.prepare::<C>(nodes).compute_bound().stateful() {
+    match DenseStep.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(step) => {
             let kept_input = tracked[1].then(|| input.clone());
             let kept_weight = tracked[0].then(|| weight.clone());
             let output = layer(input, weight, bias);
-            let kept = Kept {
+            let kept = Residuals {
                 input: kept_input,
                 weight: kept_weight,
                 bias: tracked.get(2) == Some(&true),
@@ -81,12 +81,12 @@ fn dense<C: CheckpointStrategy, const N: usize>(
 }
 
 #[derive(Debug)]
-struct Dense;
+struct DenseStep;
 
-impl<const N: usize> Backward<Flex, N> for Dense {
-    type State = Kept;
+impl<const N: usize> Backward<Flex, N> for DenseStep {
+    type State = Residuals;
 
-    fn backward(self, ops: Ops<Kept, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Residuals, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<Flex>(&ops.node);
         let by_parent = dense_backward(gradient, ops.state);
         for (parent, gradient) in ops.parents.into_iter().zip(by_parent) {
@@ -98,9 +98,9 @@ impl<const N: usize> Backward<Flex, N> for Dense {
 }
 
 #[derive(Debug)]
-struct HalfSquaredErrors;
+struct HalfSquaredErrorsStep;
 
-impl Backward<Flex, 2> for HalfSquaredErrors {
+impl Backward<Flex, 2> for HalfSquaredErrorsStep {
     type State = (FlexTensor, FlexTensor);
 
     fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {

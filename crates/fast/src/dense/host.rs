@@ -52,7 +52,7 @@ impl Operations for Flex {
 
 /// The numbers of a layer's forward pass that its backward pass needs.
 #[derive(Clone, Debug)]
-pub(super) struct Kept {
+pub(super) struct Residuals {
     /// Where the weights' gradient is wanted.
     pub input: Option<FlexTensor>,
     /// Where the input's gradient is wanted.
@@ -64,7 +64,7 @@ pub(super) struct Kept {
 }
 
 /// The gradients by input, weight and bias, of those that are wanted, from that by the output.
-pub(super) fn dense_backward(gradient: FlexTensor, kept: Kept) -> [Option<FlexTensor>; 3] {
+pub(super) fn dense_backward(gradient: FlexTensor, kept: Residuals) -> [Option<FlexTensor>; 3] {
     match kept.output.dtype() {
         DType::F64 => backward::<f64>(gradient, kept),
         _ => backward::<f32>(gradient, kept),
@@ -103,8 +103,8 @@ fn forward<T: Curve>(
     FlexTensor::from_data(TensorData::new(output, [rows, width]))
 }
 
-fn backward<T: Curve>(gradient: FlexTensor, kept: Kept) -> [Option<FlexTensor>; 3] {
-    let Kept { input, weight, bias, output, nonlinearity } = kept;
+fn backward<T: Curve>(gradient: FlexTensor, kept: Residuals) -> [Option<FlexTensor>; 3] {
+    let Residuals { input, weight, bias, output, nonlinearity } = kept;
     let width = output.layout().shape()[1];
     let mut delta = owned(gradient);
     differentiate(delta.storage_mut::<T>(), &numbers(&output), width, nonlinearity);

@@ -100,7 +100,7 @@ fn product_in<T: Real>(a: Matrix<'_, T>, b: Matrix<'_, T>, most: usize) -> Vec<T
     assert!(a.is_within() && b.is_within(), "a matrix reaches out of its storage");
     let mut output = Vec::with_capacity(m * n);
     let mut pieces = Vec::with_capacity(most);
-    Piece { a, b, output: output.as_mut_ptr(), stride: n }.cut(most, &mut pieces);
+    Tile { a, b, output: output.as_mut_ptr(), stride: n }.cut(most, &mut pieces);
     // SAFETY: every element that the strides reach lies in its slice, as asserted. The output has
     // room for m n numbers, of which no two pieces have one in common; each is written, and
     // initialised after that.
@@ -113,7 +113,7 @@ fn product_in<T: Real>(a: Matrix<'_, T>, b: Matrix<'_, T>, most: usize) -> Vec<T
 
 /// Rows of one matrix, columns of another and the place for their product.
 #[derive(Clone, Copy)]
-struct Piece<'a, T> {
+struct Tile<'a, T> {
     a: Matrix<'a, T>,
     b: Matrix<'a, T>,
     output: *mut T,
@@ -123,9 +123,9 @@ struct Piece<'a, T> {
 
 // SAFETY: the pointer is all that keeps it from being so, and no two pieces that are alive at once
 // write to the same numbers.
-unsafe impl<T: Sync> Send for Piece<'_, T> {}
+unsafe impl<T: Sync> Send for Tile<'_, T> {}
 
-impl<T: Real> Piece<'_, T> {
+impl<T: Real> Tile<'_, T> {
     fn work(&self) -> usize {
         let ([m, k], n) = (self.a.shape, self.b.columns());
         m.saturating_mul(n).saturating_mul(k)
@@ -267,7 +267,7 @@ mod tests {
                 let whole = product_in(a, b, 1);
                 for most in [2, 4, 8, 16, 32] {
                     let mut pieces = Vec::new();
-                    Piece::<T> { a, b, output: std::ptr::null_mut(), stride: n }
+                    Tile::<T> { a, b, output: std::ptr::null_mut(), stride: n }
                         .cut(most, &mut pieces);
                     cut += usize::from(pieces.len() > 1);
                     let same = product_in(a, b, most) == whole;
