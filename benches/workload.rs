@@ -9,10 +9,10 @@ use burn::{
 };
 use burn_ema::{
     Average, AverageConfig, Result, Rule,
-    fast::{AdamConfig, SgdConfig},
     model::{Batch, Mlp, MlpConfig},
     train::Averaged,
 };
+use burn_ema_lab::run::OptimizerKind;
 
 /// A network of sigmoids and the batch that it is trained with.
 pub struct Network {
@@ -62,36 +62,14 @@ pub fn average() -> AverageConfig {
     AverageConfig::new(Rule::ema(0.999))
 }
 
-/// How the weights are moved.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Optimizer {
-    Sgd,
-    Adam,
-}
+/// The optimizers that are measured.
+pub const OPTIMIZERS: [OptimizerKind; 2] = [OptimizerKind::Sgd, OptimizerKind::Adam];
 
-impl Optimizer {
-    pub const ALL: [Self; 2] = [Self::Sgd, Self::Adam];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sgd => "sgd",
-            Self::Adam => "adam",
-        }
-    }
-
-    pub fn init(self) -> ModuleOptimizer {
-        match self {
-            Self::Sgd => SgdConfig::new().init(),
-            Self::Adam => AdamConfig::new().init(),
-        }
-    }
-
-    /// A learning rate at which any network here stays finite.
-    pub fn rate(self) -> f64 {
-        match self {
-            Self::Sgd => 0.01,
-            Self::Adam => 0.001,
-        }
+/// A learning rate at which any network here stays finite.
+pub fn rate(optimizer: OptimizerKind) -> f64 {
+    match optimizer {
+        OptimizerKind::Sgd => 0.01,
+        OptimizerKind::Adam => 0.001,
     }
 }
 
@@ -105,10 +83,10 @@ pub struct OwnLoop {
 }
 
 impl OwnLoop {
-    pub fn new(network: &Network, optimizer: Optimizer, averages: bool) -> Result<Self> {
+    pub fn new(network: &Network, optimizer: OptimizerKind, averages: bool) -> Result<Self> {
         let model = network.init()?;
         let average = averages.then(|| average().init(&model)).transpose()?;
-        let rate = optimizer.rate();
+        let rate = rate(optimizer);
         Ok(Self { model: Some(model), optimizer: optimizer.init(), rate, average, steps: 0 })
     }
 
@@ -135,9 +113,9 @@ pub struct Hooked {
 }
 
 impl Hooked {
-    pub fn new(network: &Network, optimizer: Optimizer) -> Result<Self> {
+    pub fn new(network: &Network, optimizer: OptimizerKind) -> Result<Self> {
         let model = Averaged::new(network.init()?, [average()])?.train();
-        Ok(Self { model: Some(model), optimizer: optimizer.init(), rate: optimizer.rate() })
+        Ok(Self { model: Some(model), optimizer: optimizer.init(), rate: rate(optimizer) })
     }
 
     /// The same as in the [loop](OwnLoop::step) without one.
@@ -152,9 +130,9 @@ impl Hooked {
 pub struct Learned(Learner<Averaged<Mlp>>);
 
 impl Learned {
-    pub fn new(network: &Network, optimizer: Optimizer) -> Result<Self> {
+    pub fn new(network: &Network, optimizer: OptimizerKind) -> Result<Self> {
         let model = Averaged::new(network.init()?, [average()])?.train();
-        Ok(Self(Learner::new(model, optimizer.init(), ConstantLr::new(optimizer.rate()))))
+        Ok(Self(Learner::new(model, optimizer.init(), ConstantLr::new(rate(optimizer)))))
     }
 
     /// The same as in the [loop](OwnLoop::step).

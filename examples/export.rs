@@ -4,8 +4,6 @@
 //! cargo run --example export -- --to model.safetensors
 //! cargo run --example export -- artifacts/runs/default --to live.bpk --format burnpack --live
 //! ```
-//!
-//! It needs no training stack: `--no-default-features --features flex` builds it.
 
 #[macro_use]
 mod shared; // the standard output of a reader that may leave

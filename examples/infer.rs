@@ -9,7 +9,8 @@
 //!
 //! A model's file is burnpack, safetensors or of `torch.save`, which its content tells.
 //!
-//! It needs no training stack: `--no-default-features --features flex` builds it.
+//! It needs no training stack: `-p burn-ema-examples --no-default-features --features flex`
+//! builds it.
 
 mod shared; // the standard output of a reader that may leave
 

@@ -31,7 +31,7 @@ use burn_ema::{
 use burn_ema_lab::data::{Prepared, digits, loader};
 use burn_ema_lab::device;
 use burn_ema_lab::report::Scores;
-use burn_ema_lab::run::{Optimizer, RunConfig, RunDirectory};
+use burn_ema_lab::run::{OptimizerKind, RunConfig, RunDirectory};
 use clap::Parser;
 
 /// Tensors come and go at every step.
@@ -163,7 +163,7 @@ fn start(args: &Args) -> Result<RunDirectory> {
         model: MlpConfig::new(vec![preparation.inputs(), 64, preparation.outputs()]),
         preparation,
         averages: TRACKED.map(|width| AverageConfig::new(Rule::power_function(width))).to_vec(),
-        optimizer: Optimizer::Adam,
+        optimizer: OptimizerKind::Adam,
         lr: 0.02,
         epochs: args.epochs,
         batch_size: 8,

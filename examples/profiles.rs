@@ -7,7 +7,8 @@
 //! cargo run --example profiles -- --rule "window(5 snapshots, 1000 steps)" --plot
 //! ```
 //!
-//! It trains nothing and needs no training stack: `--no-default-features --features flex` builds it.
+//! It trains nothing and needs no training stack:
+//! `-p burn-ema-examples --no-default-features --features flex` builds it.
 
 mod shared; // the standard output of a reader that may leave
 

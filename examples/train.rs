@@ -41,7 +41,7 @@ use burn_ema_lab::{
     data::{Prepared, Table, Task, TaskKind, digits, loader},
     device,
     report::{Page, Report, Scores, Summary},
-    run::{Optimizer, RunConfig, RunDirectory},
+    run::{OptimizerKind, RunConfig, RunDirectory},
 };
 use clap::{Parser, ValueEnum};
 
@@ -413,14 +413,14 @@ fn configure(
     let average = |rule| AverageConfig::new(rule);
     let averages: Vec<_> = args.rules().cloned().map(average).collect();
     let optimizer = args.optimizer.map(|moved| match moved {
-        Moved::Sgd => Optimizer::Sgd,
-        Moved::Adam => Optimizer::Adam,
+        Moved::Sgd => OptimizerKind::Sgd,
+        Moved::Adam => OptimizerKind::Adam,
     });
     if let Some(saved) = saved {
         same("--seed", Some(seed), saved.seed)?;
         same("--batch-size", args.batch_size, saved.batch_size)?;
         same("--lr", args.lr, saved.lr)?;
-        same("--optimizer", optimizer.map(word), word(saved.optimizer))?;
+        same("--optimizer", optimizer.map(OptimizerKind::name), saved.optimizer.name())?;
         ensure!(
             preparation == saved.preparation && data_sha256 == saved.data_sha256,
             "the data differs from that of the run, which cannot change: its SHA-256 is \
@@ -442,8 +442,8 @@ fn configure(
         Task::Regression { .. } => Activation::Identity,
     };
     let sizes = vec![preparation.inputs(), 64, preparation.outputs()];
-    let optimizer = optimizer.unwrap_or(Optimizer::Adam);
-    let lr = args.lr.unwrap_or(if optimizer == Optimizer::Adam { 0.02 } else { 2.0 });
+    let optimizer = optimizer.unwrap_or(OptimizerKind::Adam);
+    let lr = args.lr.unwrap_or(if optimizer == OptimizerKind::Adam { 0.02 } else { 2.0 });
     let (epochs, batch_size) = (args.epochs.unwrap_or(40), args.batch_size.unwrap_or(8));
     let steps = epochs * data.train.len().div_ceil(batch_size.max(1));
     Ok(RunConfig {
@@ -472,14 +472,6 @@ fn same<T: PartialEq + Display>(option: &str, wanted: Option<T>, saved: T) -> Re
         bail!("{option} is {wanted}, but {saved} in the run, which cannot change; {ANEW}");
     }
     Ok(())
-}
-
-/// An optimizer as the option has it.
-fn word(optimizer: Optimizer) -> &'static str {
-    match optimizer {
-        Optimizer::Sgd => "sgd",
-        Optimizer::Adam => "adam",
-    }
 }
 
 /// A rule, or a decay with bias correction, so that the first epochs' averages already mean

@@ -20,12 +20,15 @@ use burn_ema::{
     runs::{ProgressLines, fit},
     train::Averaged,
 };
-use burn_ema_lab::data::{Prepared, Sample, digits, loader};
+use burn_ema_lab::{
+    data::{Prepared, Sample, digits, loader},
+    run::OptimizerKind,
+};
 
 use crate::{
     contest::{Claim, Contest, Contestant},
     figures::{Bar, Unit},
-    workload::{Optimizer, average, device},
+    workload::{average, device, rate},
 };
 
 /// As in `examples/train.rs`.
@@ -68,8 +71,8 @@ fn whole(name: &str, data: &Prepared) -> Contestant {
             .metric_valid_numeric(model.live_metric(AccuracyMetric::new()))
             .early_stopping(ends.clone())
             .renderer(Box::new(ProgressLines::new(std::io::sink())));
-        let optimizer = Optimizer::Adam;
-        let lr = ConstantLr::new(optimizer.rate());
+        let optimizer = OptimizerKind::Adam;
+        let lr = ConstantLr::new(rate(optimizer));
         fit(training, model, optimizer.init(), lr).launch()?;
         ends.of(epochs).context("a training of another number of epochs")
     })
@@ -105,8 +108,8 @@ fn bare(name: &str, data: &Prepared) -> Result<Contestant> {
     };
     let train = batches(&data.train, &device())?;
     let valid = batches(&data.valid, &device().inner())?;
-    let optimizer = Optimizer::Adam;
-    let lr = ConstantLr::new(optimizer.rate());
+    let optimizer = OptimizerKind::Adam;
+    let lr = ConstantLr::new(rate(optimizer));
     let mut learner = Learner::new(model()?.train(), optimizer.init(), lr);
     Ok(Contestant::timed(name, move || {
         for batch in &train {

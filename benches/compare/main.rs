@@ -38,7 +38,7 @@ use self::{
     memory::Through,
     weights::{M_25, M_108, SMALL, TINY, Tensors},
     worker::Torch,
-    workload::{Network, Optimizer},
+    workload::{Network, OPTIMIZERS},
 };
 
 #[global_allocator]
@@ -108,7 +108,7 @@ fn rows() -> Vec<(String, Make)> {
             rows.push((name.into(), Make::BesideTorch(Box::new(make))));
         }
     }
-    for by in Optimizer::ALL {
+    for by in OPTIMIZERS {
         for network in &workload::NETWORKS {
             let make = move |name: &str, torch: &_| step::beside(name, network, by, torch);
             let name = format!("step-{}-{}", by.name(), network.name);

@@ -3,12 +3,13 @@
 use std::{fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
+use burn_ema_lab::run::OptimizerKind;
 use clap::ValueEnum;
 
 use crate::{
     contest::{Claim, Contest, Contestant},
     figures::{Bar, Unit},
-    workload::{Learned, Network, Optimizer, OwnLoop},
+    workload::{Learned, Network, OwnLoop},
 };
 
 /// 25 M weights, and rows so few that they do not count.
@@ -62,11 +63,11 @@ pub fn train(through: Through) -> Result<()> {
     const STEPS: usize = 5;
     match through {
         Through::Own => {
-            let mut training = OwnLoop::new(&NETWORK, Optimizer::Adam, true)?;
+            let mut training = OwnLoop::new(&NETWORK, OptimizerKind::Adam, true)?;
             (0..STEPS).try_for_each(|_| training.step(NETWORK.rows()))?;
         }
         Through::Learner => {
-            let mut training = Learned::new(&NETWORK, Optimizer::Adam)?;
+            let mut training = Learned::new(&NETWORK, OptimizerKind::Adam)?;
             (0..STEPS).for_each(|_| training.step(NETWORK.rows()));
         }
     }

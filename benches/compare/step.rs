@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use burn_ema::model::Batch;
+use burn_ema_lab::run::OptimizerKind;
 use serde_json::json;
 
 use crate::{
@@ -9,14 +10,14 @@ use crate::{
     figures::{Bar, Unit},
     update::bare,
     worker::Torch,
-    workload::{Hooked, Learned, Network, Optimizer, OwnLoop},
+    workload::{Hooked, Learned, Network, OwnLoop},
 };
 
 /// How many weights the bare loop goes over, that the limit's rate is taken from.
 const LIMIT: usize = 10_000_000;
 
 /// Steps of a network, against PyTorch's.
-pub fn beside(name: &str, network: &Network, by: Optimizer, torch: &Torch) -> Result<Contest> {
+pub fn beside(name: &str, network: &Network, by: OptimizerKind, torch: &Torch) -> Result<Contest> {
     let theirs = |name, average, compiled| {
         let Network { sizes, batch, .. } = network;
         torch.contestant(
@@ -53,7 +54,7 @@ pub fn beside(name: &str, network: &Network, by: Optimizer, torch: &Torch) -> Re
     ];
 
     let small = network.weights() < 10_000;
-    let faster = Bar::AtLeast(if small && by == Optimizer::Sgd { 5.0 } else { 1.0 });
+    let faster = Bar::AtLeast(if small && by == OptimizerKind::Sgd { 5.0 } else { 1.0 });
     let most = match (network.batch, small) {
         (_, true) => Bar::AtMost(3.0),
         (64, _) => Bar::AtMost(5.0),

@@ -7,10 +7,13 @@ use std::{
 
 use burn::data::dataloader::DataLoader;
 use burn_ema::model::Batch;
-use burn_ema_lab::data::{Sample, loader};
+use burn_ema_lab::{
+    data::{Sample, loader},
+    run::OptimizerKind,
+};
 use criterion::{BenchmarkId, Criterion, Throughput};
 
-use crate::workload::{NETWORKS, Network, Optimizer, OwnLoop, device};
+use crate::workload::{NETWORKS, Network, OwnLoop, device};
 
 const BATCHES: usize = 50;
 
@@ -43,7 +46,7 @@ pub fn epochs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("epoch");
     for network in &NETWORKS[..4] {
         let loader = &rows(network);
-        let mut training = OwnLoop::new(network, Optimizer::Sgd, true).unwrap();
+        let mut training = OwnLoop::new(network, OptimizerKind::Sgd, true).unwrap();
         let batches: Vec<_> = loader.iter().collect::<Result<_, _>>().unwrap();
         group.bench_function(
             BenchmarkId::new("of batches that are there", network.name),

@@ -2,14 +2,14 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 
-use crate::workload::{Hooked, Learned, NETWORKS, Optimizer, OwnLoop};
+use crate::workload::{Hooked, Learned, NETWORKS, OPTIMIZERS, OwnLoop};
 
 pub fn steps(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("step");
     for network in &NETWORKS {
         let rows = network.rows();
         group.throughput(Throughput::Elements(network.weights() as u64));
-        for optimizer in Optimizer::ALL {
+        for optimizer in OPTIMIZERS {
             let id = |what| BenchmarkId::new(format!("{} {what}", optimizer.name()), network.name);
             for (what, averages) in [("without average", false), ("with average", true)] {
                 let mut training = OwnLoop::new(network, optimizer, averages).unwrap();

@@ -21,7 +21,7 @@ use burn::{
     tensor::{DType, Device, Tensor, TensorData},
 };
 use burn_ema::{Average, AverageConfig, Rule};
-use burn_ema_lab::report::picture::{HEIGHT, Line, Lines, Of, Picture, Scale};
+use burn_ema_lab::report::picture::{AxisScale, HEIGHT, Line, Lines, Of, Picture};
 use clap::Parser;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -255,7 +255,7 @@ fn pictures(decays: &[Decay], course: &Course) -> Result<Vec<Picture>> {
         let lines = Lines {
             x: "step",
             y: format!("decay {decay}: both EMA {meets}"),
-            scale: Scale::Linear,
+            scale: AxisScale::Linear,
             lines: vec![live, window, plain, corrected],
             height: HEIGHT * 2 / 3,
             zero: false,
@@ -294,7 +294,7 @@ fn picture_of_outlier(
     let moved = Lines {
         x: "step",
         y: "by how much the outlier moved the averages".to_owned(),
-        scale: Scale::Linear,
+        scale: AxisScale::Linear,
         lines: moved.collect(),
         height: HEIGHT,
         zero: true,

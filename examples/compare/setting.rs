@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use burn_ema::{AverageConfig, Rule};
 use burn_ema_lab::{
     data::{Table, digits},
-    run::Optimizer,
+    run::OptimizerKind,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -16,7 +16,7 @@ const VERSION: u32 = 2;
 
 /// The values between inputs and outputs.
 pub const HIDDEN: usize = 64;
-pub const OPTIMIZER: Optimizer = Optimizer::Adam;
+pub const OPTIMIZER: OptimizerKind = OptimizerKind::Adam;
 
 /// The widths of the averages that are stored through the training.
 pub const TRACKED: [f64; 2] = [0.05, 0.1];

@@ -11,7 +11,7 @@ use burn_ema::{AverageConfig, Rule, model::MlpConfig};
 use burn_ema_lab::{
     data::{Feature, Preparation, Scale, Task},
     report::{Answered, MadeOf, Page, Report, Summary},
-    run::{Optimizer, RunConfig, RunDirectory},
+    run::{OptimizerKind, RunConfig, RunDirectory},
 };
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ pub fn generated(path: &Path, epochs: usize, averages: usize, hostile: bool) -> 
         model: MlpConfig::new(vec![64, 64, 10]),
         preparation: Preparation::new(name(4, "digit"), features, task).unwrap(),
         averages: configs.collect(),
-        optimizer: Optimizer::Adam,
+        optimizer: OptimizerKind::Adam,
         lr: 0.02,
         epochs,
         batch_size: 8,

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 /// The names of all devices, and whether this build has them.
 ///
-/// A build with several takes the first unless told otherwise: Burn's own order, except that
+/// A build with several takes the first where none is named: Burn's own order, except that
 /// ndarray comes before flex, which is there by default while ndarray is there on request only.
 const DEVICES: [(&str, bool); 9] = [
     ("cuda", cfg!(feature = "cuda")),

@@ -13,11 +13,11 @@ pub enum Error {
     Table {
         /// The file of the table.
         path: PathBuf,
-        /// Where in the table, such as `row 3, column "age"`; the header is row 1.
+        /// The place in the table, such as `row 3, column "age"`; the header is row 1.
         place: String,
-        /// What was expected there.
+        /// The value that was expected there.
         expected: String,
-        /// What was found there.
+        /// The value that was found there.
         found: String,
     },
 
@@ -26,7 +26,7 @@ pub enum Error {
     Device {
         /// The name of the device, such as `wgpu`.
         device: String,
-        /// What is the matter, and what to do about it.
+        /// The problem, and what to do about it.
         problem: String,
     },
 

@@ -40,7 +40,7 @@ pub fn loader(
 ) -> Result<Arc<dyn DataLoader<Batch>>> {
     check(&samples, batch_size)?;
     let columns =
-        |column: fn(&Sample) -> &Vec<f32>| Columns::new(samples.iter().map(column).collect());
+        |column: fn(&Sample) -> &Vec<f32>| FlatRows::new(samples.iter().map(column).collect());
     Ok(Arc::new(Loader {
         inputs: Arc::new(columns(|sample| &sample.inputs)),
         targets: Arc::new(columns(|sample| &sample.targets)),
@@ -74,12 +74,12 @@ fn check(samples: &[Sample], batch_size: usize) -> Result<()> {
 }
 
 /// Rows of equally many numbers, one after the other.
-struct Columns {
+struct FlatRows {
     numbers: Vec<f32>,
     width: usize,
 }
 
-impl Columns {
+impl FlatRows {
     fn new(rows: Vec<&Vec<f32>>) -> Self {
         let width = rows.first().map_or(0, |row| row.len());
         Self { numbers: rows.into_iter().flatten().copied().collect(), width }
@@ -97,12 +97,12 @@ impl Columns {
 }
 
 struct Loader {
-    inputs: Arc<Columns>,
-    targets: Arc<Columns>,
-    /// Those of all rows that it loads.
+    inputs: Arc<FlatRows>,
+    targets: Arc<FlatRows>,
+    /// The range of rows that it loads.
     rows: Range<usize>,
     batch_size: usize,
-    /// What the orders of its passes are drawn from, if it shuffles.
+    /// The random numbers that order its passes, if it shuffles.
     random: Option<Mutex<ChaCha12Rng>>,
     device: Device,
 }
@@ -129,7 +129,7 @@ impl Loader {
 
 impl DataLoader<Batch> for Loader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
-        Box::new(Pass { loader: self, random: self.fork(), order: None, done: 0 })
+        Box::new(LoaderPass { loader: self, random: self.fork(), order: None, done: 0 })
     }
 
     fn num_items(&self) -> usize {
@@ -148,16 +148,16 @@ impl DataLoader<Batch> for Loader {
 }
 
 /// One pass over the rows of a loader.
-struct Pass<'a> {
+struct LoaderPass<'a> {
     loader: &'a Loader,
-    /// What the order is drawn from, once the first batch is asked for.
+    /// The random numbers for the order, which is drawn when the first batch is asked for.
     random: Option<ChaCha12Rng>,
     order: Option<Vec<usize>>,
     /// The rows that were loaded.
     done: usize,
 }
 
-impl Iterator for Pass<'_> {
+impl Iterator for LoaderPass<'_> {
     type Item = std::result::Result<Batch, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -178,7 +178,7 @@ impl Iterator for Pass<'_> {
     }
 }
 
-impl DataLoaderIterator<Batch> for Pass<'_> {
+impl DataLoaderIterator<Batch> for LoaderPass<'_> {
     fn progress(&self) -> Progress {
         Progress::new(self.done, self.loader.num_items(), Some("items".to_owned()))
     }

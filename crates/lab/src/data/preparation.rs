@@ -1,5 +1,5 @@
-//! What stands between a person's units and a network: rows to inputs, targets to what is learned,
-//! outputs to answers; reading files and running networks are not done here.
+//! The preparation of a network's data: rows to inputs, targets to the network's units, outputs to
+//! answers. Reading files and running networks is done elsewhere.
 
 use std::collections::HashSet;
 
@@ -30,7 +30,7 @@ pub struct Feature {
     pub scale: Scale,
 }
 
-/// What the network's outputs mean.
+/// The meaning of the network's outputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Task {
     /// One output a class, in `[0, 1]`, taught to be 1 for the class of the row and 0 for others.
@@ -50,7 +50,7 @@ pub enum Task {
     },
 }
 
-/// What the network says about a row.
+/// The answer of a network for a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// A class.
@@ -124,17 +124,17 @@ impl Preparation {
         self.features.iter().map(|feature| feature.name.as_str()).collect()
     }
 
-    /// What the outputs mean.
+    /// The meaning of the outputs.
     pub fn task(&self) -> &Task {
         &self.task
     }
 
-    /// How many inputs a network for this has: one a feature.
+    /// The number of inputs of a network for this: one a feature.
     pub fn inputs(&self) -> usize {
         self.features.len()
     }
 
-    /// How many outputs a network for this has: one a class, or one for a number.
+    /// The number of outputs of a network for this: one a class, or one for a number.
     pub fn outputs(&self) -> usize {
         match &self.task {
             Task::Classification { labels } => labels.len(),

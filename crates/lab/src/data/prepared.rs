@@ -11,14 +11,14 @@ use burn_ema::Result;
 pub struct Sample {
     /// The scaled features, [`Preparation::inputs`] of them.
     pub inputs: Vec<f32>,
-    /// What the outputs should be, [`Preparation::outputs`] of them.
+    /// The outputs that it should have, [`Preparation::outputs`] of them.
     pub targets: Vec<f32>,
 }
 
 /// A table split into 60/20/20, with the preparation that turned its rows into samples.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    /// What turns other rows into inputs in the same way, and outputs into answers.
+    /// Turns other rows into inputs in the same way, and outputs into answers.
     pub preparation: Preparation,
     /// The samples to learn from.
     pub train: Vec<Sample>,

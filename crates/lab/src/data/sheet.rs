@@ -12,11 +12,11 @@ use crate::{Error, Result};
 pub(super) struct Sheet {
     path: PathBuf,
     header: Vec<String>,
-    rows: Vec<Row>,
+    rows: Vec<SheetRow>,
 }
 
 /// The cells of a row, trimmed, and the number of the row in a text editor.
-struct Row {
+struct SheetRow {
     number: usize,
     cells: csv::StringRecord,
 }
@@ -40,11 +40,11 @@ impl Sheet {
             .from_reader(text.as_bytes());
 
         let mut rows = Vec::new();
-        let mut place = Place { text, byte: 0, row: 1 };
+        let mut place = RowCounter { text, byte: 0, row: 1 };
         for record in reader.records() {
             let cells = record.map_err(|error| Error::file("read", path, error))?;
             let byte = cells.position().map_or(0, |position| position.byte() as usize);
-            rows.push(Row { number: place.row_at(byte), cells });
+            rows.push(SheetRow { number: place.row_at(byte), cells });
         }
 
         let mut rows = rows.into_iter();
@@ -99,7 +99,7 @@ impl Sheet {
         &self.header
     }
 
-    /// How many rows of data there are.
+    /// The number of rows of data.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
@@ -169,13 +169,13 @@ impl Sheet {
 }
 
 /// A walk through a text that counts rows as a text editor does, blank ones too.
-struct Place<'a> {
+struct RowCounter<'a> {
     text: &'a str,
     byte: usize,
     row: usize,
 }
 
-impl Place<'_> {
+impl RowCounter<'_> {
     /// The row in which the first record at or after a byte begins.
     ///
     /// The csv crate gives the byte where its search for a record began, and counts rows from
@@ -189,7 +189,7 @@ impl Place<'_> {
     }
 }
 
-/// How many rows end in a text: at `\n`, `\r\n` or a lone `\r`.
+/// The number of rows that end in a text: at `\n`, `\r\n` or a lone `\r`.
 fn row_ends(text: &[u8]) -> usize {
     let ends = |(i, byte): (usize, &u8)| match byte {
         b'\n' => true,

@@ -1,4 +1,4 @@
-//! Which rows train, validate and test; what is in the rows is not known here.
+//! The split of rows into training, validation and test, from their classes alone.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub struct Split {
 
 /// A part of a split.
 #[derive(Clone, Copy)]
-enum Part {
+enum SplitPart {
     Train,
     Valid,
     Test,
@@ -29,7 +29,8 @@ enum Part {
 ///
 /// However the deal of a class begins and ends in it, each part gets its share of the class to
 /// within one row, and two rows never both miss the training.
-const DEAL: [Part; 5] = [Part::Test, Part::Train, Part::Valid, Part::Train, Part::Train];
+const DEAL: [SplitPart; 5] =
+    [SplitPart::Test, SplitPart::Train, SplitPart::Valid, SplitPart::Train, SplitPart::Train];
 
 impl Split {
     /// Splits as many rows as there are classes given, one a row; for a regression give all rows
@@ -58,9 +59,9 @@ impl Split {
             // The deal goes on from class to class, so that all rows are shared fairly too.
             for (row, part) in rows.into_iter().zip(&mut deal) {
                 match part {
-                    Part::Train => split.train.push(row),
-                    Part::Valid => split.valid.push(row),
-                    Part::Test => split.test.push(row),
+                    SplitPart::Train => split.train.push(row),
+                    SplitPart::Valid => split.valid.push(row),
+                    SplitPart::Test => split.test.push(row),
                 }
             }
         }

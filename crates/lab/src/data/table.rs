@@ -21,7 +21,7 @@ const ENOUGH_OF_CLASS: usize = 5;
 /// The most different whole numbers that are taken as classes without being asked to.
 const MOST_NUMBERED_CLASSES: usize = 20;
 
-/// Whether a target holds classes or numbers.
+/// The kind of a target: classes or numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskKind {
     /// Tell classes apart.
@@ -30,7 +30,7 @@ pub enum TaskKind {
     Regression,
 }
 
-/// What is to be predicted, row by row.
+/// The targets of a table, one a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Targets {
     /// Classes.
@@ -90,7 +90,7 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// Those of [`Table::read`]; for a regression also a text in the target.
+    /// Like [`Table::read`]; for a regression also a text in the target.
     pub fn read_as(path: impl AsRef<Path>, target: &str, kind: TaskKind) -> Result<Self> {
         Self::from_sheet(path.as_ref(), &Sheet::read(path.as_ref())?, target, Some(kind))
     }
@@ -205,7 +205,7 @@ impl Table {
         digest::hexadecimal(hash.finalize())
     }
 
-    /// What a person should know about the table although it is no error, one sentence each: a
+    /// Remarks on the table that are no errors, one sentence each: a
     /// feature that is constant, whole numbers that were taken as classes, a class of so few rows
     /// (below 5) that a part may lack it.
     pub fn notes(&self) -> &[String] {
@@ -219,7 +219,8 @@ impl Table {
 ///
 /// # Errors
 ///
-/// Those of [`Table::read`] that concern the file, its header, its rows and these columns.
+/// Like [`Table::read`], as far as its errors concern the file, its header, its rows and these
+/// columns.
 /// One row is enough.
 pub fn read_features(path: impl AsRef<Path>, columns: &[impl AsRef<str>]) -> Result<Vec<Vec<f64>>> {
     let sheet = Sheet::read(path.as_ref())?;

@@ -9,8 +9,8 @@ const COLUMNS: usize = 34;
 
 /// Compares the device with the host; the error says what came out instead of what.
 pub(super) fn check(device: &Device) -> Result<(), String> {
-    let left = Matrix::new(ROWS, INNER, 1);
-    let right = Matrix::new(INNER, COLUMNS, 2);
+    let left = HostMatrix::new(ROWS, INNER, 1);
+    let right = HostMatrix::new(INNER, COLUMNS, 2);
 
     let product = left.on(device).matmul(right.on(device));
     compare("a matrix product", product, &left.times(&right))?;
@@ -18,7 +18,7 @@ pub(super) fn check(device: &Device) -> Result<(), String> {
     #[cfg(feature = "train")]
     {
         let device = device.clone().autodiff();
-        let weights = Matrix::new(ROWS, COLUMNS, 3);
+        let weights = HostMatrix::new(ROWS, COLUMNS, 3);
         let (x, y) = (left.on(&device).require_grad(), right.on(&device).require_grad());
         let sum = (x.clone().matmul(y.clone()) * weights.on(&device)).sum();
         let gradients = sum.backward();
@@ -33,13 +33,13 @@ pub(super) fn check(device: &Device) -> Result<(), String> {
 }
 
 /// A matrix on the host, row by row.
-struct Matrix {
+struct HostMatrix {
     rows: usize,
     columns: usize,
     values: Vec<f64>,
 }
 
-impl Matrix {
+impl HostMatrix {
     /// Scattered multiples of 1/16 between -1 and 1.
     ///
     /// Tensor cores may round to TF32 or BF16 first. These values survive that, so what is off
@@ -79,7 +79,7 @@ impl Matrix {
 }
 
 /// Accepts a deviation of 1e-4 of the largest expected value.
-fn compare(what: &str, found: Tensor<2>, expected: &Matrix) -> Result<(), String> {
+fn compare(what: &str, found: Tensor<2>, expected: &HostMatrix) -> Result<(), String> {
     let shape = found.dims();
     if shape != [expected.rows, expected.columns] {
         return Err(format!("{what} has the shape {shape:?}"));
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn one_wrong_value_is_found() {
-        let mut matrix = Matrix::new(3, 5, 1);
+        let mut matrix = HostMatrix::new(3, 5, 1);
         let tensor = matrix.on(&Device::flex());
         compare("a copy", tensor.clone(), &matrix).unwrap();
 
@@ -118,14 +118,14 @@ mod tests {
 
     #[test]
     fn nan_is_wrong() {
-        let matrix = Matrix::from_fn(1, 2, |_, _| 1.0);
+        let matrix = HostMatrix::from_fn(1, 2, |_, _| 1.0);
         let tensor = Tensor::from_data([[1.0, f32::NAN]], &Device::flex());
         assert!(compare("a copy", tensor, &matrix).unwrap_err().contains("NaN"));
     }
 
     #[test]
     fn wrong_shape_is_found() {
-        let tensor = Matrix::new(5, 3, 1).on(&Device::flex());
-        assert!(compare("a copy", tensor, &Matrix::new(3, 5, 1)).is_err());
+        let tensor = HostMatrix::new(5, 3, 1).on(&Device::flex());
+        assert!(compare("a copy", tensor, &HostMatrix::new(3, 5, 1)).is_err());
     }
 }

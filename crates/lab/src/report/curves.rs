@@ -1,4 +1,4 @@
-//! What the history of a run says: metrics epoch by epoch, a few weights step by step.
+//! Curves from the history of a run: metrics by epoch, a few weights by step.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -9,18 +9,18 @@ use burn_ema::{
 };
 use burn_ema_base::regular;
 
-/// The history of a run, without what its single batches came to.
+/// The history of a run, without the metrics of single batches.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Curves {
-    /// What each metric came to, by its split and name, such as `valid/Loss`, and by epoch.
+    /// The value of each metric, by its split and name, such as `valid/Loss`, and by epoch.
     epochs: BTreeMap<String, BTreeMap<usize, f64>>,
-    /// Of which average the metrics of validation are, by the first epoch of it.
+    /// The average that validates, by the first epoch in which it does.
     validated: BTreeMap<usize, String>,
     /// A few weights, by step.
     pub weights: Vec<Trace>,
-    /// Why a line was passed over, if one was; the first such.
+    /// The reason why a line was passed over, if one was; that of the first such line.
     pub passed_over: Option<String>,
-    /// Whether there is a history.
+    /// True where there is a history.
     pub exist: bool,
 }
 
@@ -29,7 +29,7 @@ impl Curves {
     ///
     /// # Errors
     ///
-    /// A file that cannot be opened. Of one that is damaged, what can be read is told.
+    /// A file that cannot be opened. Lines of a damaged file that cannot be read are left out.
     pub fn read(run: &Path) -> Result<Self> {
         let path = run.join(METRICS);
         let Some(file) = regular::open_if_there(&path)? else { return Ok(Self::default()) };
@@ -73,19 +73,19 @@ impl Curves {
             "text" if name == TraceMetric::NAME => {
                 self.weights.push(serde_json::from_str(value).ok()?)
             }
-            // What single batches came to.
+            // The metrics of single batches.
             _ => {}
         }
         Some(())
     }
 
-    /// What a metric of validation came to, epoch by epoch; nothing where it is not there.
+    /// The values of a metric of validation, by epoch; empty where it is not there.
     pub fn valid(&self, metric: &str) -> Vec<(f64, f64)> {
         let epochs = self.epochs.get(&format!("valid/{metric}")).into_iter().flatten();
         epochs.map(|(&epoch, &value)| (epoch as f64, value)).collect()
     }
 
-    /// What a metric of validation came to for an average, epoch by epoch.
+    /// The values of a metric of validation for an average, by epoch.
     ///
     /// In the epochs that an average validates, the metric has its plain name; where it is not known
     /// which one does, it is the first.

@@ -1,11 +1,11 @@
-//! What the averages gained: live and each average on the test split, and all of a run on a page.
+//! Reports: scores of live and of each average on the test split, and a page with all of a run.
 
-mod curves; // what the history of a run says, epoch by epoch and step by step
-mod page; // all of it, as HTML
+mod curves; // metrics by epoch and weights by step, from the history of a run
+mod page; // the page of runs, as HTML
 pub mod picture; // lines, bars, cells and points, as SVG
-mod run; // what a directory has to tell
-mod summary; // what the averages are made of, and what was answered
-mod text; // what a user wrote, as HTML and in a shell
+mod run; // all that the directory of a run holds
+mod summary; // profiles of averages, answers on the test split
+mod text; // text of a user, as HTML and as a word of a shell
 
 pub use page::Page;
 pub use summary::{Answered, MadeOf, Summary};
@@ -35,7 +35,7 @@ pub struct Report {
     pub averages: Vec<AverageScores>,
 }
 
-/// How a network does on a split; in a report, on the test split.
+/// The scores of a network on a split; in a report, on the test split.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// The mean half squared error.
@@ -47,12 +47,12 @@ pub struct Scores {
     pub accuracy: Option<f64>,
 }
 
-/// How an average does on the test split.
+/// The scores of an average on the test split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AverageScores {
-    /// Which average, in its short form.
+    /// Its rule, in the short form.
     pub rule: String,
-    /// How it does.
+    /// Its scores.
     #[serde(flatten)]
     pub scores: Scores,
 }

@@ -10,8 +10,8 @@ use burn_ema_base::disk;
 
 use super::{
     Answered, MadeOf, Scores,
-    picture::{Cells, Columns, HEIGHT, Line, Lines, Of, Picture, Points, SHADES, Scale},
-    run::Told,
+    picture::{AxisScale, Cells, Columns, HEIGHT, Line, Lines, Of, Picture, Points, SHADES},
+    run::RunContent,
     text::{html, number, word},
 };
 use crate::run::RunDirectory;
@@ -28,7 +28,7 @@ use crate::run::RunDirectory;
 /// # Ok::<_, burn_ema::Error>(())
 /// ```
 ///
-/// It says how to load the model that a run left:
+/// The page has this code, with which a program loads the model of a run:
 ///
 /// ```
 /// # use burn::tensor::{Tensor, TensorData};
@@ -50,7 +50,7 @@ pub struct Page {
     pictures: Vec<(String, Picture)>,
 }
 
-/// How to use the model of a run, after the line that opens it.
+/// Code that uses the model of a run, after the line that opens it.
 const USE: &str = "\
 let (model, rows) = (run.model(&device)?, run.config()?.preparation);
 let inputs = TensorData::new(rows.encode(&[row])?, [1, rows.inputs()]); // in its own units
@@ -58,7 +58,7 @@ let outputs = model.forward(Tensor::from_data(inputs, &device)).into_data();
 let answers = rows.decode(&outputs.try_into_vec::<f32>()?)?;
 ";
 
-/// The same where the module is of the user's own.
+/// Code that uses a commit of a module of the user's own, after the line that opens its run.
 const USE_OF_OTHERS: &str = "\
 let commit = run.commits().newest()?.commit.ok_or(\"no commit\")?;
 use burn_ema::train::AveragedCommit as _;
@@ -80,7 +80,7 @@ impl Page {
         if runs.is_empty() {
             return Err(Error::value("the number of runs", "1 or more", 0));
         }
-        let runs = runs.iter().map(Told::read).collect::<Result<Vec<_>>>()?;
+        let runs = runs.iter().map(RunContent::read).collect::<Result<Vec<_>>>()?;
         let mut writer = Writer { runs: &runs, body: String::new(), pictures: Vec::new() };
         writer.write()?;
         let Writer { body, pictures, .. } = writer;
@@ -119,7 +119,7 @@ impl Page {
     }
 }
 
-fn title(runs: &[Told]) -> String {
+fn title(runs: &[RunContent]) -> String {
     match runs {
         [run] => run.name(),
         runs => format!("{} runs", runs.len()),
@@ -139,7 +139,7 @@ fn whole(title: &str, body: &str) -> String {
              .of.{name}{{background:var(--{name})}}"
         );
     }
-    // A reader's browser is told to load nothing and to run nothing, whatever a label says.
+    // A policy by which a browser loads nothing and runs nothing, whatever a label says.
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
@@ -167,7 +167,7 @@ const SECTIONS: [(&str, &str); 8] = [
 ];
 
 struct Writer<'a> {
-    runs: &'a [Told],
+    runs: &'a [RunContent],
     body: String,
     pictures: Vec<(String, Picture)>,
 }
@@ -217,14 +217,14 @@ impl Writer<'_> {
     }
 
     /// The name of a run over what is said of it, where there are several.
-    fn heading(&mut self, run: &Told) {
+    fn heading(&mut self, run: &RunContent) {
         if self.runs.len() > 1 {
             self.add(format_args!("<h3>{}</h3>\n", html(&run.name())));
         }
     }
 
-    /// What came of it, in a sentence.
-    fn lead(&mut self, run: &Told) {
+    /// The result, in a sentence.
+    fn lead(&mut self, run: &RunContent) {
         let mut text = String::new();
         if self.runs.len() > 1 {
             text += &format!("<b>{}</b>: ", html(&run.name()));
@@ -316,7 +316,7 @@ impl Writer<'_> {
 
     /// Losses and accuracies by epoch.
     fn epochs(&mut self) -> Result<()> {
-        let of = |metric: &'static str, y: &str, scale, best: Best| {
+        let of = |metric: &'static str, y: &str, scale, best: BestIs| {
             let lines = self.runs.iter().map(|run| Lines {
                 x: "epoch",
                 y: y.to_owned(),
@@ -328,10 +328,10 @@ impl Writer<'_> {
             });
             lines.collect::<Vec<_>>()
         };
-        let losses = of("Loss", "loss in validation", Scale::Log, Best::Least);
+        let losses = of("Loss", "loss in validation", AxisScale::Log, BestIs::Least);
         // Burn's metric is in percent.
         let accuracies =
-            of("Accuracy", "accuracy in validation, %", Scale::Percent, Best::Greatest);
+            of("Accuracy", "accuracy in validation, %", AxisScale::Percent, BestIs::Greatest);
         let table = self.table_of_epochs(&losses, &accuracies);
         let both = [("loss", "Loss", losses), ("accuracy", "Accuracy", accuracies)];
         self.figures(both)?;
@@ -387,7 +387,7 @@ impl Writer<'_> {
     fn plateau(&mut self) -> Result<()> {
         let mut gaps: Vec<_> = self.runs.iter().map(gaps).collect();
         // One scale for all, so that they compare.
-        let scale = Scale::Signed(usual(&gaps));
+        let scale = AxisScale::Signed(usual(&gaps));
         gaps.iter_mut().for_each(|lines| lines.scale = scale);
         let distances: Vec<_> = self.runs.iter().map(distances).collect();
         if gaps.iter().chain(&distances).all(|lines| lines.lines.is_empty()) {
@@ -432,7 +432,7 @@ impl Writer<'_> {
         self.add(format_args!("</div>\n"));
     }
 
-    /// Of which run something is, where there are several.
+    /// The name of a run, where there are several; otherwise empty.
     fn of_run(&self, index: usize) -> String {
         match self.runs.len() {
             1 => String::new(),
@@ -458,7 +458,7 @@ impl Writer<'_> {
         self.pictures.push((file, picture));
     }
 
-    /// What each average is made of.
+    /// The profile of each average, as a table and pictures.
     fn averages(&mut self) -> Result<()> {
         self.add(format_args!(
             "<p>An average is made of the weights after each past step; drawn is the weight of \
@@ -597,7 +597,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// What decided the runs, and where they differ.
+    /// The settings of the runs, with those marked in which they differ.
     fn settings(&mut self) {
         let mut names: Vec<&str> = Vec::new();
         for (name, _) in self.runs.iter().flat_map(|run| &run.settings) {
@@ -613,7 +613,7 @@ impl Writer<'_> {
         }
         self.add(format_args!("<tbody>\n"));
         for name in names {
-            let value = |run: &Told| {
+            let value = |run: &RunContent| {
                 let found = run.settings.iter().find(|(other, _)| other == name);
                 found.map(|(_, value)| value.clone())
             };
@@ -629,7 +629,7 @@ impl Writer<'_> {
         self.add(format_args!("</tbody></table></div>\n"));
     }
 
-    /// What was skipped or warned of, and how to load the model.
+    /// The remarks of the runs, and code that loads their models.
     fn notes(&mut self) {
         for run in self.runs {
             self.heading(run);
@@ -688,7 +688,7 @@ fn change(value: f64, shown: String, good: bool) -> String {
     format!("<small{class}>{shown}</small>")
 }
 
-/// How an average does, beside live, in a sentence.
+/// The scores of an average beside live's, in a sentence.
 fn compared(average: &Scores, live: &Scores) -> String {
     let change = 100.0 * (average.loss / live.loss - 1.0);
     let loss = match change {
@@ -717,20 +717,20 @@ fn named(name: &str, rule: &str) -> String {
     }
 }
 
-/// Which point of a curve is the best.
+/// The end of the scale at which the best point of a curve is.
 #[derive(Clone, Copy)]
-enum Best {
+enum BestIs {
     Least,
     Greatest,
 }
 
 /// The curves of live and of every average in a metric of validation.
-fn curves(run: &Told, metric: &str, best: Best) -> Vec<Line> {
+fn curves(run: &RunContent, metric: &str, best: BestIs) -> Vec<Line> {
     let of = |of: Of, name: &str, points: Vec<(f64, f64)>| {
         let finite = points.iter().filter(|(_, value)| value.is_finite());
         let best = match best {
-            Best::Least => finite.copied().reduce(|a, b| if b.1 < a.1 { b } else { a }),
-            Best::Greatest => finite.copied().reduce(|a, b| if b.1 > a.1 { b } else { a }),
+            BestIs::Least => finite.copied().reduce(|a, b| if b.1 < a.1 { b } else { a }),
+            BestIs::Greatest => finite.copied().reduce(|a, b| if b.1 > a.1 { b } else { a }),
         };
         let line = Line { best, ..Line::new(name, of, points) };
         (!line.points.is_empty()).then_some(line)
@@ -743,8 +743,8 @@ fn curves(run: &Told, metric: &str, best: Best) -> Vec<Line> {
 }
 
 /// By how much the loss of live is above that of each average.
-fn gaps(run: &Told) -> Lines {
-    let losses = curves(run, "Loss", Best::Least);
+fn gaps(run: &RunContent) -> Lines {
+    let losses = curves(run, "Loss", BestIs::Least);
     let live = losses.iter().find(|line| line.of == Of::Live);
     let live = live.map_or(&[][..], |live| &live.points);
     let lines = losses.iter().filter(|line| line.of != Of::Live).map(|line| {
@@ -757,7 +757,7 @@ fn gaps(run: &Told) -> Lines {
     Lines {
         x: "epoch",
         y: "loss of live - loss of the average".to_owned(),
-        scale: Scale::Linear,
+        scale: AxisScale::Linear,
         lines: lines.filter(|line| !line.points.is_empty()).collect(),
         height: HEIGHT,
         zero: true,
@@ -776,8 +776,8 @@ fn usual(gaps: &[Lines]) -> f64 {
     10f64.powi(usual.log10().floor() as i32 - 1)
 }
 
-/// How far the weights of live are from those of each average.
-fn distances(run: &Told) -> Lines {
+/// The distance of live's weights from those of each average.
+fn distances(run: &RunContent) -> Lines {
     let lines = run.averages.iter().enumerate().map(|(index, (name, _))| {
         let points = run.curves.valid(&format!("Distance ({name})"));
         Line::new(name, Of::Average(index), points)
@@ -785,7 +785,7 @@ fn distances(run: &Told) -> Lines {
     Lines {
         x: "epoch",
         y: "distance, as a share of the average's norm".to_owned(),
-        scale: Scale::Log,
+        scale: AxisScale::Log,
         lines: lines.filter(|line| !line.points.is_empty()).collect(),
         height: HEIGHT,
         zero: false,
@@ -794,7 +794,7 @@ fn distances(run: &Told) -> Lines {
 }
 
 /// The course of each weight: its name and the curves.
-fn weights(run: &Told) -> Vec<(String, Lines)> {
+fn weights(run: &RunContent) -> Vec<(String, Lines)> {
     let samples = &run.curves.weights;
     let Some(last) = samples.last() else { return Vec::new() };
     let each = last.weights.iter().enumerate().map(|(place, name)| {
@@ -813,7 +813,7 @@ fn weights(run: &Told) -> Vec<(String, Lines)> {
         let lines = Lines {
             x: "step",
             y: "weight".to_owned(),
-            scale: Scale::Linear,
+            scale: AxisScale::Linear,
             lines: [live].into_iter().chain(averages).collect(),
             height: HEIGHT,
             zero: false,
@@ -828,7 +828,7 @@ fn weights(run: &Told) -> Vec<(String, Lines)> {
 mod tests {
     use super::*;
 
-    /// What the page tells a reader to write is what the documentation runs.
+    /// The code on the page is the code that the documentation runs.
     #[test]
     fn the_code_on_the_page_is_that_of_the_documentation() {
         let documented = include_str!("page.rs");

@@ -156,7 +156,7 @@ impl Picture {
 /// A curve.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// What the legend calls it.
+    /// Its name in the legend.
     pub name: String,
     /// Whose it is.
     pub of: Of,
@@ -164,7 +164,7 @@ pub struct Line {
     pub points: Vec<(f64, f64)>,
     /// A point to mark.
     pub best: Option<(f64, f64)>,
-    /// Whether it is drawn thin, beside another of its colour.
+    /// True for a line that is drawn thin, beside another of its colour.
     pub thin: bool,
 }
 
@@ -180,9 +180,9 @@ impl Line {
     }
 }
 
-/// How heights are drawn.
+/// The scale of heights.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Scale {
+pub enum AxisScale {
     /// As they are.
     Linear,
     /// By their logarithm; heights of 0 and less are gaps.
@@ -193,11 +193,11 @@ pub enum Scale {
     Percent,
 }
 
-/// What is missing to 100 % is drawn as at least this.
+/// The least distance from 100 % that is drawn, in percent.
 const LEAST_MISSING: f64 = 0.05;
 
-impl Scale {
-    /// Where a height is drawn; none for a gap.
+impl AxisScale {
+    /// The place of a height in the picture; none for a gap.
     fn place(self, height: f64) -> Option<f64> {
         let place = match self {
             Self::Linear => height,
@@ -219,7 +219,7 @@ impl Scale {
         }
     }
 
-    /// How many digits tell the marks apart: powers need few.
+    /// The number of digits that tell the marks apart: powers need few.
     fn digits(self) -> usize {
         match self {
             Self::Log | Self::Signed(_) => 3,
@@ -259,13 +259,13 @@ pub struct Lines {
     pub x: &'static str,
     /// The words over the axes, of which 66 letters have room.
     pub y: String,
-    /// How heights are drawn.
-    pub scale: Scale,
+    /// The scale of heights.
+    pub scale: AxisScale,
     /// The curves.
     pub lines: Vec<Line>,
     /// The height of the axes in CSS pixels, usually [`HEIGHT`].
     pub height: u32,
-    /// Whether 0 has a line of its own, and is in the picture.
+    /// True where 0 has a line of its own, and is in the picture.
     pub zero: bool,
     /// The heights that must be in the picture, so that several pictures compare.
     pub include: Option<(f64, f64)>,
@@ -414,7 +414,7 @@ impl Lines {
     ///
     /// # Errors
     ///
-    /// What the drawing crate cannot draw, of which nothing is known.
+    /// An error of the drawing crate, which names no cause.
     pub fn draw(&self) -> Result<Picture> {
         let names: Vec<_> = self.lines.iter().map(|line| (line.of, line.name.as_str())).collect();
         draw(TITLE + self.height + legend_height(&names), |root| {
@@ -508,7 +508,7 @@ impl Columns<'_> {
     }
 }
 
-/// How often which class was answered for which.
+/// Counts of answers, by class of the row and class of the answer.
 pub(super) struct Cells<'a> {
     pub of: Of,
     pub labels: &'a [String],
@@ -578,7 +578,7 @@ impl Cells<'_> {
     }
 }
 
-/// What was predicted for what.
+/// Predictions against targets.
 pub(super) struct Points<'a> {
     pub right: &'a [f64],
     /// Whose predictions, by which name.
@@ -626,7 +626,7 @@ fn legend_height(names: &[(Of, &str)]) -> u32 {
     ENTRY * names.len().div_ceil(legend_columns(names)) as u32 + 8
 }
 
-/// What each colour stands for.
+/// The legend: the name of each colour.
 fn legend(area: &Area<'_>, names: &[(Of, &str)]) -> Drawn {
     let columns = legend_columns(names);
     for (index, (of, name)) in names.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What the directory of a run has to tell.
+//! Everything that the directory of a run holds, read for its page.
 
 use std::{io::BufReader, path::PathBuf};
 
@@ -13,23 +13,23 @@ use crate::{
     run::{RunConfig, RunDirectory},
 };
 
-/// A run, as far as it has been written down.
-pub(super) struct Told {
+/// The content of a run's directory, as far as it is there.
+pub(super) struct RunContent {
     pub path: PathBuf,
     /// The configuration of a run of the perceptron.
     pub config: Option<RunConfig>,
-    /// What decided the run: what, and to what.
+    /// The settings of the run: name and value.
     pub settings: Vec<(String, String)>,
     /// The name and the rule of each average.
     pub averages: Vec<(String, String)>,
     pub report: Option<Report>,
     pub summary: Option<Summary>,
     pub curves: Curves,
-    /// What was skipped or warned of.
+    /// The remarks: what was skipped or warned of.
     pub notes: Vec<String>,
 }
 
-impl Told {
+impl RunContent {
     /// Reads a run.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl Told {
         Ok(Self { path, config, settings, averages, report, summary, curves, notes })
     }
 
-    /// What the run is called.
+    /// The name of the run on the page.
     pub fn name(&self) -> String {
         self.path.display().to_string()
     }
@@ -110,7 +110,7 @@ fn json<T: DeserializeOwned>(path: PathBuf) -> Result<Option<T>> {
     value.map(Some).map_err(|error| Error::file("read", path, error))
 }
 
-/// What decided a run of the perceptron, for people.
+/// The settings of a run of the perceptron, for people.
 fn settings(config: &RunConfig, summary: Option<&Summary>) -> Vec<(String, String)> {
     let RunConfig { model, preparation, averages, optimizer, lr, epochs, batch_size, .. } = config;
     let RunConfig { data, data_sha256, seed, .. } = config;
@@ -163,7 +163,7 @@ fn settings(config: &RunConfig, summary: Option<&Summary>) -> Vec<(String, Strin
     rows.chain(averages).collect()
 }
 
-/// What decided an average: its rule, and what is not by default.
+/// The settings of an average: its rule, and those that differ from the defaults.
 fn settings_of(average: &AverageConfig) -> String {
     let mut text = average.rule.to_string();
     let fields = (serde_json::to_value(average), serde_json::to_value(default_of(average)));

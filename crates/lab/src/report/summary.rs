@@ -1,5 +1,5 @@
-//! What a run came to, beside its scores: what its averages are made of, and what live and the
-//! saved average answered on the test split.
+//! The summary of a run: the profiles of its averages, and the answers of live and of the saved
+//! average on the test split.
 
 use burn::{data::dataloader::DataLoader, module::Module};
 use burn_ema::{
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::data::{Answer, Preparation, Task};
 
-/// What a run came to: the `summary.json` of its directory.
+/// The summary of a run: the `summary.json` of its directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
@@ -23,9 +23,9 @@ pub struct Summary {
     pub parameters: usize,
     /// The rows of training, validation and test.
     pub rows: [usize; 3],
-    /// What each average is made of, in the order of the run.
+    /// The profile of each average, in the order of the run.
     pub averages: Vec<MadeOf>,
-    /// What was answered on the test split.
+    /// The answers on the test split.
     pub answers: Answered,
 }
 
@@ -34,13 +34,13 @@ fn or_nan<'de, D: Deserializer<'de>>(number: D) -> std::result::Result<f64, D::E
     Option::deserialize(number).map(|number| number.unwrap_or(f64::NAN))
 }
 
-/// What an average is made of, in few enough numbers to draw.
+/// The profile of an average in few enough numbers to draw.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MadeOf {
-    /// What the run calls it.
+    /// Its name in the run.
     pub name: String,
-    /// Which average.
+    /// Its rule, in the short form.
     pub rule: String,
     /// The updates that it refused.
     pub refused_updates: u64,
@@ -70,30 +70,30 @@ pub struct MadeOf {
     pub older: f64,
 }
 
-/// What live and the saved average answered on the test split.
+/// The answers of live and of the saved average on the test split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Answered {
-    /// How often which class was answered for which.
+    /// Counts of answers, by class of the row and class of the answer.
     Classes {
         /// The names of the classes.
         labels: Vec<String>,
-        /// Live's: the class, the answer, and how often; never 0.
+        /// Counts of live: class of the row, class of the answer, count above 0.
         live: Vec<(usize, usize, u64)>,
-        /// Those of the saved average.
+        /// Counts of the saved average.
         average: Vec<(usize, usize, u64)>,
     },
-    /// What was predicted for what, in the target's unit.
+    /// Predictions beside targets, in the target's unit.
     Numbers {
         /// The name of the target.
         target: String,
-        /// The rows of the test split, of which some are told here.
+        /// The number of rows in the test split; at most 500 of them are below.
         rows: usize,
-        /// What was right.
+        /// The targets.
         right: Vec<f64>,
-        /// Live's predictions.
+        /// The predictions of live.
         live: Vec<f64>,
-        /// Those of the saved average.
+        /// The predictions of the saved average.
         average: Vec<f64>,
     },
 }
@@ -101,10 +101,10 @@ pub enum Answered {
 /// The most columns of a picture of a profile.
 const COLUMNS: u64 = 200;
 
-/// What a picture of a profile may leave out on its left.
+/// The share of all weight that a picture of a profile may leave out on its left.
 const LEFT_OUT: f64 = 1e-3;
 
-/// The most predictions that are told.
+/// The most predictions that are kept.
 const PREDICTIONS: usize = 500;
 
 impl Summary {
@@ -144,7 +144,7 @@ impl Summary {
 }
 
 impl MadeOf {
-    /// What a profile says at a step, without a name.
+    /// The numbers of a profile at a step, without a name.
     fn of(profile: &Profile, step: u64) -> Self {
         let (width, columns, older) = columns(profile, step);
         Self {
@@ -236,7 +236,7 @@ impl Answered {
             Task::Regression { .. } => {
                 let rows = all[0].len();
                 let some = rows.div_ceil(PREDICTIONS).max(1);
-                let told = |outputs: Vec<f64>| -> Result<Vec<f64>> {
+                let predictions = |outputs: Vec<f64>| -> Result<Vec<f64>> {
                     let some: Vec<_> =
                         outputs.into_iter().step_by(some).map(|output| output as f32).collect();
                     let answers = preparation.decode(&some)?;
@@ -246,7 +246,7 @@ impl Answered {
                     };
                     Ok(answers.into_iter().filter_map(number).collect())
                 };
-                let [right, live, average] = all.map(told);
+                let [right, live, average] = all.map(predictions);
                 let target = preparation.target().to_owned();
                 Ok(Self::Numbers { target, rows, right: right?, live: live?, average: average? })
             }
@@ -254,7 +254,7 @@ impl Answered {
     }
 }
 
-/// How often which class was answered for which, without what never was.
+/// Counts of answers by class of the row and class of the answer, without zeros.
 fn confusion(right: &[usize], answers: &[usize]) -> Vec<(usize, usize, u64)> {
     let mut counts = std::collections::BTreeMap::new();
     for (&right, &answer) in right.iter().zip(answers) {

@@ -1,4 +1,4 @@
-//! What a user wrote, in another language: as HTML, and as a word of a shell or of Rust.
+//! Text of a user in other languages: as HTML, and as a word of a shell.
 
 /// A text as HTML, between tags and in quoted attributes.
 pub(super) fn html(text: &str) -> String {

@@ -1,4 +1,4 @@
-//! What was trained, on what and how: the `config.json` of a run.
+//! The configuration of a run: network, data, averages, optimizer. Saved as its `config.json`.
 
 use std::path::PathBuf;
 
@@ -13,12 +13,12 @@ use crate::data::Preparation;
 pub struct RunConfig {
     /// The network.
     pub model: MlpConfig,
-    /// What turns a row of data into its inputs and its outputs into an answer.
+    /// Turns a row of data into inputs, and outputs into an answer.
     pub preparation: Preparation,
     /// The averages; the first one validates and is the model that the run leaves.
     pub averages: Vec<AverageConfig>,
-    /// How the weights are moved.
-    pub optimizer: Optimizer,
+    /// The optimizer that moves the weights.
+    pub optimizer: OptimizerKind,
     /// The learning rate, the same in every step.
     pub lr: f64,
     /// Passes over the training split.
@@ -29,7 +29,7 @@ pub struct RunConfig {
     pub data: Option<PathBuf>,
     /// The digest of the table, see [`Table::sha256`](crate::data::Table::sha256).
     pub data_sha256: String,
-    /// What the split, the first weights and the order of the rows are drawn from.
+    /// The seed of the split, the first weights and the order of the rows.
     pub seed: u64,
 }
 
@@ -58,16 +58,24 @@ impl RunConfig {
 /// An optimizer of [`fast`](burn_ema::fast), with its defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Optimizer {
+pub enum OptimizerKind {
     /// Stochastic gradient descent, without momentum.
     Sgd,
     /// Adam.
     Adam,
 }
 
-#[cfg(feature = "train")]
-impl Optimizer {
+impl OptimizerKind {
+    /// The name in options and in names of benches.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sgd => "sgd",
+            Self::Adam => "adam",
+        }
+    }
+
     /// The optimizer, at its start.
+    #[cfg(feature = "train")]
     pub fn init(self) -> burn::optim::ModuleOptimizer {
         match self {
             Self::Sgd => burn_ema::fast::SgdConfig::new().init(),

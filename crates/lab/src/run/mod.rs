@@ -20,5 +20,5 @@
 mod config;
 mod directory;
 
-pub use config::{Optimizer, RunConfig};
+pub use config::{OptimizerKind, RunConfig};
 pub use directory::RunDirectory;

@@ -18,29 +18,32 @@ fn marks_are_round_and_inside() {
 
 #[test]
 fn marks_of_every_scale_are_round() {
-    let shown = |scale: Scale, range: [f64; 2]| -> Vec<String> {
+    let shown = |scale: AxisScale, range: [f64; 2]| -> Vec<String> {
         let [low, high] = range.map(|height| scale.place(height).unwrap());
         let marks = scale.marks((low, high)).into_iter();
         let mut marks: Vec<f64> = marks.map(|place| scale.height(place)).collect();
         marks.sort_by(f64::total_cmp);
         marks.into_iter().map(|height| number(height, scale.digits())).collect()
     };
-    assert_eq!(shown(Scale::Linear, [0.0, 0.5]), ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]);
-    let signed = Scale::Signed(1e-4);
+    assert_eq!(shown(AxisScale::Linear, [0.0, 0.5]), ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]);
+    let signed = AxisScale::Signed(1e-4);
     assert_eq!(shown(signed, [-0.2, 0.03]), ["-0.1", "-0.01", "-0.001", "0", "0.001", "0.01"]);
     assert_eq!(shown(signed, [0.0, 2e-4]), ["0", "5.00e-5", "0.0001", "0.00015", "0.0002"]);
-    assert_eq!(shown(Scale::Percent, [60.0, 98.6]), ["80", "90", "95", "98"]);
-    assert_eq!(shown(Scale::Percent, [97.0, 97.5]), ["97", "97.1", "97.2", "97.3", "97.4", "97.5"]);
+    assert_eq!(shown(AxisScale::Percent, [60.0, 98.6]), ["80", "90", "95", "98"]);
+    assert_eq!(
+        shown(AxisScale::Percent, [97.0, 97.5]),
+        ["97", "97.1", "97.2", "97.3", "97.4", "97.5"]
+    );
     let close = ["99.91", "99.92", "99.93", "99.94"];
-    assert_eq!(shown(Scale::Percent, [99.905, 99.945]), close);
-    for scale in [Scale::Linear, Scale::Log, signed, Scale::Percent] {
+    assert_eq!(shown(AxisScale::Percent, [99.905, 99.945]), close);
+    for scale in [AxisScale::Linear, AxisScale::Log, signed, AxisScale::Percent] {
         for height in [0.01, 1.0, 98.5] {
             let back = scale.height(scale.place(height).unwrap());
             assert!((back - height).abs() < 1e-9, "{scale:?}: {back} for {height}");
         }
     }
-    assert_eq!(Scale::Percent.place(100.0), Scale::Percent.place(99.95));
-    assert_eq!(Scale::Log.place(-1.0), None);
+    assert_eq!(AxisScale::Percent.place(100.0), AxisScale::Percent.place(99.95));
+    assert_eq!(AxisScale::Log.place(-1.0), None);
 }
 
 #[test]
@@ -59,7 +62,7 @@ fn gaps_are_not_bridged() {
     let lines = Lines {
         x: "epoch",
         y: "loss".to_owned(),
-        scale: Scale::Log,
+        scale: AxisScale::Log,
         lines: vec![line],
         height: HEIGHT,
         zero: false,
@@ -87,7 +90,7 @@ fn stacked_pictures_do_not_overlap() {
         let lines = Lines {
             x: "step",
             y: "weight".to_owned(),
-            scale: Scale::Linear,
+            scale: AxisScale::Linear,
             lines: vec![line],
             height,
             zero: false,
