@@ -16,7 +16,7 @@ trap 'rm -f "$log"' EXIT
 results='' ended=0
 run() {
     local test=survive::process::$1 cases=$2 what=$3 seed failed
-    cargo test --features ndarray --test it -- --exact "$test" --ignored --nocapture 2>&1 |
+    cargo test --test it -- --exact "$test" --ignored --nocapture 2>&1 |
         tee "$log" || true
     seed=$(sed -n 's/.*SURVIVE_SEED=//p' "$log")
     failed=$(sed -n 's/.* cases, \([0-9]*\) failed$/\1/p' "$log")
