@@ -40,6 +40,8 @@ mod state;
 mod statistics;
 #[cfg(feature = "post-hoc")]
 mod synthesis;
+#[cfg_attr(not(feature = "train"), expect(dead_code, reason = "the hook alone waits"))]
+mod unconfirmed;
 mod update;
 mod walk;
 mod warning;
@@ -54,6 +56,7 @@ pub use numbers::Refused;
 pub(crate) use pack::{DIGEST, Pack, write_whole};
 pub use policy::{PathPolicy, Policy};
 pub use profile::Profile;
+#[cfg(any(feature = "export", feature = "train"))]
 pub(crate) use record::Opened;
 #[cfg(feature = "train")]
 pub(crate) use record::{AVERAGES, LIVE, STATE, Saved, WEIGHTS, Words};
@@ -64,9 +67,11 @@ pub use state::{Average, Distance};
 pub use statistics::reestimate_statistics;
 #[cfg(feature = "post-hoc")]
 pub use synthesis::{Grid, Synthesis, Tried};
+#[cfg(feature = "train")]
+pub(crate) use unconfirmed::{Unconfirmed, Unsettled};
 pub use update::update_all;
 #[cfg(feature = "train")]
-pub(crate) use update::{Seen, Unconfirmed, Unsettled, update_after};
+pub(crate) use update::{Seen, update_after};
 #[cfg(feature = "export")]
 pub(crate) use walk::{Entry, Place, describe, recorded};
 #[cfg(feature = "train")]

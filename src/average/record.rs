@@ -21,9 +21,13 @@ use burn_ema_base::first_non_finite;
 
 /// The names of a record of a live module with its averages: `live.`, `averages.NAME.weights.` and
 /// `averages.NAME.state`.
+#[cfg(feature = "train")]
 pub(crate) const LIVE: &str = "live";
+#[cfg(feature = "train")]
 pub(crate) const AVERAGES: &str = "averages.";
+#[cfg(feature = "train")]
 pub(crate) const WEIGHTS: &str = ".weights";
+#[cfg(feature = "train")]
 pub(crate) const STATE: &str = ".state";
 
 /// The version that the words of this crate begin with.

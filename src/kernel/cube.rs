@@ -99,6 +99,7 @@ impl Look {
     }
 
     /// Whether both are of one device, so that one read answers both.
+    #[cfg(feature = "train")]
     pub fn is_beside(&self, other: &Self) -> bool {
         self.flags.device == other.flags.device
     }

@@ -24,6 +24,7 @@ use burn::{
 #[cfg(feature = "flex")]
 use burn_ema_host::{are_here, is_here, owned_numbers_mut, shape, slice, to_order};
 
+#[cfg(feature = "train")]
 use crate::Result;
 
 pub(crate) use measure::{squared_distance, within};
@@ -76,6 +77,7 @@ pub(crate) fn look_later(tensors: &[(&DispatchTensor, f64)]) -> Option<Look> {
 }
 
 /// The answer of [`within`], and that of an earlier look, by one wait where they are of one device.
+#[cfg(feature = "train")]
 pub(crate) fn within_and(
     tensors: &[(&DispatchTensor, f64)],
     earlier: Option<Look>,

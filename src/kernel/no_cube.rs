@@ -27,6 +27,7 @@ impl Look {
         Ok(Vec::new())
     }
 
+    #[cfg(feature = "train")]
     pub fn is_beside(&self, _: &Self) -> bool {
         match *self {}
     }
