@@ -34,8 +34,8 @@
 //! - All else has its path in the module, and [`Names`] of yours come after.
 //!
 //! The first three are those of burn-store.
-//! What PyTorch keeps in another shape (the gates of its recurrent layers, the joint weight of its
-//! attention) is not converted.
+//! Tensors that PyTorch keeps in another shape (the gates of its recurrent layers, the joint weight
+//! of its attention) are not converted.
 //! A batch norm's `num_batches_tracked` is neither written nor read; PyTorch does without it.
 //!
 //! # What is checked
@@ -150,32 +150,32 @@ pub fn load<M: Module>(module: M, path: impl AsRef<Path>) -> Result<M> {
     load_from(module, path.as_ref(), None)
 }
 
-/// The same, with the names and the layout of this form, whatever the file says: for names of
-/// yours, and for safetensors of others in Burn's layout.
+/// Like [`load`], with the names and the layout of `form`, whatever the file says: for [`Names`] of
+/// your own, and for safetensors by other programs in Burn's layout.
 ///
 /// # Errors
 ///
-/// Those of [`load`].
+/// The errors of [`load`].
 pub fn load_as<M: Module>(module: M, path: impl AsRef<Path>, form: &Form) -> Result<M> {
     load_from(module, path.as_ref(), Some(form))
 }
 
-/// What a file of any form holds.
+/// The content of a file of any form.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Contents {
-    /// What the file is.
+    /// The kind of the file.
     pub kind: Kind,
     /// How many bytes it has.
     pub bytes: u64,
-    /// What it says of itself; others' files say nothing.
+    /// The description in its metadata; none in files by other programs.
     pub description: Option<Description>,
     /// The dtype and shape of each tensor, by its name in the file.
     pub tensors: BTreeMap<String, (DType, Shape)>,
 }
 
 impl Contents {
-    /// What a file holds.
+    /// Reads the kind of a file, its description, and the dtype and shape of its tensors.
     ///
     /// # Errors
     ///
@@ -342,7 +342,7 @@ fn cast(data: TensorData, dtype: DType) -> Result<TensorData, String> {
     }
 }
 
-/// What is found where a tensor is missing: others, by which a person sees how names differ.
+/// The message for a missing tensor, with other names of the file that the module does not have.
 fn nothing(
     tensors: &BTreeMap<String, burn_pack::Tensor>,
     slots: &BTreeMap<String, Slot>,
@@ -358,7 +358,7 @@ fn nothing(
     }
 }
 
-/// Whether this is a batch norm's count of batches, which Burn does not keep.
+/// True if this is the batch count of a batch norm, which Burn does not keep.
 fn is_count_of_batches(name: &str, slots: &BTreeMap<String, Slot>) -> bool {
     let norm = name.strip_suffix("num_batches_tracked");
     norm.is_some_and(|norm| slots.contains_key(&format!("{norm}running_mean")))

@@ -42,7 +42,7 @@
 //!
 //! # Layout
 //!
-//! Imports run one way: `error, threads <- {average, model} <- {run, export, optim} <- train`.
+//! Imports run one way: `kernel <- average <- {export, train}`; `model` imports none of these.
 //!
 //! - [`average`]: rules, averages of any module, their profiles, the kernels that update them,
 //!   averages made afterwards of stored ones;

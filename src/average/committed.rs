@@ -37,7 +37,7 @@ impl Opened {
 
     /// The average of this name in the record of a live module with its averages, as plain weights.
     ///
-    /// What is left out of the average is live's.
+    /// Parameters that the average leaves out have live's weights.
     ///
     /// # Errors
     ///

@@ -36,7 +36,7 @@ use crate::{Error, Result};
 pub struct AverageConfig {
     /// Which average.
     pub rule: Rule,
-    /// What metrics, tables and records call it; the rule's short form if not given.
+    /// The name of the average in metrics, tables and records; by default the rule's short form.
     pub name: Option<String>,
     /// The steps from one update to the next, at least 1; an update covers all of them, so that
     /// the width of the average stays.
@@ -51,23 +51,23 @@ pub struct AverageConfig {
     pub samples_per_step: Option<u64>,
     /// The optimizer steps of an epoch, for rules and starts that count epochs.
     pub steps_per_epoch: Option<u64>,
-    /// Whether time runs in samples, `samples_per_step` of them for one step of the rule, so that
-    /// a change of the batch size does not change the average.
+    /// True if the rule's time is counted in samples, `samples_per_step` of them for one step of
+    /// the rule, so that a change of the batch size does not change the average.
     ///
     /// A rule that counts samples does so in any case.
     #[config(default = false)]
     pub count_samples: bool,
-    /// What is done with the parameters whose path matches a glob, where that is not to average
-    /// them by the rule; the last one that matches decides.
+    /// The policies for parameters whose path matches a glob, in place of averaging by the rule; if
+    /// several match, the last one decides.
     #[config(default = "Vec::new()")]
     pub policies: Vec<PathPolicy>,
-    /// What is done with the running statistics of batch norms that no glob matches.
+    /// The policy for the running statistics of batch norms that no glob matches.
     #[config(default = "Policy::Copy")]
     pub statistics: Policy,
     /// The dtype that averaged parameters are kept in; by default f32 for 16-bit ones, and their
     /// own for others.
     pub dtype: Option<FloatDType>,
-    /// What is done with an update that would take a NaN or an infinity in.
+    /// The policy for an update that would take a NaN or an infinity in.
     #[config(default = "NonFinite::Skip { limit: 3 }")]
     pub non_finite: NonFinite,
     /// The steps of the whole training, if known; a warning then says at the start what the
@@ -75,25 +75,26 @@ pub struct AverageConfig {
     pub total_steps: Option<u64>,
 }
 
-/// What is done with an update, or with a step of an optimizer, that would take a NaN or an infinity
-/// in.
+/// The policy for an update of an average, or a step of an optimizer, that would take a NaN or an
+/// infinity in.
 ///
-/// It is refused whole; the next update covers its steps.
+/// Except under [`Take`](Self::Take), it is refused as a whole and changes nothing; the next update
+/// covers the steps of a refused one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NonFinite {
-    /// It is skipped and counted, and an error once this many in a row were; at least 1.
+    /// Skips the update or step, and counts it; too many in a row are an error.
     Skip {
-        /// The number in a row that is an error.
+        /// The number of skips in a row that is an error; at least 1.
         limit: u64,
     },
-    /// It is an error.
+    /// Returns an error at the first one.
     Error,
-    /// Not looked for: what comes is taken, which saves reading the weights once more.
+    /// Takes any number without a check, which saves one more read of the weights.
     Take,
 }
 
 impl NonFinite {
-    /// Whether it is an error that so many in a row were refused.
+    /// True if this many refusals in a row are an error.
     pub(crate) fn ends_at(self, in_a_row: u64) -> bool {
         match self {
             Self::Skip { limit } => in_a_row >= limit,
@@ -154,8 +155,8 @@ impl AverageConfig {
         self
     }
 
-    /// What the average will be made of after so many steps, each seen, of `samples_per_step`
-    /// samples.
+    /// The profile that the average will have after this many steps, if it sees each step and each
+    /// has `samples_per_step` samples.
     ///
     /// # Errors
     ///
@@ -236,7 +237,7 @@ impl AverageConfig {
         rule.in_steps(number(self.samples_per_step), number(self.steps_per_epoch))
     }
 
-    /// What is done with each path.
+    /// The policy of each parameter, in their order.
     pub(super) fn policies<'a>(
         &self,
         parameters: impl Iterator<Item = (&'a str, ParameterKind)> + Clone,
@@ -283,7 +284,7 @@ impl AverageConfig {
         ]
     }
 
-    /// Whether time runs in samples.
+    /// True if the average's time is counted in samples.
     fn counts_samples(&self) -> bool {
         self.count_samples || self.rules().any(Rule::counts_samples)
     }

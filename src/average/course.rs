@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// When an average starts and is updated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Schedule {
-    /// Whether ticks are samples.
+    /// True if a tick is a sample; false if it is a step.
     pub samples: bool,
     /// Ticks in a step: 1, or the samples of a step.
     pub per_step: u64,
@@ -29,18 +29,18 @@ impl Schedule {
     }
 }
 
-/// What there is to do at a clock.
+/// The action that is due at a clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Due {
     /// Nothing: this step was seen before, or it is not yet time.
     Nothing,
-    /// The average is live.
+    /// A copy of live's weights, since the average has not started.
     Copy,
     /// An update that covers the time from one to the other, in steps since the start.
     Update { from: f64, to: f64 },
 }
 
-/// What an average has seen.
+/// The progress of an average: its last clock, its start, and the times of its updates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Course {
     /// The last clock.
@@ -108,7 +108,7 @@ impl Course {
         Ok(Self { seen, updated, begun, runs, covered })
     }
 
-    /// What is to be done at a clock.
+    /// The action that is due at a clock.
     ///
     /// # Errors
     ///

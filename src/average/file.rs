@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// Further keys of the file's metadata; the last is what a machine reads.
+/// Further keys of the file's metadata; the last one has the state that a load restores.
 const SAMPLES: &str = "burn-ema.samples";
 const MASS: &str = "burn-ema.mass";
 const START: &str = "burn-ema.mass-on-start";
@@ -25,10 +25,10 @@ const SOURCE: &str = "burn-ema.source";
 const VERSION: &str = "burn-ema.version";
 const STATE: &str = "burn-ema.state";
 
-/// Where the tensors as they are kept stand, if they are not those that plain Burn loads.
+/// The path prefix of tensors as they are kept, if they differ from those that plain Burn loads.
 pub(crate) const KEPT: &str = "@weights";
 
-/// What a file says of the average in it.
+/// The description of an average in the metadata of its file.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Description {
@@ -42,9 +42,9 @@ pub struct Description {
     pub samples: u64,
     /// The sum of the raw weights of all steps, and of the start.
     pub mass: f64,
-    /// The share of the weights that it started from.
+    /// The share of the average that is still the weights it started from.
     pub mass_on_start: f64,
-    /// What it was made by, in the words of whoever saved it.
+    /// The origin of the average, such as the name of a run, as whoever saved it gave it.
     pub source: String,
     /// The version of this crate that wrote the file.
     pub version: String,
@@ -81,7 +81,7 @@ impl<M: Module> Average<M> {
             .write(path.as_ref())
     }
 
-    /// What a file says of this average, made by `source`, such as the name of a run.
+    /// The description for a file of this average, made by `source`, such as the name of a run.
     pub fn describe(&self, source: &str) -> Description {
         let clock = self.clock();
         Description {
@@ -121,7 +121,7 @@ impl<M: Module> Average<M> {
         self.restored(&mut saved, name, numbers)
     }
 
-    /// Whether the module that is handed out is all that is kept.
+    /// True if the plain module holds all that the average keeps, in the same dtypes.
     fn is_plain(&self) -> bool {
         let keeps_more =
             |group: &Group| matches!(group.rule, Rule::Window { .. } | Rule::Bema { .. });
@@ -198,7 +198,7 @@ impl Description {
         entries.map(|(key, value)| (key.to_owned(), value)).into()
     }
 
-    /// What a file says of the average in it; the weights are neither read nor checked.
+    /// Reads the description of the average in a file; the weights are neither read nor checked.
     ///
     /// # Errors
     ///

@@ -1,6 +1,7 @@
 //! The averaging engine: rules, averages of any module, the kernels that update them.
 //!
-//! It knows Burn's core, the crate's error and its threads, nothing else here.
+//! This module depends on Burn's core, on the kernels, and on the errors and files of
+//! `burn-ema-base`.
 //!
 //! Every average is one update, in which a rule says how large the share of live `w` is: the raw
 //! weight `m` that it gives the step, by the mass `Z` of all steps so far.

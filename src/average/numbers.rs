@@ -54,25 +54,25 @@ pub struct Refused {
     pub count: u64,
     /// How many of them were the last in a row.
     pub in_a_row: u64,
-    /// What held it in the last of them, such as the path of a parameter, and its step.
+    /// The place of the number in the last of them, such as the path of a parameter, and its step.
     pub last: Option<(String, u64)>,
 }
 
-/// What one group of an average does in an update.
+/// The effect of an update on one group of an average.
 pub(crate) struct Move {
     pub how: Moved,
     /// The group afterwards.
     pub group: Group,
 }
 
-/// What becomes of the tensors of a group.
+/// The change of a group's tensors in an update.
 #[derive(Clone, Copy)]
 pub(crate) enum Moved {
-    /// They are live's; before its start an average is live.
+    /// The tensors become copies of live's, as at each step before the start of the average.
     Copied {
         beside: bool,
     },
-    /// They go a share of the way to live.
+    /// The tensors move the share `alpha` of the way to live's.
     Mixed {
         alpha: f64,
         beside: bool,
@@ -93,8 +93,8 @@ impl Group {
         }
     }
 
-    /// The same after so many steps of a new average, which one update may cover as well as many;
-    /// none where that cannot be told.
+    /// The share of the start in a new average after this many steps, whether one update covers
+    /// them or several; none if it cannot be computed.
     pub fn start_after(&self, steps: u64) -> Option<f64> {
         let fresh = Self::new(self.rule.clone());
         if steps == 0 {
@@ -104,7 +104,7 @@ impl Group {
         Some(moved.group.start_at(steps as f64))
     }
 
-    /// What an update does.
+    /// The effect of an update on this group.
     pub fn moved(&self, due: Due) -> Result<Move> {
         let beside = matches!(self.rule, Rule::Bema { .. });
         let (from, to) = match due {

@@ -13,8 +13,8 @@ use super::{
 };
 
 impl<M: Module> Average<M> {
-    /// What a user should know of this average, if the training ended now, or at `total_steps`
-    /// where the configuration has them.
+    /// The warnings about this average if the training ended now, or at `total_steps` if the
+    /// configuration has them.
     pub fn warnings(&self) -> Vec<Warning> {
         warnings(self)
     }
@@ -121,7 +121,7 @@ impl<M: Module> Outlook<'_, M> {
         (window > steps).then(|| Warning::Window { name: self.name(), window, steps })
     }
 
-    /// Of the first averaged parameter that an update at the end would not move.
+    /// The warning about the first averaged parameter that an update at the end would not move.
     fn dtype(&self) -> Option<Warning> {
         let steps = self.steps as f64;
         let every = (self.average.schedule.every as f64).min(steps);

@@ -24,7 +24,7 @@ pub(crate) const STEP: &str = "burn-ema.step";
 /// The key of the digest of every other byte of the file.
 pub(crate) const DIGEST: &str = "burn-ema.sha256";
 
-/// The same as it stands in the file, with the head of the text that follows, of 64 bytes.
+/// The bytes of the file before the digest: its key, and the CBOR head of a text of 64 bytes.
 const MARK: &[u8] = b"burn-ema.sha256\x78\x40";
 
 /// The tensors of a file, by path, and its metadata.
@@ -73,7 +73,7 @@ impl Pack {
         write_whole(path, burn_pack::EXTENSION, &bytes)
     }
 
-    /// Reads the file into memory, so that what happens to it later reaches nothing.
+    /// Reads the whole file into memory, so that later changes of the file have no effect.
     ///
     /// # Errors
     ///

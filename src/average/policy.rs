@@ -1,4 +1,4 @@
-//! What an average does with which parameter: globs on module paths.
+//! Policies: how an average treats which parameter, by globs on module paths.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::rule::Rule;
 use crate::{Error, Result};
 
-/// What an average does with a parameter.
+/// The way in which an average treats a parameter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Policy {
@@ -33,7 +33,7 @@ pub struct PathPolicy {
     /// A glob on paths such as `layers.0.weight`: `*` stands for any text within a name, `**` for
     /// any number of names, `?` for one character, `[01]` for one of these.
     pub pattern: String,
-    /// What is done with them.
+    /// The policy for the parameters whose path matches.
     pub policy: Policy,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for PathPolicy {
     }
 }
 
-/// What a policy does, for messages.
+/// The verb for a policy, for messages.
 fn verb(policy: &Policy) -> &'static str {
     match policy {
         Policy::Average | Policy::Rule(_) => "average",

@@ -80,7 +80,7 @@ pub const SYSTEM_LIMIT: usize = 128;
 
 /// The profile that is wanted, of an average at the step `at`.
 ///
-/// It prints itself in a short form, such as `power(sigma_rel=0.1)`.
+/// A target is displayed in a short form, such as `power(sigma_rel=0.1)`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Target {
@@ -105,7 +105,7 @@ pub enum Target {
     },
     /// Equal weights over the last steps: stochastic weight averaging (SWA).
     ///
-    /// It is made best where it begins at a stored step, since its edge is sharp.
+    /// The error is least if the window begins at a stored step, since its edge is sharp.
     Window {
         /// How many steps, in `(0, at]`.
         steps: f64,
@@ -140,7 +140,7 @@ pub enum Solve {
 /// A mix of stored averages, and how good it is.
 #[derive(Clone, Debug)]
 pub struct Mix {
-    /// What was wanted, in words.
+    /// The target and its step in words, for error messages.
     wanted: String,
     coefficients: Vec<f64>,
     relative_error: f64,
@@ -229,8 +229,8 @@ impl Mix {
     /// The condition number of the system that was solved: the inner products of the increments of
     /// the profiles from one stored average to the next of its width, scaled to a diagonal of ones.
     ///
-    /// It is the ratio of the largest to the smallest eigenvalue that is above rounding;
-    /// combinations below that are left out.
+    /// The number is the ratio of the largest eigenvalue to the smallest one that is above
+    /// rounding; combinations below that are left out.
     /// The inner products of the averages themselves have a larger one.
     pub fn condition(&self) -> f64 {
         self.condition

@@ -1,16 +1,16 @@
-//! What an average is made of: how much weight each past update has in it.
+//! Profiles: how much weight each past update has in an average.
 
 use std::{collections::VecDeque, fmt};
 
 use super::rule::Rule;
 use crate::{Error, Result};
 
-/// What an average is made of: how much weight its start and each past update have in it.
+/// The composition of an average: how much weight its start and each past update have in it.
 ///
 /// Ages are counted back from the step that it was asked for; the start counts with its age, the
 /// steps since it.
 /// All weights together are 1.
-/// Those of [`Rule::Bema`] can be negative, and so can the mean age then.
+/// The weights of [`Rule::Bema`] can be negative, and so can the mean age then.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     mass_on_start: f64,
@@ -130,7 +130,7 @@ impl Profile {
 
     /// The standard deviation of the age in steps.
     ///
-    /// It is 0 where negative weights leave none.
+    /// The deviation is 0 if negative weights make the variance negative.
     pub fn standard_deviation(&self) -> f64 {
         self.standard_deviation
     }

@@ -33,9 +33,9 @@ pub(crate) const STATE: &str = ".state";
 /// The version that the words of this crate begin with.
 const VERSION: i32 = 2;
 
-/// Modules and words under names of their own: what a record of several modules shows.
+/// A module that holds several modules and [`Words`], each recorded under a name of its own.
 ///
-/// It lives for the length of one save or load, so that Burn's own traversal makes the record.
+/// A value exists for one save or load only, so that Burn's own traversal makes the record.
 #[derive(Clone, Debug)]
 pub(crate) struct Saved<M: Module> {
     modules: Vec<(String, M)>,
@@ -157,7 +157,7 @@ fn join(name: &str, path: &str) -> String {
     if name.is_empty() { path.to_owned() } else { format!("{name}.{path}") }
 }
 
-/// A record opened: all of it in memory, its entries known before any is applied.
+/// A record that was read into memory, so that its entries are checked before any is applied.
 pub(crate) struct Opened {
     pub(super) entries: BTreeMap<String, Entry>,
 }
@@ -254,7 +254,7 @@ impl From<BTreeMap<String, Entry>> for Opened {
     }
 }
 
-/// Numbers as i32 words.
+/// Numbers as a list of i32 words, which every backend stores exactly.
 #[derive(Clone, Debug)]
 pub(crate) struct Words(Vec<i32>);
 
@@ -293,7 +293,7 @@ impl Words {
     }
 }
 
-/// Words on their way back to numbers.
+/// A reader of the numbers in [`Words`], in the order in which they were added.
 pub(crate) struct WordReader {
     name: String,
     words: Vec<i32>,

@@ -103,7 +103,7 @@ pub enum Rule {
     /// a_t = d\,a_{t-1} + (1 - d)\,w_t
     /// ```
     ///
-    /// It remembers about `1 / (1 - d)` steps; decay 0 is no averaging.
+    /// The average remembers about `1 / (1 - d)` steps; with decay 0 it is live.
     Constant {
         /// The share of the old average that one step keeps, in `[0, 1)`.
         decay: f64,
@@ -168,8 +168,8 @@ pub enum Rule {
     ///
     /// The first update replaces the start.
     InverseGamma {
-        /// The steps after which the growth begins to slow, above 0; 1 by default in all
-        /// four.
+        /// The number of steps after which the growth begins to slow, above 0; 1 is the default of
+        /// the four libraries.
         inv_gamma: f64,
         /// The exponent, above 0: 2/3 for long trainings, 3/4 for shorter ones, 1 for nearly equal
         /// weights.
@@ -249,8 +249,8 @@ pub enum Rule {
     ///
     /// Until the first snapshot it is the start.
     ///
-    /// It forgets what is older, which a decay only comes to, but at the memory of a copy for each
-    /// snapshot; a decay that looks back as far on the whole has one copy.
+    /// Older weights have no share in it, where a decay only makes theirs small; but it keeps a
+    /// copy of the weights for each snapshot, where a decay of the same mean age keeps one.
     /// After 20,000 steps, by
     /// `cargo run --example profiles -- --rule "window(5 snapshots, 1000 steps)" --rule "ema(0.9995)"`
     /// (columns as in the table above, and the copies beside them):
@@ -508,7 +508,7 @@ impl Rule {
         }
     }
 
-    /// The rule with its times in steps, as averages use it.
+    /// This rule with its times converted to steps, the unit in which averages use it.
     pub(crate) fn in_steps(
         &self,
         samples_per_step: Option<f64>,
@@ -537,12 +537,12 @@ impl Rule {
         Ok(rule)
     }
 
-    /// Whether its times are samples.
+    /// True if the rule's times are in samples.
     pub(crate) fn counts_samples(&self) -> bool {
         matches!(self, Self::HalfLifeSamples { .. })
     }
 
-    /// Whether its times are epochs.
+    /// True if the rule's times are in epochs.
     pub(crate) fn counts_epochs(&self) -> bool {
         matches!(self, Self::HalfLifeEpochs { .. })
     }

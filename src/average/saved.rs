@@ -1,4 +1,4 @@
-//! An average as modules and words, and back: what Burn's records and files hold of it.
+//! The saved form of an average: conversion to the modules and [`Words`] of a record, and back.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -23,7 +23,7 @@ const WEIGHTS: &str = "weights";
 const STATE: &str = "state";
 
 impl<M: Module> Average<M> {
-    /// What a later run needs to go on: the weights as they are kept, all numbers, the settings.
+    /// The record for a later run: the weights as they are kept, all numbers and the settings.
     pub fn into_record(self) -> ModuleRecord {
         let saved = self.add_parts(Saved::new(), WEIGHTS, &self.numbers);
         saved.with_words(STATE, self.words(), &self.device()).record()

@@ -29,7 +29,7 @@ const DTYPE: &str = "burn-ema.dtype";
 pub(super) const NOT_MIXED: &str = "burn-ema.not-mixed";
 pub(super) const LEFT_OUT: &str = "burn-ema.left-out";
 
-/// What averages are stored in.
+/// The dtypes in which averages can be stored.
 const DTYPES: [FloatDType; 2] = [FloatDType::F16, FloatDType::F32];
 
 /// A directory of averages that a training stores from time to time, so that the average of any
@@ -100,7 +100,7 @@ pub struct Snapshot {
     pub start: f64,
     /// Its profile: its exponent, and the steps since the start of the average.
     pub stored: Stored,
-    /// What its averaged parameters are stored in.
+    /// The dtype in which its averaged parameters are stored.
     pub dtype: FloatDType,
 }
 
@@ -190,8 +190,8 @@ impl Snapshots {
     ///
     /// Only averaged parameters take the dtype of the snapshots.
     /// The file appears whole or not at all, and replaces one of the same step and name.
-    /// Those of the same name and of later steps are removed: an average never goes back, so they
-    /// are of a course that was given up for an earlier checkpoint.
+    /// Files of the same name and of later steps are removed: steps of an average only grow, so
+    /// these are from before the training returned to an earlier checkpoint.
     ///
     /// # Errors
     ///
@@ -257,7 +257,7 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Whether averages by this rule can be stored.
+    /// True if averages by this rule can be stored.
     #[cfg(feature = "train")]
     pub(crate) fn takes(rule: &Rule) -> bool {
         matches!(rule, Rule::PowerFunction { .. } | Rule::PowerFunctionGamma { .. } | Rule::Equal)
@@ -325,7 +325,7 @@ impl Snapshots {
 }
 
 impl Snapshot {
-    /// What the file says of itself; its weights are not read.
+    /// Reads the metadata of a file; its weights are not read.
     fn read(path: PathBuf) -> Result<Self> {
         let metadata = Pack::describe(&path)?;
         let text = |key: &str| metadata.get(key).cloned().ok_or_else(|| foreign(&path, key));
@@ -361,7 +361,7 @@ fn gamma<M: Module>(average: &Average<M>) -> Result<f64> {
     }
 }
 
-/// What an average does with a parameter, in a word.
+/// The verb for an average's treatment of a parameter, for messages.
 #[cfg(feature = "train")]
 fn word(how: How) -> &'static str {
     match how {

@@ -61,7 +61,7 @@ pub struct Average<M: Module> {
     pub(super) kept: Vec<Kept>,
     /// Live's ids when its order was last that of `kept`.
     pub(super) paired: Vec<ParamId>,
-    /// Whether it stays on its device when live moves to another.
+    /// True if the average stays on its device when live moves to another one.
     pub(super) stays: bool,
     pub(super) schedule: Schedule,
     pub(super) numbers: Numbers,
@@ -77,14 +77,14 @@ pub(super) struct Kept {
     /// The parameter, with an id and a tensor of its own.
     pub parameter: Parameter,
     pub how: How,
-    /// Where live had it last, if the average keeps it elsewhere.
+    /// The device on which live last had the parameter, if the average keeps it on another one.
     pub live_device: Option<DispatchDevice>,
-    /// What some rules keep beside the average: the snapshots of a window, oldest first; for
-    /// BEMA live at the start and at the last update.
+    /// Further tensors that some rules keep: for a window its snapshots, oldest first; for BEMA
+    /// live at the start and live at the last update.
     pub beside: VecDeque<DispatchTensor>,
 }
 
-/// What is done with a parameter.
+/// The average's treatment of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
     /// Averaged by the group of this index.
@@ -248,8 +248,8 @@ impl<M: Module> Average<M> {
         }))
     }
 
-    /// Live with the share `share` of the way to the average gone, in `(0, 1]`; 1 copies the
-    /// average (Li et al. 2024, "Switch EMA").
+    /// Moves live the share `share`, in `(0, 1]`, of the way to the average; 1 copies the average
+    /// (Li et al. 2024, "Switch EMA").
     ///
     /// Only averaged parameters move.
     /// Each keeps its id, so that an optimizer goes on with its moments, and its training state.
@@ -304,7 +304,7 @@ impl<M: Module> Average<M> {
         Ok(Distance { norm: apart.sqrt(), relative })
     }
 
-    /// What the average is made of.
+    /// The profile of the average: how much weight each past update has in it.
     ///
     /// For paths with a rule of their own, see [`profile_of`](Self::profile_of).
     /// Its numbers are NaN after more than 67 million updates.
@@ -312,7 +312,7 @@ impl<M: Module> Average<M> {
         self.group_profile(&self.numbers.groups[0], ParameterKind::Weight)
     }
 
-    /// What the average of the parameter at a path is made of; none if it is not averaged.
+    /// The profile of the average of the parameter at a path; none if it is not averaged.
     pub fn profile_of(&self, path: &str) -> Option<Profile> {
         let Kept { parameter, how, .. } =
             self.kept.iter().find(|kept| kept.parameter.path == path)?;
@@ -342,7 +342,7 @@ impl<M: Module> Average<M> {
         self.numbers.groups[0].start_at(self.numbers.course.last(&self.schedule))
     }
 
-    /// What metrics, tables, records and files call it.
+    /// The name of the average in metrics, tables, records and files.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -370,12 +370,12 @@ impl<M: Module> Average<M> {
         self.numbers.course.seen
     }
 
-    /// Whether it averages; before its start it is live.
+    /// True if the average has started; until then it is a copy of live.
     pub fn has_begun(&self) -> bool {
         self.numbers.course.begun.is_some()
     }
 
-    /// Whether live was taken into it since its start.
+    /// True if the average has been updated since its start.
     pub(crate) fn has_updates(&self) -> bool {
         !self.numbers.course.runs.is_empty()
     }
@@ -392,13 +392,13 @@ impl<M: Module> Average<M> {
         &self.numbers.refused
     }
 
-    /// Whether the module has statistics of batch norms.
+    /// True if the module has running statistics of batch norms.
     #[cfg(feature = "train")]
     pub(crate) fn has_statistics(&self) -> bool {
         self.kept.iter().any(|kept| kept.parameter.kind == ParameterKind::Statistic)
     }
 
-    /// Whether its time runs in samples.
+    /// True if the average's time is counted in samples.
     #[cfg(feature = "train")]
     pub(crate) fn counts_samples(&self) -> bool {
         self.schedule.samples
@@ -436,7 +436,7 @@ impl<M: Module> Average<M> {
         })
     }
 
-    /// The tensor that the average answers with, as it is kept.
+    /// The parameter's value in the average, in the dtype and on the device where it is kept.
     fn value(&self, kept: &Kept) -> DispatchTensor {
         let tensor = &kept.parameter.tensor;
         let How::Averaged(group) = kept.how else { return tensor.clone() };
@@ -468,8 +468,8 @@ impl How {
     /// The largest magnitude that a parameter may take from live, if it takes any; an average is
     /// kept in `kept`.
     ///
-    /// It is half of the largest number of that dtype, since the difference of an average and live
-    /// must be a number too.
+    /// For an averaged parameter it is half of the largest number of `kept`, since the difference
+    /// of average and live must be finite too; for others the largest number of their own dtype.
     pub fn most(self, parameter: &Parameter, kept: DType, begun: bool) -> Option<f64> {
         let largest = |dtype: DType| dtype.finfo().map_or(f64::INFINITY, |info| info.max);
         match self {

@@ -43,7 +43,7 @@ use crate::{Error, Result};
 ///
 /// `forward` runs the model on one batch, which must lie on an autodiff device; what it returns
 /// is dropped.
-/// It runs once for every batch, and once more for the first one that reaches a batch norm.
+/// `forward` runs once for every batch, and once more for the first one that reaches a batch norm.
 /// No gradient is tracked: the memory is that of an inference on one batch.
 ///
 /// The module comes back in validation mode, without autodiff, with the same ids, and with
@@ -122,8 +122,8 @@ pub fn reestimate_statistics<M: Module, B: Clone, T>(
     Ok(walk::load(module, |path| means.remove(path)))
 }
 
-/// Where a statistic starts that shall show `m b`: zero, with a sign that any pass takes away, so
-/// that a layer which no pass reached differs from one whose batch was all zeros.
+/// The start of a statistic that a pass turns into `m b`: -0, whose sign any pass removes, so that
+/// a layer that no pass reached differs from one whose batch was all zeros.
 const NOTHING: f64 = -0.0;
 
 /// The statistics after a pass, by path.
@@ -238,7 +238,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Whether the pass reached the layer in training mode.
+    /// True if the pass reached the layer in training mode.
     fn reached(&self, passed: &Passed) -> bool {
         let untouched = |value: &f64| value.to_bits() == NOTHING.to_bits();
         passed.get(&self.var.path).is_some_and(|values| !values.iter().all(untouched))
@@ -297,7 +297,7 @@ impl Statistic {
         Entry { id: self.id, data }
     }
 
-    /// A power of two that dwarfs every mean, as far as the dtype has one.
+    /// A power of two that is far above every mean, as far as the dtype has one.
     fn beyond(&self) -> f64 {
         match self.dtype {
             DType::F16 | DType::Flex32 => 2f64.powi(15),

@@ -19,11 +19,11 @@ use crate::{Error, Result};
 pub struct Synthesis<M> {
     /// The plain module, in validation mode.
     pub module: M,
-    /// What it is made of, and how close that is to what was asked for.
+    /// The mix of stored averages that gave the module, with its error.
     pub mix: Mix,
 }
 
-/// What several targets gave.
+/// The results of several targets.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Grid<M> {
@@ -35,7 +35,7 @@ pub struct Grid<M> {
     pub module: M,
 }
 
-/// What one target gave.
+/// The result of one target.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Tried {

@@ -15,7 +15,7 @@ pub(crate) struct Unconfirmed<M: Module> {
     pub update: Unsettled<M>,
 }
 
-/// The way back from an [`Unconfirmed`] update.
+/// The state to restore if the numbers of an [`Unconfirmed`] update are not finite.
 pub(crate) struct Unsettled<M: Module> {
     /// The averages before the update; their storage is that of those after it.
     pub(super) before: Vec<Average<M>>,
@@ -31,7 +31,7 @@ impl<M: Module> Unsettled<M> {
     ///
     /// # Errors
     ///
-    /// Those of [`update_after`] that it did not return.
+    /// The errors about numbers that are not finite, which `update_after` could not return yet.
     pub fn settle(self, within: &[bool], averages: &mut Vec<Average<M>>) -> Result<()> {
         let Self { before, places, trained, step } = self;
         let Some(bad) = within.iter().position(|within| !within) else { return Ok(()) };

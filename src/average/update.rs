@@ -28,8 +28,8 @@ use crate::{
 ///
 /// # Errors
 ///
-/// Those of [`Average::update`]; after one, all averages are as they were, but for the count of
-/// refused updates.
+/// The errors of [`Average::update`]; after one, all averages are as they were, but for the count
+/// of refused updates.
 pub fn update_all<M: Module>(
     averages: &mut [Average<M>],
     live: &M,
@@ -39,12 +39,12 @@ pub fn update_all<M: Module>(
     update_after(averages, live, step, samples, Seen::default()).map(drop)
 }
 
-/// What an update must know of the step before it.
+/// Facts about the optimizer step before an update.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Seen<'a> {
     /// The parameters that the step moved, which must be finite.
     pub trained: &'a [ParamId],
-    /// Whether the update may end before a GPU has said that its numbers are finite.
+    /// True if the update may return before a GPU has confirmed that the numbers are finite.
     pub may_wait: bool,
 }
 
@@ -54,8 +54,8 @@ pub(crate) struct Seen<'a> {
 ///
 /// # Errors
 ///
-/// Those of [`update_all`]; a NaN or an infinity in a parameter that the step moved, whatever the
-/// averages take.
+/// The errors of [`update_all`]; a NaN or an infinity in a parameter that the step moved, whatever
+/// the averages' policy.
 pub(crate) fn update_after<M: Module>(
     averages: &mut [Average<M>],
     live: &M,
@@ -133,9 +133,9 @@ pub(crate) fn update_after<M: Module>(
 
 /// Refuses the plans of which a parameter that the average takes is beyond its bound in live.
 ///
-/// All that is looked at is looked at once, since a GPU is waited for at each look; only where
-/// something is beyond a bound do more looks tell whose it is.
-/// Where the update may, it is left to the GPU to refuse all plans.
+/// All tensors are checked at once, since each check waits for a GPU; only if a number is beyond a
+/// bound do further checks find its parameter.
+/// If the update may return early, the GPU itself refuses all plans.
 ///
 /// # Errors
 ///
@@ -225,7 +225,7 @@ fn mixing<'a, M: Module>(
     mixing
 }
 
-/// What one average does in an update.
+/// The plan of one average for an update.
 enum Plan<'a> {
     Nothing,
     /// A NaN or an infinity is kept out.
@@ -241,8 +241,8 @@ impl<M: Module> Average<M> {
     /// Takes live's weights after optimizer step `step` into the average.
     ///
     /// Steps count from 1.
-    /// The same step twice is one update; an update after several steps covers all of them, so
-    /// that the width of the average does not depend on how often it is updated.
+    /// Two calls with the same step are one update; an update after several steps covers all of
+    /// them, so that the width of the average does not depend on how often it is updated.
     ///
     /// Parameters are paired by path, and the average follows live's parameters to other devices
     /// unless it [stays](Self::keep_on) on one.
@@ -264,8 +264,8 @@ impl<M: Module> Average<M> {
     ///
     /// # Errors
     ///
-    /// Those of [`update`](Self::update), and, where time runs in samples, fewer samples than at
-    /// the last step.
+    /// The errors of [`update`](Self::update), and, where time runs in samples, fewer samples than
+    /// at the last step.
     pub fn update_at(&mut self, live: &M, clock: Clock) -> Result<()> {
         update_all(slice::from_mut(self), live, clock.step, Some(clock.samples))
     }
@@ -312,7 +312,7 @@ impl<M: Module> Average<M> {
         }
     }
 
-    /// What each group does.
+    /// The effect of an update on each group.
     fn moves(&self, due: Due) -> Result<Vec<Move>> {
         self.numbers.groups.iter().map(|group| group.moved(due)).collect()
     }

@@ -28,7 +28,7 @@ pub(super) struct Parameter {
     pub kind: ParameterKind,
 }
 
-/// What a parameter is, as far as an average is concerned.
+/// The kind of a parameter, as far as averages distinguish it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ParameterKind {
     /// A float that an optimizer may move.
@@ -40,7 +40,7 @@ pub(super) enum ParameterKind {
 }
 
 impl Parameter {
-    /// What it is in the module, for messages: `f32 [3, 4]`.
+    /// The dtype and shape in the module, for messages: `f32 [3, 4]`.
     pub fn describe(&self) -> String {
         describe(self.dtype, &self.tensor.shape())
     }
@@ -290,7 +290,7 @@ fn pair<'p>(
 pub(crate) struct Place {
     /// The names of the path, outermost first.
     pub names: Vec<String>,
-    /// What each name is a part of, such as `Struct:Linear`, `Enum:Layer` or `Vec`.
+    /// The container of each name, such as `Struct:Linear`, `Enum:Layer` or `Vec`.
     pub containers: Vec<String>,
 }
 
@@ -309,8 +309,8 @@ impl Place {
         self.names.join(".")
     }
 
-    /// Whether a float here is a statistic of a batch norm: the layer keeps it itself, as an
-    /// average of its own, and no optimizer moves it.
+    /// True if a float here is a running statistic of a batch norm, which the layer updates itself
+    /// and no optimizer moves.
     fn is_statistic(&self) -> bool {
         let name = self.names.last().map(String::as_str);
         self.containers.last().is_some_and(|container| container == "Struct:BatchNorm")
@@ -359,7 +359,7 @@ impl ModuleVisitor for Collect {
     }
 }
 
-/// The walk of every step: no names, two vectors.
+/// The visitor of every step: it collects ids and tensors without names, to be fast.
 #[derive(Default)]
 struct Lean {
     ids: Vec<ParamId>,

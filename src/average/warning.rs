@@ -84,7 +84,8 @@ pub enum Warning {
     RefusedSteps {
         /// How many.
         count: u64,
-        /// What was not finite in the last one, such as `the gradient of layers.0.weight`.
+        /// The numbers that were not finite in the last one, such as
+        /// `the gradient of layers.0.weight`.
         what: String,
         /// The last one, where those that were refused count as steps.
         step: u64,

@@ -1,4 +1,4 @@
-//! What the tensors of a module are called in a file, and how they lie there.
+//! The names and the layout of a module's tensors in a file.
 
 use std::collections::BTreeMap;
 
@@ -39,10 +39,10 @@ impl Names {
         Self::default()
     }
 
-    /// What begins with `burn` begins with `torch` in PyTorch.
+    /// Adds a renaming: a name that begins with `burn` begins with `torch` in PyTorch instead.
     ///
-    /// Beginnings are whole parts between dots; the longest one counts; an empty one stands before
-    /// every name.
+    /// A beginning is made of whole parts between dots; the empty one is before every name. If
+    /// several match a name, the longest one counts.
     pub fn with(mut self, burn: impl Into<String>, torch: impl Into<String>) -> Self {
         self.beginnings.push((burn.into(), torch.into()));
         self
@@ -73,14 +73,15 @@ pub(super) struct Slot {
     pub dtype: DType,
     /// Its shape in Burn's records.
     shape: Shape,
-    /// What it is a part of, as burn-store knows it; none where the file has Burn's layout.
+    /// The containers of the tensor, as burn-store names them; none if the file has Burn's layout.
     containers: Option<Vec<String>>,
 }
 
 impl Slot {
-    /// A tensor under its path in the module, or what becomes of that, as the file has it.
+    /// Converts a tensor from the layout of Burn's records to the file's, with the last part of its
+    /// name.
     ///
-    /// burn-store goes by the last part of the name.
+    /// burn-store decides by the last part of the name, which must be Burn's.
     pub fn outward(&self, tensor: Tensor) -> Tensor {
         match &self.containers {
             None => tensor,
@@ -88,7 +89,7 @@ impl Slot {
         }
     }
 
-    /// The tensor as Burn's records have it.
+    /// Converts a tensor of the file to the layout of Burn's records.
     pub fn inward(&self, mut tensor: Tensor) -> Tensor {
         match &self.containers {
             None => tensor,
@@ -106,7 +107,7 @@ impl Slot {
         self.outward(bridge::deferred(name, dtype, self.shape.clone(), None, unread))
     }
 
-    /// What the file must have there, for messages: `f32 [32, 64]`.
+    /// The dtype and shape that the file must have there, for messages: `f32 [32, 64]`.
     pub fn in_file(&self) -> String {
         in_file(&self.claim(self.path.clone()))
     }
@@ -172,13 +173,14 @@ fn torch_path(place: &Place) -> String {
     names.collect::<Vec<_>>().join(".")
 }
 
-/// Whether this is `layers.N.weight` or `layers.N.bias` of a perceptron.
+/// True if this is `layers.N.weight` or `layers.N.bias` of an `Mlp`.
 fn is_of_mlp(place: &Place) -> bool {
     let containers = &place.containers[..];
     matches!(containers, [.., mlp, _, dense] if mlp == "Struct:Mlp" && dense == DENSE)
 }
 
-/// What a parameter is a part of, as burn-store has to know it.
+/// The containers of a parameter for burn-store, to which a dense layer must look like a linear
+/// one.
 fn containers(place: &Place) -> Vec<String> {
     let mut containers = place.containers.clone();
     if is_of_mlp(place)

@@ -31,13 +31,13 @@ pub(super) const LAYOUT: &str = "burn-ema.layout";
 pub(super) const OF_BURN: &str = "burn";
 pub(super) const OF_TORCH: &str = "torch";
 
-/// What all keys of ours begin with.
+/// The prefix of all metadata keys of this crate.
 const OURS: &str = "burn-ema.";
 
 /// The digest's key as it stands in the header of safetensors, where no other text has it so.
 pub(super) const MARK: &[u8] = b"\"burn-ema.sha256\":\"";
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Burn's own form.
@@ -74,7 +74,7 @@ pub(super) struct Source {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// What a file is, as far as its first bytes tell.
+/// The kind of a file, as far as its first bytes show it.
 enum Container {
     Burnpack,
     Safetensors,

@@ -33,7 +33,7 @@ pub(super) fn lerp_all(work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
     rest
 }
 
-/// Whether the kernel moves all of these averages.
+/// True if the kernel can move all of these averages.
 pub(super) fn are_here(work: &[Towards<'_>]) -> bool {
     work.iter().all(is_here)
 }
@@ -45,7 +45,7 @@ pub(super) fn own_all(mut work: Vec<Towards<'_>>) {
 
 /// Moves averages that were [prepared](own_all), unless the look finds a number beyond its bound.
 ///
-/// Another tensor may share their storage: it sees them move.
+/// A tensor that shares their storage changes with them.
 pub(super) fn lerp_all_unless(mut work: Vec<Towards<'_>>, look: &Look) {
     launch(moves(steps(&mut work)), Some(&look.flags));
 }
@@ -53,7 +53,7 @@ pub(super) fn lerp_all_unless(mut work: Vec<Towards<'_>>, look: &Look) {
 /// The averages of each live tensor.
 type OneLive<'a> = (CubeTensor, Vec<(&'a mut CubeTensor, f32)>);
 
-/// Work on tensors of CubeCL, of which that with the same live stands next to each other.
+/// Groups work on tensors of CubeCL by live tensor; work with the same one must be adjacent.
 fn steps<'a>(work: &'a mut [Towards<'_>]) -> Vec<OneLive<'a>> {
     let same_live = |a: &Towards<'_>, b: &Towards<'_>| ptr::eq(a.live.tensor(), b.live.tensor());
     let steps = work.chunk_by_mut(same_live).filter_map(|run| {
@@ -66,7 +66,7 @@ fn steps<'a>(work: &'a mut [Towards<'_>]) -> Vec<OneLive<'a>> {
     steps.collect()
 }
 
-/// A look at tensors whose answer is still on the device.
+/// A check of tensors for numbers beyond a bound, whose result is still on the device.
 pub(crate) struct Look {
     /// One for each tensor, and a last one for all, set where a number is beyond its bound.
     flags: CubeTensor,
@@ -98,15 +98,15 @@ impl Look {
         Ok(within.collect())
     }
 
-    /// Whether both are of one device, so that one read answers both.
+    /// True if both are on one device, so that one read gets both results.
     #[cfg(feature = "train")]
     pub fn is_beside(&self, other: &Self) -> bool {
         self.flags.device == other.flags.device
     }
 }
 
-/// Looks whether each of the tensors holds finite numbers alone, of magnitudes up to its bound; none
-/// where they are not all of CubeCL and on one device.
+/// Starts a check that each tensor holds only finite numbers of magnitudes up to its bound; none if
+/// they are not all of CubeCL and on one device.
 pub(super) fn look(tensors: &[(&DispatchTensor, f64)]) -> Option<Look> {
     let tensors = tensors.iter().map(|(tensor, most)| Some((self::tensor(tensor)?, *most)));
     let tensors: Vec<_> = tensors.collect::<Option<_>>()?;
@@ -186,7 +186,7 @@ thread_local! {
     static READS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// How many times this thread has waited for the answer of a look.
+/// The number of times that this thread has waited for the result of a [`Look`].
 #[cfg(test)]
 pub(crate) fn reads() -> usize {
     READS.get()
@@ -213,7 +213,7 @@ fn launch(readings: Vec<Reading>, flags: Option<&CubeTensor>) {
     }
 }
 
-/// Those of one device and dtype together, in their order.
+/// The readings in groups of one device and dtype, in their order.
 fn by_kind(readings: Vec<Reading>) -> Vec<Vec<Reading>> {
     let mut kinds: Vec<Vec<Reading>> = Vec::new();
     for reading in readings {
@@ -252,7 +252,7 @@ fn groups<T>(
     groups
 }
 
-/// Whether the kernel moves this average.
+/// True if the kernel can move this average.
 fn is_here(towards: &Towards<'_>) -> bool {
     let Some((average, live)) = tensor(towards.average).zip(tensor(towards.live.tensor())) else {
         return false;
@@ -260,7 +260,7 @@ fn is_here(towards: &Towards<'_>) -> bool {
     average.dtype == DType::F32 && average.device == live.device && element(live).is_some()
 }
 
-/// A float tensor of CubeCL, unless it is but planned.
+/// The float tensor of CubeCL behind a tensor; none if Burn's fusion has only planned it.
 fn tensor(tensor: &DispatchTensor) -> Option<&CubeTensor> {
     match &tensor.kind {
         _ if cfg!(feature = "portable") => None,
@@ -271,7 +271,7 @@ fn tensor(tensor: &DispatchTensor) -> Option<&CubeTensor> {
     }
 }
 
-/// The same, to be changed.
+/// Like [`tensor`], but mutable.
 fn tensor_mut(tensor: &mut DispatchTensor) -> Option<&mut CubeTensor> {
     match &mut tensor.kind {
         DispatchTensorKind::Cube(BackendTensor::Float(tensor)) => {
@@ -298,7 +298,7 @@ fn is_empty(tensor: &CubeTensor) -> bool {
     tensor.meta.num_elements() == 0
 }
 
-/// Whether numbers with the same index lie at the same place of both buffers, and no two at one.
+/// True if each index is at the same place in both buffers, and no two indices share a place.
 fn are_alike(a: &CubeTensor, b: &CubeTensor) -> bool {
     let strides = |tensor: &CubeTensor| {
         let dims = tensor.meta.shape().iter().zip(tensor.meta.strides().iter());
@@ -308,7 +308,7 @@ fn are_alike(a: &CubeTensor, b: &CubeTensor) -> bool {
     rows && strides(a) == strides(b) && (a.is_contiguous() || a.is_nonoverlapping())
 }
 
-/// Whether its numbers, in any order, are all that lies where it begins and ends.
+/// True if the tensor's numbers, in any order, fill its span of the buffer without gaps.
 fn is_dense(tensor: &CubeTensor) -> bool {
     are_alike(tensor, tensor) && span(tensor) == tensor.meta.num_elements()
 }

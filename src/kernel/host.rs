@@ -55,7 +55,7 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// Whether both go towards the same numbers.
+    /// True if both move towards the same numbers of live.
     fn is_beside(&self, other: &Self) -> bool {
         self.address() == other.address() && self.len() == other.len()
     }
@@ -68,9 +68,9 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Moves all averages towards live, on threads where there is enough to do.
+/// Moves all averages towards live, on several threads if there is enough to do.
 ///
-/// Pairs of the same live stand next to each other.
+/// Pairs of the same live must be adjacent: they are moved together, while its numbers are cached.
 pub(super) fn mix(pairs: Vec<Pair<'_>>) {
     let mut pieces = cut(pairs);
     let all = numbers(&pieces);
@@ -160,7 +160,7 @@ impl<'a, T: Averageable> Segment<'a, T> {
     }
 }
 
-/// What an average goes towards: in its own dtype, or in one of 16 bits.
+/// The numbers of live for an average: in the average's dtype, or in one of 16 bits.
 #[derive(Clone, Copy)]
 pub(super) enum Operand<'a, T> {
     Same(&'a [T]),
@@ -257,7 +257,7 @@ fn mix_block<T: Real>(average: &mut [T], live: &[T], alpha: T) {
     }
 }
 
-/// Whether no magnitude is above its bound, for each of the tensors' numbers.
+/// For each tensor, true if all its numbers are finite and their magnitudes within its bound.
 pub(super) fn within(tensors: &[(Slice<'_>, f64)]) -> Vec<bool> {
     let total: usize = tensors.iter().map(|(numbers, _)| numbers.len()).sum();
     if total < THREADED {
@@ -278,7 +278,7 @@ pub(super) fn within(tensors: &[(Slice<'_>, f64)]) -> Vec<bool> {
     within.into_iter().map(AtomicBool::into_inner).collect()
 }
 
-/// Whether no magnitude of the numbers is above a bound.
+/// True if all numbers are finite and their magnitudes within a bound.
 fn is_within(numbers: Slice<'_>, most: f64) -> bool {
     match numbers {
         Slice::F64(numbers) => are_within(numbers, most.min(f64::MAX)),

@@ -1,4 +1,4 @@
-//! What is read off tensors: whether their numbers are finite, and how far two are apart.
+//! Measurements of tensors: whether their numbers are finite, and how far two tensors are apart.
 
 use burn::{
     backend::{Dispatch, DispatchTensor, TensorMetadata, ops::FloatTensorOps},
@@ -13,7 +13,7 @@ use super::host;
 use super::{cube, portable};
 use crate::{Error, Result};
 
-/// Whether each of the float tensors holds numbers alone, of magnitudes up to its bound.
+/// For each float tensor, true if all its numbers are finite and their magnitudes within its bound.
 pub(crate) fn within<'a>(
     tensors: impl Iterator<Item = (&'a DispatchTensor, f64)>,
 ) -> Result<Vec<bool>> {

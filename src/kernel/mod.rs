@@ -41,7 +41,7 @@ pub(crate) struct Towards<'a> {
     pub alpha: f64,
 }
 
-/// A tensor of someone else's, or one that was made for this once.
+/// A tensor that is borrowed, or one that was made for a single call.
 pub(crate) enum Borrowed<'a> {
     Tensor(&'a DispatchTensor),
     Own(Box<DispatchTensor>),
@@ -56,7 +56,7 @@ impl Borrowed<'_> {
     }
 }
 
-/// Moves each average towards its live tensor; those of the same one stand next to each other.
+/// Moves each average towards its live tensor; averages with the same one must be adjacent.
 pub(crate) fn lerp_all(work: Vec<Towards<'_>>) {
     let work = rounded(work);
     #[cfg(feature = "flex")]
@@ -70,13 +70,13 @@ pub(crate) fn lerp_all(work: Vec<Towards<'_>>) {
 
 pub(crate) use cube::Look;
 
-/// Looks at tensors as [`within`] does, without waiting for the answer, where they are all on one
-/// GPU.
+/// Starts the check of [`within`] without waiting for its result; none if the tensors are not all
+/// on one GPU.
 pub(crate) fn look_later(tensors: &[(&DispatchTensor, f64)]) -> Option<Look> {
     cube::look(tensors)
 }
 
-/// The answer of [`within`], and that of an earlier look, by one wait where they are of one device.
+/// The result of [`within`] and that of an earlier check, by one wait if both are on one device.
 #[cfg(feature = "train")]
 pub(crate) fn within_and(
     tensors: &[(&DispatchTensor, f64)],
@@ -96,7 +96,7 @@ pub(crate) fn within_and(
     Ok((now, earlier))
 }
 
-/// Whether all of these averages can move by [`lerp_all_unless`].
+/// True if [`lerp_all_unless`] can move all of these averages.
 pub(crate) fn are_on_gpu(work: &[Towards<'_>]) -> bool {
     cube::are_here(work)
 }
@@ -146,7 +146,7 @@ fn on_host(work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
 }
 
 impl Towards<'_> {
-    /// Whether both tensors are of the host, in dtypes that its kernel pairs.
+    /// True if both tensors are in host memory, in dtypes that the host's kernel pairs.
     #[cfg(feature = "flex")]
     fn is_on_host(&self) -> bool {
         let (average, live) = (&*self.average, self.live.tensor());
@@ -193,7 +193,7 @@ pub(crate) fn own(tensor: &mut DispatchTensor) {
     let _ = tensor;
 }
 
-/// Whether two tensors are on one device.
+/// True if two tensors are on one device.
 pub(crate) fn are_beside(a: &DispatchTensor, b: &DispatchTensor) -> bool {
     #[cfg(feature = "flex")]
     if are_here(a, b) {
@@ -202,7 +202,7 @@ pub(crate) fn are_beside(a: &DispatchTensor, b: &DispatchTensor) -> bool {
     a.device() == b.device()
 }
 
-/// Whether two tensors have the same shape.
+/// True if two tensors have the same shape.
 pub(crate) fn are_alike(a: &DispatchTensor, b: &DispatchTensor) -> bool {
     #[cfg(feature = "flex")]
     if let Some((a, b)) = shape(a).zip(shape(b)) {

@@ -26,7 +26,7 @@ fn values(tensor: DispatchTensor) -> Vec<f32> {
     Tensor::<1>::from_dispatch(tensor).into_data().try_into_vec().unwrap()
 }
 
-/// What the kernels compute, written out.
+/// The number that the kernels must compute, as an expression.
 pub(super) fn expected(a: f32, w: f32, alpha: f64) -> f32 {
     if alpha == 1.0 { w } else { a + alpha as f32 * (w - a) }
 }

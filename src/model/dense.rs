@@ -7,7 +7,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What a dense layer applies to its weighted sums `z`.
+/// The function that a dense layer applies to its weighted sums `z`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Activation {
     /// `1 / (1 + exp(-z))`, in `(0, 1)`.

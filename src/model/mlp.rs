@@ -31,7 +31,7 @@ pub struct MlpConfig {
     /// The activation of the last layer.
     #[config(default = "Activation::Sigmoid")]
     pub output: Activation,
-    /// Whether the layers have a bias, which starts at zero.
+    /// True if the layers have a bias, which starts at zero.
     #[config(default = true)]
     pub bias: bool,
     /// How the weights are drawn; Glorot's uniform by default, which suits sigmoids.

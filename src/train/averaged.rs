@@ -115,7 +115,7 @@ pub use self::run::AveragedCommit;
 /// An error is a module whose parameters changed under its averages, a step back, a NaN or an
 /// infinity too often in a row (in steps or in updates), a function of a rule of yours that gives no decay, and a snapshot
 /// that cannot be written (the averages are updated then).
-/// Averages that no longer fit live cannot answer, and say so in a panic.
+/// Averages that no longer fit live panic when they are to answer a batch of validation.
 #[derive(Clone)]
 pub struct Averaged<M: LearnerModel> {
     live: M,
@@ -168,8 +168,10 @@ impl<M: LearnerModel> Averaged<M> {
         self
     }
 
-    /// What is done with an optimizer step whose gradients, or whose updated weights, hold a NaN or
-    /// an infinity; by default three in a row are an error. See [above](Self#refused-steps).
+    /// Sets the policy for an optimizer step whose gradients hold a NaN or an infinity; by default
+    /// three in a row are an error. See [above](Self#refused-steps).
+    ///
+    /// Except under [`NonFinite::Take`], such a number in the updated weights is an error at once.
     ///
     /// # Errors
     ///
@@ -235,7 +237,7 @@ impl<M: LearnerModel> Averaged<M> {
     /// width can be made afterwards: see [`Snapshots`].
     ///
     /// The first step after a checkpoint is loaded removes all snapshots of later steps than the
-    /// checkpoint's: they are of a course that was given up.
+    /// checkpoint's: they are from before the training returned to it.
     ///
     /// # Errors
     ///
@@ -258,15 +260,15 @@ impl<M: LearnerModel> Averaged<M> {
         Ok(self)
     }
 
-    /// Whether a record may lack an average of this module, which then starts at the live
-    /// weights of the record. Otherwise, and by default, that is an error.
+    /// Sets whether a record may lack an average of this module, which then starts at the record's
+    /// live weights. By default that is an error.
     pub fn allow_added(mut self, allow: bool) -> Self {
         self.options.allow_added = allow;
         self
     }
 
-    /// Whether a record may hold an average that this module has not, which is then dropped.
-    /// Otherwise, and by default, that is an error.
+    /// Sets whether a record may hold an average that this module does not have, which is then
+    /// dropped. By default that is an error.
     pub fn allow_dropped(mut self, allow: bool) -> Self {
         self.options.allow_dropped = allow;
         self
@@ -274,7 +276,7 @@ impl<M: LearnerModel> Averaged<M> {
 
     /// Moves the average of this index to a device, where it stays; see [`Average::keep_on`].
     ///
-    /// What is handed out or validated is on live's device all the same.
+    /// The modules that are made of it are on live's device all the same.
     ///
     /// # Errors
     ///
@@ -329,20 +331,20 @@ impl<M: LearnerModel> Averaged<M> {
         self.clock.samples()
     }
 
-    /// What the user should know of the averages, and of refused steps, each once: see
+    /// The warnings about the averages and about refused steps, each returned once: see
     /// [`Average::warnings`](crate::Average::warnings).
     pub fn take_warnings(&self) -> Vec<Warning> {
         self.averages.take_warnings().into_iter().chain(self.guard.take_warning()).collect()
     }
 
-    /// The first error of an update, after which the averages stand still.
+    /// The first error of an update; after it the averages are not updated any more.
     pub fn error(&self) -> Option<Error> {
         self.averages.error()
     }
 
     /// A metric of the live module's answers in validation, beside the average's.
     ///
-    /// It is called as the metric is, with the source in brackets: `Loss (live)`.
+    /// Its name is that of `metric` with the source in brackets: `Loss (live)`.
     /// Register it for validation only:
     /// `training.metric_valid_numeric(model.live_metric(LossMetric::new()))`.
     /// The module then answers every batch of validation once more.

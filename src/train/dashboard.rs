@@ -10,7 +10,7 @@ use burn::train::{
     },
 };
 
-/// What a metric of live is called beyond the metric of the average.
+/// The suffix of the name of live's metric, after the name of the average's.
 const LIVE: &str = " (live)";
 
 /// Burn's dashboard, which draws what [`live_metric`](super::Averaged::live_metric) says of live

@@ -121,7 +121,7 @@ impl<Me: Metric + Numeric, O: Adaptor<Me::Input> + ItemLazy> Numeric for Gap<Me,
 pub struct DistanceMetric {
     name: MetricName,
     cell: Arc<Cell>,
-    /// Whether a batch of validation was seen since the last `clear`: the cell keeps its number
+    /// True if a batch of validation was seen since the last `clear`: the cell keeps its number
     /// while the next epoch trains.
     updated: bool,
 }
@@ -129,10 +129,10 @@ pub struct DistanceMetric {
 /// The last measurement.
 type Cell = Mutex<Option<f64>>;
 
-/// What a metric asks for, with the index of its average.
+/// The request of a metric: the index of an average, and the cell for its distance.
 type Asked = (usize, Weak<Cell>);
 
-/// The distances that a metric asks for.
+/// The requests of all distance metrics.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gauges(Arc<Mutex<Vec<Asked>>>);
 
@@ -145,7 +145,8 @@ impl Gauges {
         DistanceMetric { name, cell, updated: false }
     }
 
-    /// Measures what a metric asks for.
+    /// Fills the cells that metrics wait for, by a function from the index of an average to its
+    /// distance.
     pub fn measure(&self, distance: impl Fn(usize) -> Option<f64>) {
         let mut gauges = lock(&self.0);
         gauges.retain(|(_, cell)| cell.strong_count() > 0);

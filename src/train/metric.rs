@@ -24,7 +24,7 @@ use burn::{
     },
 };
 
-/// What answers beside the first average.
+/// The source of outputs for a metric, other than the first average.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MetricSource {
     Live,
@@ -42,7 +42,7 @@ struct Lazy<O> {
 }
 
 impl<O: ItemLazy> Lazy<O> {
-    /// The answer as a metric wants it.
+    /// The answer as the input of a metric.
     fn input<T>(&mut self) -> Result<Option<T>, ExecutionError>
     where
         O: Adaptor<T>,
@@ -125,7 +125,7 @@ impl<O> Default for Feeds<O> {
     }
 }
 
-/// The contents are whole between any two lines here, so a panic elsewhere does not spoil them.
+/// Locks a mutex, also after a panic: between any two lines here its content is consistent.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
@@ -141,7 +141,7 @@ pub struct Beside<Me, O> {
     metric: Me,
     name: MetricName,
     queue: Arc<AnswerQueue<O>>,
-    /// Whether there was an answer since the last `clear`.
+    /// True if there was an answer since the last `clear`.
     updated: bool,
 }
 

@@ -1,6 +1,6 @@
 //! The course of a few weights: live's and each average's, beside each other, in the run's history.
 //!
-//! It shows what averaging is: live jumps about, and an average goes through the middle of it, the
+//! The curves show what averaging does: live fluctuates, and an average follows its middle, the
 //! later the longer its memory.
 
 use std::{
@@ -27,7 +27,7 @@ use crate::{Average, Error, Result};
 /// How many weights are looked at, at most.
 const WEIGHTS: usize = 4;
 
-/// The steps up to which each is looked at, and from which on so many are between two powers of 2.
+/// The number of first steps that are all recorded, and of those between two powers of 2 later.
 const DENSE: u64 = 64;
 
 /// A few weights after a step.
@@ -47,15 +47,15 @@ pub struct Trace {
 /// A metric in words: a few weights of live and of each average, which the history of a run keeps.
 ///
 /// Made by [`Averaged::trace_metric`](super::Averaged::trace_metric).
-/// It has a value after each of the first 64 steps, and after 64 steps between each two powers of 2
-/// from there on, so that a long training takes little more than a short one.
+/// The metric has a value after each of the first 64 steps, and after 64 steps between each two
+/// powers of 2 from there on, so that a long training takes little more than a short one.
 #[derive(Clone, Debug)]
 pub struct TraceMetric {
     name: MetricName,
     queue: Arc<TraceQueue>,
 }
 
-/// What there is to tell of the batches so far, one entry each.
+/// The traces of the batches so far, one entry each; none for a batch without a trace.
 type TraceQueue = Mutex<VecDeque<Option<Trace>>>;
 
 /// The queues of all metrics that still exist.
@@ -79,7 +79,8 @@ impl Traces {
         TraceMetric { name: MetricName::new(TraceMetric::NAME.to_owned()), queue }
     }
 
-    /// Tells every metric of a batch, and, where that is due, of the weights that it meets.
+    /// Queues an entry for a batch in every metric: a trace of a few weights where it is due, or
+    /// none.
     pub fn batch<M: LearnerModel>(
         &self,
         step: u64,
@@ -100,8 +101,8 @@ impl Traces {
     }
 }
 
-/// Whether a step is one of those that are looked at; which, depends on nothing else, so that a
-/// resumed run looks at the same ones.
+/// True if weights are recorded at a step. This depends on the step alone, so that a resumed run
+/// records the same steps.
 fn is_due(step: u64) -> bool {
     let spacing = 1 << (step / DENSE).checked_ilog2().unwrap_or(0);
     step.is_multiple_of(spacing)

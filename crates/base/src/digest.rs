@@ -14,10 +14,10 @@ pub fn hexadecimal(digest: impl AsRef<[u8]>) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What stands in the place of a digest while it is computed.
+/// The placeholder for a digest while it is computed.
 pub const UNSEALED: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Puts the digest of bytes in the place of the [`UNSEALED`] one, which follows a mark.
+/// Replaces the [`UNSEALED`] placeholder that follows a mark by the digest of all the bytes.
 ///
 /// None, and nothing changes, where the mark is not there, or is there twice.
 #[must_use]
@@ -28,7 +28,7 @@ pub fn seal(bytes: &mut [u8], within: Range<usize>, mark: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// The digest that bytes hold after a mark, and that of all of them but its digits.
+/// The digest that the bytes hold after a mark, and the one that they ought to hold.
 ///
 /// None where the mark is not there, or is there twice.
 pub fn sealed(bytes: &[u8], within: Range<usize>, mark: &[u8]) -> Option<[String; 2]> {
@@ -47,7 +47,7 @@ fn place(bytes: &[u8], within: Range<usize>, mark: &[u8]) -> Option<Range<usize>
     (place.end <= within.end).then_some(place)
 }
 
-/// The digest of bytes as they were before their own stood there.
+/// The digest of the bytes with the placeholder in the place of their own.
 fn around(bytes: &[u8], place: &Range<usize>) -> String {
     let mut hash = Sha256::new();
     hash.update(&bytes[..place.start]);

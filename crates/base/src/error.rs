@@ -29,9 +29,9 @@ pub enum Error {
     Parameter {
         /// The path of the parameter in its module, such as `layers.0.weight`.
         path: String,
-        /// What the other side has there.
+        /// A description of what was expected there.
         expected: String,
-        /// What was found there.
+        /// A description of what was found there.
         found: String,
     },
 
@@ -81,7 +81,7 @@ pub enum Error {
         step.saturating_sub(*in_a_row)
     )]
     RefusedStep {
-        /// What was not finite, such as `the gradient of layers.0.weight`.
+        /// The numbers that were not finite, such as `the gradient of layers.0.weight`.
         what: String,
         /// The last of them; here those that were refused count as steps, as in the schedule of
         /// the learning rate.
@@ -101,7 +101,7 @@ pub enum Error {
     /// A file or directory that could not be read or written.
     #[error("cannot {action} {}", path.display())]
     File {
-        /// What was tried, such as `read`.
+        /// The action that failed, such as `read`.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,

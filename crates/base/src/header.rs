@@ -1,9 +1,10 @@
-//! What Burn's bytes claim, looked at before Burn makes room for it.
+//! The header of Burn's bytes, checked before Burn makes room for what it claims.
 //!
-//! Names, shapes and places of tensors take some forty times the room in memory that they take in
-//! a file, at worst.
-//! Those of real tensors come with the tensors; a file of little but claims is refused by their
-//! number, so that to read one takes no more memory than twice its length and a little.
+//! At worst, names, shapes and places of tensors take forty times as much room in memory as in a
+//! file.
+//! In a real file they come with the numbers of the tensors. A file of little else is refused by
+//! the number of its metadata items, so that reading one takes little more memory than twice its
+//! length.
 
 use std::{
     io::{self, Read as _},
@@ -16,7 +17,8 @@ use crate::{Error, Result, regular};
 /// The header: a magic number, a version, and last the length of the metadata.
 const HEADER: usize = 10;
 
-/// The items that any file may have: those of some four thousand tensors.
+/// The number of metadata items that a file of any length may have: for about four thousand
+/// tensors.
 const FREE: u64 = 1 << 16;
 
 /// The bytes of a file that come with an item, at least: an entry has fourteen items where its
@@ -27,7 +29,7 @@ const BYTES_OF_ITEM: u64 = 24;
 ///
 /// # Errors
 ///
-/// More items than one in 24 bytes and 65,536. What is no metadata at all is left to the parser.
+/// More items than 65,536 and one per 24 bytes. Bytes that are no metadata are left to the parser.
 pub fn check(bytes: &[u8]) -> Result<()> {
     check_items(&bytes[metadata(bytes)], bytes.len() as u64)
 }
@@ -39,7 +41,7 @@ pub fn metadata(bytes: &[u8]) -> Range<usize> {
     start..bytes.len().min(start.saturating_add(claimed))
 }
 
-/// The same for a file, of which the metadata alone is read.
+/// Like [`check`] for a file, of which it reads the metadata alone.
 ///
 /// # Errors
 ///
@@ -80,7 +82,7 @@ fn check_items(metadata: &[u8], length: u64) -> Result<()> {
     Err(Error::parameter(PLACE, expected, found))
 }
 
-/// The items of CBOR, which each begin with a head, whatever they are nested in.
+/// The number of data items in CBOR, nested ones included: it counts their heads.
 fn items(mut cbor: &[u8]) -> u64 {
     let mut count = 0;
     while let Some((&head, rest)) = cbor.split_first() {

@@ -17,9 +17,9 @@ use crate::{Error, Result};
 pub enum Length {
     /// Of any length.
     Any,
-    /// Just as long.
+    /// Of exactly this many bytes.
     Exactly(u64),
-    /// No longer.
+    /// Of at most this many bytes.
     AtMost(u64),
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Length {
 ///
 /// # Errors
 ///
-/// What is no file; one that cannot be opened.
+/// A path that is no regular file; a file that cannot be opened.
 pub fn open(path: &Path) -> io::Result<(File, u64)> {
     open_with(path, File::options().read(true))
 }
@@ -56,7 +56,7 @@ pub fn open(path: &Path) -> io::Result<(File, u64)> {
 ///
 /// # Errors
 ///
-/// What is no file; one that cannot be opened.
+/// A path that is no regular file; a file that cannot be opened.
 pub fn open_if_there(path: &Path) -> Result<Option<File>> {
     match open(path) {
         Ok((file, _)) => Ok(Some(file)),
@@ -69,7 +69,7 @@ pub fn open_if_there(path: &Path) -> Result<Option<File>> {
 ///
 /// # Errors
 ///
-/// What is no file; one that cannot be opened.
+/// A path that is no regular file; a file that cannot be opened.
 pub fn open_with(path: &Path, options: &OpenOptions) -> io::Result<(File, u64)> {
     length(&fs::metadata(path)?)?;
     let file = options.open(path)?;
@@ -78,8 +78,8 @@ pub fn open_with(path: &Path, options: &OpenOptions) -> io::Result<(File, u64)> 
     Ok((file, length))
 }
 
-/// The name of the file that Burn gives such a name until it is whole: with the id of the process
-/// and a count. None for any other name.
+/// The final name of a file from the temporary name under which Burn writes it, with the id of the
+/// process and a count. None for any other name.
 pub fn begun(name: &str) -> Option<&str> {
     let (file, rest) = name.strip_suffix(".tmp")?.rsplit_once('.')?;
     let (process, count) = rest.split_once('-')?;
@@ -87,11 +87,11 @@ pub fn begun(name: &str) -> Option<&str> {
     (is_number(process) && is_number(count)).then_some(file)
 }
 
-/// Checks that what stands at a path, if anything does, is a file, which can be opened and written.
+/// Checks that there is a regular file at a path, or nothing, before something opens or writes it.
 ///
 /// # Errors
 ///
-/// What is no file; a path that cannot be looked at.
+/// A path that is no regular file, or that cannot be looked at.
 #[cfg(feature = "train")]
 pub fn check(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
@@ -111,7 +111,8 @@ fn length(metadata: &Metadata) -> io::Result<u64> {
 ///
 /// # Errors
 ///
-/// What is no file; one that cannot be read; one of another length, by what was to be done with it.
+/// A path that is no regular file; a file that cannot be read; one of another length than expected,
+/// with `action` as what could not be done.
 pub fn read(path: &Path, expected: Length, action: &'static str) -> Result<Vec<u8>> {
     let input = Input::open(path, expected, action)?;
     let mut bytes = Vec::new();
@@ -126,7 +127,7 @@ pub fn read(path: &Path, expected: Length, action: &'static str) -> Result<Vec<u
 ///
 /// # Errors
 ///
-/// Those of [`read`].
+/// The errors of [`read`].
 pub fn visit(
     path: &Path,
     expected: Length,
@@ -136,7 +137,7 @@ pub fn visit(
     Input::open(path, expected, action)?.visit(each)
 }
 
-/// A file whose length will do, what for, and how long it was when it was opened.
+/// An open file of an expected length, with the action for messages, and its length when opened.
 struct Input<'a> {
     path: &'a Path,
     expected: Length,
@@ -146,7 +147,8 @@ struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// The length comes first, so that a file that has grown takes no time and no memory.
+    /// Checks the length before anything is read, so that an overgrown file takes no time and
+    /// memory.
     fn open(path: &'a Path, expected: Length, action: &'static str) -> Result<Self> {
         let (file, length) = open(path).map_err(|error| Error::file("read", path, error))?;
         let input = Self { path, expected, action, file, length };

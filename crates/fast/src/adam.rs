@@ -24,11 +24,11 @@ pub struct AdamConfig {
     /// The share of the mean of squared gradients that a step keeps, in `[0, 1)`.
     #[config(default = 0.999)]
     pub beta_2: f32,
-    /// What is added to the root of that mean, so that none is divided by zero.
+    /// The number that is added to the root of that mean, so that none is divided by zero.
     #[config(default = 1e-5)]
     pub epsilon: f32,
-    /// Whether the mean of squares may only grow (Reddi et al. 2018, "On the convergence of Adam
-    /// and beyond"); such a step is Burn's.
+    /// True if the mean of squares never decreases (Reddi et al. 2018, "On the convergence of Adam
+    /// and beyond"); such steps are made by Burn's own optimizer.
     #[config(default = false)]
     pub amsgrad: bool,
     /// The share of the weights that is added to their gradient; by default none.
@@ -63,7 +63,7 @@ impl AdamConfig {
 /// - `m <- beta_1 m + (1 - beta_1) g`, `v <- beta_2 v + (1 - beta_2) g^2`;
 /// - `c = sqrt(1 - beta_2^t)`, `w <- w - lr m c / (1 - beta_1^t) / (sqrt(v) + epsilon c)`.
 ///
-/// What Burn's optimizer of this name computes, and with its records.
+/// The results and the records are those of Burn's optimizer of this name.
 #[derive(Clone)]
 pub struct Adam {
     config: AdamConfig,
@@ -97,7 +97,7 @@ impl Optimizer for Adam {
 
 struct AdamStep {
     shares: MomentShares<f64>,
-    /// What the first moment is multiplied by.
+    /// The factor of the first moment: `sqrt(1 - beta_2^t) / (1 - beta_1^t)`.
     scale: f64,
     epsilon: f64,
     lr: f64,

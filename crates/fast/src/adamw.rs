@@ -23,18 +23,18 @@ pub struct AdamWConfig {
     /// The share of the mean of squared gradients that a step keeps, in `[0, 1)`.
     #[config(default = 0.999)]
     pub beta_2: f32,
-    /// What is added to the root of that mean, so that none is divided by zero.
+    /// The number that is added to the root of that mean, so that none is divided by zero.
     #[config(default = 1e-5)]
     pub epsilon: f32,
     /// The share of the weights that a step takes away, times the learning rate.
     #[config(default = 1e-4)]
     pub weight_decay: f32,
-    /// Whether only those weights decay that the step makes smaller as well (Chen et al. 2025,
-    /// "Cautious weight decay"); such a step is Burn's.
+    /// True if only those weights decay that the step makes smaller as well (Chen et al. 2025,
+    /// "Cautious weight decay"); such steps are made by Burn's own optimizer.
     #[config(default = false)]
     pub cautious_weight_decay: bool,
-    /// Whether the mean of squares may only grow (Reddi et al. 2018, "On the convergence of Adam
-    /// and beyond"); such a step is Burn's.
+    /// True if the mean of squares never decreases (Reddi et al. 2018, "On the convergence of Adam
+    /// and beyond"); such steps are made by Burn's own optimizer.
     #[config(default = false)]
     pub amsgrad: bool,
     /// How gradients are clipped before a step; by default not.
@@ -67,7 +67,7 @@ impl AdamWConfig {
 /// - `m <- beta_1 m + (1 - beta_1) g`, `v <- beta_2 v + (1 - beta_2) g^2`;
 /// - `w <- w (1 - lr decay) - lr m / (1 - beta_1^t) / (sqrt(v / (1 - beta_2^t)) + epsilon)`.
 ///
-/// What Burn's optimizer of this name computes, and with its records.
+/// The results and the records are those of Burn's optimizer of this name.
 #[derive(Clone)]
 pub struct AdamW {
     config: AdamWConfig,

@@ -109,7 +109,7 @@ pub fn half_squared_errors(outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> 
     (difference.clone() * difference).sum_dim(1).squeeze_dim::<1>(1) * 0.5
 }
 
-/// Whether the kernels take these tensors: floats of Flex, with autodiff or without, all of f32 or
+/// True if the kernels take these tensors: floats of Flex, with autodiff or without, all of f32 or
 /// all of f64.
 fn serves<'a>(mut tensors: impl Iterator<Item = &'a DispatchTensor> + Clone) -> bool {
     let is_flex = |tensor: &DispatchTensor| {
@@ -145,7 +145,7 @@ impl<B: Backend> Bias<B> {
     }
 }
 
-/// Backends with the operations.
+/// The operations of this module, for the backends that have kernels for them.
 #[backend_extension(Flex, Autodiff)]
 trait Operations: Backend {
     fn dense(

@@ -72,7 +72,7 @@ use burn_ema_host::Real;
 pub use dense::{Nonlinearity, dense, half_squared_errors};
 pub use sgd::{Sgd, SgdConfig, SgdState};
 
-/// The optimizer of a module, which clips gradients if told to.
+/// The optimizer of a module, with gradient clipping if it is configured.
 fn clipping<O: Optimizer>(
     optimizer: O,
     config: Option<&GradientClippingConfig>,

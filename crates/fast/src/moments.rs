@@ -6,7 +6,7 @@ use burn_ema_host::Real;
 
 use super::pass::{Formula, Tensors};
 
-/// What the moments keep of themselves in a step, and take of the gradient and its square.
+/// The factors in a moment's running mean: `keep` for the old moment, `take` for the new term.
 #[derive(Clone, Copy)]
 pub(super) struct MomentShares<T> {
     keep: [T; 2],
@@ -25,7 +25,7 @@ impl MomentShares<f64> {
 }
 
 impl<T: Real> MomentShares<T> {
-    /// Moves both moments, and returns them.
+    /// Updates both moments by a gradient, and returns them.
     #[inline(always)]
     pub fn step(&self, gradient: T, first: &mut T, second: &mut T) -> (T, T) {
         *first = *first * self.keep[0] + gradient * self.take[0];
@@ -34,19 +34,19 @@ impl<T: Real> MomentShares<T> {
     }
 }
 
-/// What is left of a start at zero after this many steps: `1 - beta^time`.
+/// The bias corrections of moments that started at zero, after this many steps: `1 - beta^time`.
 pub(super) fn corrections(betas: [f32; 2], time: usize) -> [f32; 2] {
     betas.map(|beta| 1.0 - beta.powi(time as i32))
 }
 
 type State<const D: usize> = AdaptiveMomentumState<D>;
 
-/// What a step of a parameter starts from.
+/// The input of an optimizer step of one parameter.
 pub(super) struct Start<const D: usize> {
     tensors: Tensors<D, 2>,
     /// The steps before.
     time: usize,
-    /// What AMSGrad keeps beside, and this does not touch.
+    /// The largest second moments, for AMSGrad alone; they are passed on unchanged.
     max_moment_2: Option<Tensor<D>>,
 }
 
@@ -61,12 +61,12 @@ impl<const D: usize> Start<D> {
         Self { tensors: Tensors::new(weights, gradient, moments), time, max_moment_2 }
     }
 
-    /// Whether one pass is a way.
+    /// True if one pass can make the step; see [`Tensors::fit`].
     pub fn fits(&self) -> bool {
         self.tensors.fit()
     }
 
-    /// The tensors that it was made of.
+    /// Gives back the weights, the gradient and the state that this was made of.
     pub fn back(self) -> (Tensor<D>, Tensor<D>, Option<State<D>>) {
         let Self { tensors, time, max_moment_2 } = self;
         let (weights, gradient, moments) = tensors.back();

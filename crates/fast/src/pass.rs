@@ -3,7 +3,7 @@
 //! A tensor that is the only owner of its numbers is changed in place.
 //! One that shares them is written anew: weights over the gradient, which nobody needs after the
 //! step, where that has one owner; else into memory of its own.
-//! What becomes of a number depends on numbers of the same index alone, so that neither blocks nor
+//! The new value of a number depends on numbers of the same index alone, so that neither blocks nor
 //! threads change a bit.
 
 #![allow(unsafe_code)] // new memory is given to a tensor once each of its numbers was written
@@ -51,13 +51,14 @@ impl<const D: usize, const N: usize> Tensors<D, N> {
         }
     }
 
-    /// The tensors that it was made of.
+    /// Gives back the weights, the gradient and the moments that this was made of.
     pub fn back(self) -> (Tensor<D>, Tensor<D>, Option<[Tensor<D>; N]>) {
         let moments = self.moments.map(|moments| moments.map(Tensor::from_dispatch));
         (Tensor::from_dispatch(self.weights), Tensor::from_dispatch(self.gradient), moments)
     }
 
-    /// Whether this is a way: for tensors of the host, of one shape, all of f32 or all of f64.
+    /// True if one pass can make the step: tensors of the host, of one shape, all of f32 or all of
+    /// f64.
     pub fn fit(&self) -> bool {
         let (dtype, shape) = (self.weights.dtype(), self.weights.shape());
         let is_like = |tensor: &DispatchTensor| {
@@ -154,7 +155,7 @@ impl<T: Real> Buffer<T> {
     }
 }
 
-/// Some of the numbers of a tensor, on their way.
+/// A part of a [`Buffer`] that is open for writing.
 enum BufferPart<'a, T> {
     Own(&'a mut [T]),
     New { from: Option<&'a [T]>, to: &'a mut [MaybeUninit<T>] },
@@ -172,7 +173,8 @@ impl<'a, T: Real> BufferPart<'a, T> {
         }
     }
 
-    /// The numbers where they go, at most a block of them.
+    /// The numbers to update, where the results go: copied there if need be; at most a block of
+    /// them.
     fn opened(self) -> &'a mut [T] {
         match self {
             Self::Own(numbers) => numbers,

@@ -22,7 +22,7 @@ use super::{
 pub struct SgdConfig {
     /// The share of the weights that is added to their gradient; by default none.
     pub weight_decay: Option<WeightDecayConfig>,
-    /// Whether and how a velocity is kept; by default none.
+    /// The momentum, for which a velocity is kept; by default none.
     pub momentum: Option<MomentumConfig>,
     /// How gradients are clipped before a step; by default not.
     pub gradient_clipping: Option<GradientClippingConfig>,
@@ -51,14 +51,14 @@ impl SgdConfig {
 /// - With Nesterov's (Sutskever et al. 2013, "On the importance of initialization and momentum in
 ///   deep learning"): `u = g + momentum v`, with the new `v`.
 ///
-/// What Burn's optimizer of this name computes, and with its records.
+/// The results and the records are those of Burn's optimizer of this name.
 #[derive(Clone, Debug)]
 pub struct Sgd {
     penalty: Option<f32>,
     momentum: Option<MomentumConfig>,
 }
 
-/// What [`Sgd`] keeps of a parameter: its velocity, where there is momentum.
+/// The state of [`Sgd`] for a parameter: its velocity, if there is momentum.
 #[derive(Clone, Debug)]
 pub struct SgdState<const D: usize> {
     /// In the shape of the parameter.
@@ -109,7 +109,7 @@ impl Optimizer for Sgd {
 }
 
 impl Sgd {
-    /// The same step by Burn's operations, for every backend and dtype.
+    /// A step by Burn's operations, for every backend and dtype.
     fn step_by_operations<const D: usize>(
         &self,
         lr: LearningRate,
@@ -179,7 +179,7 @@ fn plain<T: Real>(weights: &mut [T], gradient: &[T], lr: T, penalty: Option<T>) 
     }
 }
 
-/// With momentum: a heavy ball that rolls.
+/// The formula with momentum (the heavy-ball method).
 struct Heavy {
     lr: f64,
     penalty: Option<f64>,

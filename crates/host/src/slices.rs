@@ -117,12 +117,12 @@ impl<'a> Slice<'a> {
         }
     }
 
-    /// Whether there are none.
+    /// True if there are no numbers.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// So many of them, from an index on.
+    /// The `len` numbers from the index `start` on.
     ///
     /// # Panics
     ///
@@ -157,7 +157,7 @@ pub enum SliceMut<'a> {
     F64(&'a mut [f64]),
 }
 
-/// Whether this is a float tensor of Flex or ndarray, without autodiff.
+/// True if this is a float tensor of Flex or ndarray, without autodiff.
 pub fn is_here(tensor: &DispatchTensor) -> bool {
     match &tensor.kind {
         DispatchTensorKind::Flex(BackendTensor::Float(_)) => true,
@@ -167,10 +167,10 @@ pub fn is_here(tensor: &DispatchTensor) -> bool {
     }
 }
 
-/// Whether both are tensors of Flex, which has one device.
+/// True if both are tensors of Flex, and so on its one device.
 ///
-/// To compare the devices of two tensors, Burn makes both, which takes as long as to read a hundred
-/// numbers.
+/// This is faster than a comparison of their devices: Burn constructs both, which takes as long as
+/// reading a hundred numbers.
 pub fn are_here(a: &DispatchTensor, b: &DispatchTensor) -> bool {
     matches!((&a.kind, &b.kind), (DispatchTensorKind::Flex(_), DispatchTensorKind::Flex(_)))
 }

@@ -1,17 +1,17 @@
-//! Work shared by threads that stay awake from one piece of work to the next.
+//! Work shared by threads: [`each`] divides it among helpers that spin for a moment between calls.
 //!
-//! A training step on the CPU is a dozen of operations of some microseconds to milliseconds each.
-//! A thread that sleeps between them has to be woken each time, which takes as long as many of
-//! them do; so those that helped linger for a moment, as OpenMP's do, before they sleep.
-//! They let other threads of the machine run meanwhile.
+//! A training step on the CPU is about a dozen operations of microseconds to milliseconds each.
+//! Waking a thread that sleeps between them takes as long as many of them do; so helpers spin for a
+//! moment after their work before they sleep, as OpenMP's threads do.
+//! While they spin, they yield to other threads of the machine.
 //!
-//! Helpers are rayon's, in a pool of their own: in rayon's global pool a thread that lingers could
-//! come to stand on the stack of one that waits.
-//! With a piece for every thread, a helper gets the same share each time, whose numbers are in its
-//! core's cache then; it takes pieces of the others once its own are done.
+//! The helpers are threads of rayon, in a pool of their own: in rayon's global pool, a thread that
+//! waits for other work could take up the spinning, and would be held up by it.
+//! With one piece per thread, a helper gets the same share at each call, so that its numbers are
+//! still in its core's cache; it takes pieces of the others once its own are done.
 //!
-//! How many threads there are is rayon's number at the place of the call: `RAYON_NUM_THREADS`, or
-//! the pool that the caller runs in; at most 16, beyond which these operations gain little.
+//! The number of threads is rayon's at the place of the call: `RAYON_NUM_THREADS`, or the pool that
+//! the caller runs in; at most 16, beyond which these operations gain little.
 //! After a fork the child has no helpers, and must not compute, as with rayon.
 
 use std::{
@@ -28,19 +28,19 @@ use std::{
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// The most threads that share a work.
+/// The most threads that share the work of a call.
 const MOST: usize = 16;
 
-/// How long helpers stay awake after work: longer than what a step does between two operations on
-/// threads.
+/// How long helpers spin after work before they sleep: longer than the time between two parallel
+/// operations of a step.
 const LINGER: Duration = Duration::from_micros(300);
 
-/// How many threads share a work with enough pieces.
+/// The number of threads that share the work of a call with enough pieces.
 pub fn count() -> usize {
     rayon::current_num_threads().min(MOST)
 }
 
-/// Works on all pieces, on several threads; panics where a piece does.
+/// Calls `work` on each piece, on several threads; a panic in one is a panic of the caller.
 pub fn each<T: Send>(pieces: Vec<T>, work: impl Fn(T) + Sync) {
     let threads = count().min(pieces.len());
     let crew = (threads > 1).then(Crew::get).flatten();
@@ -64,10 +64,10 @@ pub fn each<T: Send>(pieces: Vec<T>, work: impl Fn(T) + Sync) {
     });
 }
 
-/// Pieces, dealt out to threads in order.
+/// The pieces of a call, divided among its threads in order.
 struct Deal<T>(Vec<Hand<T>>);
 
-/// The pieces of one thread, in a line of the cache of its own.
+/// The pieces of one thread, aligned to a cache line of their own.
 #[repr(align(128))]
 struct Hand<T>(Mutex<VecDeque<T>>);
 
@@ -101,7 +101,7 @@ impl<T: Send> Deal<T> {
     }
 }
 
-/// Counts a helper that is done, or has panicked.
+/// A guard that takes a helper off the count of working ones when it is dropped, also by a panic.
 struct Leaving<'a>(&'a AtomicUsize);
 
 impl Drop for Leaving<'_> {
@@ -110,31 +110,31 @@ impl Drop for Leaving<'_> {
     }
 }
 
-/// Waits awake: to be woken would take longer than most waits.
+/// Spins until a condition is true: being woken would take longer than most waits.
 fn wait_until(is_done: impl Fn() -> bool) {
     while !is_done() {
         rest();
     }
 }
 
-/// A moment in which others may run.
+/// Pauses for a moment, in which other threads may run.
 fn rest() {
     (0..32).for_each(|_| spin_loop());
     thread::yield_now();
 }
 
-/// The helpers.
+/// The helper threads of the process.
 struct Crew {
     pool: ThreadPool,
     start: Instant,
-    /// When there was work last, in microseconds since the start.
+    /// The time of the last work, in microseconds since `start`.
     last: AtomicU64,
-    /// How many of them linger.
+    /// The number of helpers that are spinning.
     awake: AtomicUsize,
 }
 
 impl Crew {
-    /// None where there is one thread, or none can be made.
+    /// The helpers of the process; none if there is one thread only, or if none can be started.
     fn get() -> Option<&'static Self> {
         static CREW: OnceLock<Option<Crew>> = OnceLock::new();
         let make = || {
@@ -157,9 +157,10 @@ impl Crew {
         self.start.elapsed().as_micros() as u64
     }
 
-    /// Has all helpers stay awake for a while from now on.
+    /// Keeps all helpers spinning for [`LINGER`] from now on.
     ///
-    /// All, since rayon would wake one that sleeps for each piece of work, whoever does it then.
+    /// All of them, since for each piece of work rayon would wake a sleeping one, whoever does the
+    /// work.
     fn linger(&'static self) {
         thread_local! {
             static LINGERS: Cell<bool> = const { Cell::new(false) };

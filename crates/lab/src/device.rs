@@ -34,7 +34,7 @@ const DEVICES: [(&str, bool); 9] = [
 
 /// A device that works.
 ///
-/// It prints what it is in a few words, such as `flex (CPU)` or
+/// The device is displayed in a few words, such as `flex (CPU)` or
 /// `wgpu: SwiftShader Device (Subzero), Vulkan`.
 #[derive(Clone, Debug)]
 pub struct Selected {
@@ -174,7 +174,7 @@ fn graphics(name: &'static str, api: WgpuBackend, device: Device) -> Result<Sele
     }
 }
 
-/// A device that knows its name.
+/// A device with the name of its hardware in its label.
 #[cfg(any(feature = "cuda", feature = "rocm", feature = "wgpu", feature = "cpu"))]
 fn named(name: &str, device: Device) -> Selected {
     let hardware = device.identity().map_or_else(|| "unnamed".into(), |identity| identity.name);

@@ -1,4 +1,4 @@
-//! What of a run's configuration may differ when it goes on.
+//! The changes of a run's configuration that are allowed when it goes on.
 
 use serde_json::Value;
 

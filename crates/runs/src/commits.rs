@@ -349,7 +349,8 @@ impl Commits {
 
     /// Sets commits aside, so that the run can commit there again.
     ///
-    /// They are damaged, or of a course that is given up; nothing of them is lost.
+    /// Such commits are damaged, or later than the one that the run goes on from; they are renamed,
+    /// so that nothing is lost.
     ///
     /// # Errors
     ///

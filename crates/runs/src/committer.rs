@@ -155,9 +155,11 @@ impl Committer {
         self.0.identity.get().map_or(0, |identity| identity.seed)
     }
 
-    /// Takes over what a commit says, for a training that goes on from it; nothing on disk changes.
+    /// Takes the identity, the metrics and the records of a commit, for a training that goes on
+    /// from it; nothing on disk changes.
     ///
-    /// Returns why the file of metrics is damaged, if it is; no decision rests on it.
+    /// Returns the damage of the file of metrics, if there is any; no decision depends on that
+    /// file.
     pub fn go_on(&self, commit: &Commit, files: [Bytes; 3]) -> Option<Error> {
         let manifest = commit.manifest();
         let restored = ResumePoint {

@@ -296,7 +296,7 @@ impl<M: RunModel> SplitPass<'_, M> {
         PassEnd::Stopped
     }
 
-    /// An epoch that is not whole is none.
+    /// Fails the training, since a loader ended before its last batch: the epoch is incomplete.
     fn short(&self, split: &str, found: String) -> PassEnd {
         let what = format!("{split} of epoch {}", self.epoch);
         let error = Error::parameter(what, "all batches of the loader", found);

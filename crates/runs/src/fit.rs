@@ -118,8 +118,8 @@ impl<M: RunModel> Fit<M> {
     ///
     /// A commit is the model, the optimizer, the schedule, the place in the data, the metrics and the
     /// configuration of the run: whole, durable and checked, or not there.
-    /// It replaces the training's checkpointers and strategy: the training runs on one device, in a
-    /// loop that can stop at any batch, unless the strategy is [kept](Self::keep_strategy).
+    /// Commits replace the training's checkpointers and strategy: the training runs on one device,
+    /// in a loop that can stop at any batch, unless the strategy is [kept](Self::keep_strategy).
     /// The metrics go to `metrics.csv`; a metric logger of the training's own is an error, and
     /// Burn's `summary()`, which reads its own logger's files, finds none.
     ///

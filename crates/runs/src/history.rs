@@ -52,7 +52,7 @@ pub(crate) struct Mark {
 /// A split and the name of a metric, such as `valid/Loss`.
 pub(crate) type Key = String;
 
-/// A float of any kind, which JSON has not.
+/// A float that may be a NaN or an infinity, and so is saved as text: JSON has neither.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Number(pub f64);

@@ -23,15 +23,15 @@ pub(crate) const FORMAT: u32 = 1;
 /// The name of the file.
 pub(crate) const MANIFEST: &str = "MANIFEST.json";
 
-/// No manifest is longer; what is, is none, and is not read.
+/// The largest length of a manifest in bytes; a longer file is no manifest, and is not read.
 ///
-/// It holds the metrics of each epoch: with ten of them, a hundred thousand epochs take as much.
+/// A manifest holds the metrics of each epoch; this is enough for ten metrics and 100,000 epochs.
 pub(crate) const MOST_BYTES: u64 = 64 << 20;
 
-/// No configuration in a manifest is longer, as JSON in one line.
+/// The largest length of a configuration in a manifest, in bytes of JSON on one line.
 pub(crate) const MOST_CONFIG_BYTES: usize = 1 << 20;
 
-/// So none has more values, each of which takes up to hundreds of bytes when it is read.
+/// The most values in such a configuration, each of which takes up to hundreds of bytes when read.
 const MOST_CONFIG_VALUES: usize = MOST_CONFIG_BYTES / 2;
 
 /// How far a run is.

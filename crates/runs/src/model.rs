@@ -60,7 +60,7 @@ pub trait RunModel: LearnerModel {
         strict::model_record(record, self)
     }
 
-    /// Makes current what a record shows of the model, before one is saved or loaded.
+    /// Brings the model's statistics up to date, before a record is saved or loaded.
     ///
     /// Burn's batch norms show the statistics of a forward pass only after the next one, or after
     /// [`valid`](burn::module::Module::valid).

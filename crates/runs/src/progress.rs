@@ -96,7 +96,8 @@ impl ProgressLines {
         }
     }
 
-    /// `Loss 0.0312 (live 0.0325)  Accuracy ...`: the plain metrics, each with those beside it.
+    /// The metrics as text, each followed by its variants:
+    /// `Loss 0.0312 (live 0.0325)  Accuracy ...`.
     fn values(&mut self) -> String {
         let mut text = String::new();
         let left_out = |shown: &Shown| self.without.iter().any(|name| shown.name.starts_with(name));

@@ -154,8 +154,8 @@ impl Drop for Signals {
 
 /// The flags that the handlers of the process read and write.
 ///
-/// They are registered once and for all, since without any the signals would be lost: the default
-/// action does not come back.
+/// The handlers are registered once for the whole process, since without any the signals would be
+/// lost: the default action does not come back.
 #[derive(Clone, Debug)]
 struct Handlers {
     /// The number of the last signal, or 0.
@@ -221,8 +221,8 @@ fn watch(handlers: &Handlers, interrupter: &Interrupter, ended: &Receiver<()>) {
 
 /// Makes Ctrl-C a signal where the terminal hands it on as a key.
 ///
-/// It writes once each time that a program starts to read keys, so that it cannot undo what the
-/// program does to the terminal later.
+/// The setting is written once each time that a program starts to read keys, so that this cannot
+/// undo what the program does to the terminal later.
 #[cfg(unix)]
 fn make_ctrl_c_a_signal() {
     use rustix::{

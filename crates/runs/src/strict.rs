@@ -28,7 +28,7 @@ use burn_pack::{Reader, Scalar, Writer};
 use self::held::Held;
 use crate::{Error, Result};
 
-/// The module with the record of a plain module in these bytes: all and only its parameters.
+/// Loads the record of a plain module, which must hold exactly the parameters of the module.
 ///
 /// # Errors
 ///
@@ -54,7 +54,7 @@ pub(crate) fn model_record<M: Module>(bytes: Bytes, module: M) -> Result<M> {
     Ok(module.try_load_record(ModuleRecord::from_bytes(bytes)?)?)
 }
 
-/// The record of a scheduler's state in these bytes: all and only what it would save itself.
+/// Reads the record of a scheduler's state, which must hold exactly what the scheduler would save.
 ///
 /// # Errors
 ///
@@ -470,8 +470,8 @@ impl Probe {
         Ok(())
     }
 
-    /// Checks that Burn restores one parameter's state bit for bit; by itself, since a restored
-    /// state and what is saved of it take as much room again, each.
+    /// Checks that Burn restores the state of one parameter bit for bit. One at a time is checked,
+    /// since the restored state and its saved form each take as much room again.
     fn check_restored(&self, saved: &Entries, path: &str) -> Result<()> {
         let record = OptimizerRecord::from_bytes(saved.to_bytes()?)?;
         let restored = self.optimizer.clone().load_record(record);

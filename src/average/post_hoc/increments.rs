@@ -26,13 +26,13 @@ pub(super) struct Increments {
     stored: Vec<usize>,
 }
 
-/// What least squares found.
+/// The solution of the least squares.
 pub(super) struct Solution {
     /// The factor of each increment.
     pub factors: Vec<f64>,
     /// The squared distance to the target, as a share of its squared norm.
     pub squared_share: f64,
-    /// The same of the unconstrained solution, before its coefficients were scaled.
+    /// The `squared_share` of the unconstrained solution, before its coefficients were scaled.
     pub squared_share_before: f64,
     pub condition: f64,
 }

@@ -296,7 +296,7 @@ impl Trial {
         Self { averages: averages.collect(), path, stored }
     }
 
-    /// What the mix makes, and the greatest distance to the wanted average that its error
+    /// The value that the mix gives, and the greatest distance to the wanted average that its error
     /// allows: by Cauchy and Schwarz, error times the norm of the weights around any constant.
     fn mixed(&self, target: &Target) -> (f64, f64) {
         let mix = mix(&self.stored, target, 512.0, Solve::Published).unwrap();

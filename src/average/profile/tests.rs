@@ -295,7 +295,8 @@ proptest! {
         }
     }
 
-    /// What a profile says is what the average is.
+    /// The weights of a profile, summed with any sequence of values, give the average of that
+    /// sequence.
     #[test]
     fn a_profile_gives_the_average_of_any_weights(
         rule in any_rule(),

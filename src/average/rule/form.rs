@@ -8,7 +8,7 @@ use crate::{Error, Result};
 /// How a built-in rule is written.
 struct Notation {
     name: &'static str,
-    /// What errors show.
+    /// An example of the notation, for error messages.
     example: &'static str,
     /// In the order of their positions.
     arguments: &'static [Argument],
@@ -97,7 +97,7 @@ const FORMS: [Notation; 13] = [
     },
 ];
 
-/// Whether a built-in rule has this name.
+/// True if a built-in rule has this name.
 pub(super) fn is_built_in(name: &str) -> bool {
     FORMS.iter().any(|form| form.name == name)
 }
@@ -392,7 +392,7 @@ impl<'a> Given<'a> {
 }
 
 impl Argument {
-    /// Whether it is counted in this unit; `step` is `steps`.
+    /// True if the argument is counted in this unit, in the singular or the plural.
     fn is_in(&self, unit: &str) -> bool {
         let unit = unit.to_ascii_lowercase();
         self.unit.is_some_and(|own| unit == own || own.strip_suffix('s') == Some(&unit))

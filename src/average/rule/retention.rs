@@ -1,4 +1,4 @@
-//! What an update does: the share of the old average that its steps keep.
+//! The retention of a rule: the share of the old average that the steps of an update keep.
 //!
 //! Every rule has a retention, the product of the decays of the steps that an update covers, so
 //! that keeping from `a` to `b` and then from `b` to `c` is keeping from `a` to `c`.
@@ -34,7 +34,7 @@ impl Shares {
         Self { keep: 1.0 - new, new }
     }
 
-    /// Given what is kept and its logarithm, which says more near 1.
+    /// The shares from the kept one and its logarithm, which is more precise near 1.
     fn of_logarithm(keep: f64, logarithm: f64) -> Self {
         Self { keep, new: -logarithm.exp_m1() }
     }
@@ -52,7 +52,7 @@ impl Shares {
         }
     }
 
-    /// Of a part of the step.
+    /// The shares of a part of the step.
     fn part(self, part: f64) -> Self {
         if part == 1.0 {
             return self;
@@ -62,14 +62,14 @@ impl Shares {
         Self::of_logarithm(self.keep.powf(part), part * logarithm)
     }
 
-    /// Of these steps after older ones.
+    /// The shares of `older` steps and these after them.
     fn after(self, older: Self) -> Self {
         Self { keep: self.keep * older.keep, new: self.new + self.keep * older.new }
     }
 }
 
 impl Rule {
-    /// What one update does that covers the time from `from` to `to`, given the mass before it.
+    /// The update that covers the time from `from` to `to`, given the mass before it.
     ///
     /// Times are in steps since the start of the average, `0 <= from < to`, and need not be whole.
     ///

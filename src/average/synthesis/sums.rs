@@ -88,7 +88,7 @@ impl Sums {
     }
 }
 
-/// What a file holds, and what its average did with which parameter.
+/// The content of a snapshot file, with the paths that its average did not mix or left out.
 struct SnapshotFile {
     path: PathBuf,
     entries: BTreeMap<String, Entry>,

@@ -1,7 +1,7 @@
 //! One kernel for many tensors of a device.
 //!
-//! It reads each number of live once, and does there whatever is asked for: it moves averages
-//! towards it, and looks whether it is beyond a bound.
+//! The kernel reads each number of live once; with it, it moves averages towards live, checks it
+//! against a bound, or both.
 //! How many tensors a launch takes, and what is done with each, is fixed when the kernel is
 //! compiled; sizes, shares and bounds are arguments.
 
@@ -35,7 +35,7 @@ impl Reading {
         1 + self.averages.len()
     }
 
-    /// The same with at most so many averages each.
+    /// The reading cut into several, with at most `most` averages each.
     pub fn split(mut self, most: usize) -> Vec<Self> {
         let mut all = Vec::new();
         while self.averages.len() > most {
@@ -46,7 +46,7 @@ impl Reading {
         all
     }
 
-    /// Whether [`WIDE`] numbers can be read at once.
+    /// True if [`WIDE`] numbers can be read at once.
     pub fn is_wide(&self) -> bool {
         let bytes = |tensor: &CubeTensor| (WIDE * tensor.elem_size()) as u64;
         let aligned = |tensor: &CubeTensor| {
@@ -58,10 +58,10 @@ impl Reading {
     }
 }
 
-/// Does all that is asked for by one launch.
+/// Works on all readings in one launch.
 ///
-/// The flags are there where a reading has a bound, and are set then; or else where averages move
-/// only while the last of them, which stands for all, is not set.
+/// If readings have a bound, the kernel sets their flags. Otherwise, where there are flags,
+/// averages move only if the last one is not set, which stands for all.
 pub(super) fn launch(
     client: &Client,
     live: ElemType,
@@ -113,7 +113,8 @@ impl Reading {
         }
     }
 
-    /// What the kernel is given, from the next cube on.
+    /// The kernel's arguments for this reading; its cubes begin at `cubes`, which is advanced past
+    /// them.
     fn arguments<N: Size>(
         self,
         cubes: &mut u32,

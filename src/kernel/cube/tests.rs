@@ -210,7 +210,7 @@ fn more_averages_of_one_tensor_than_a_launch_binds_are_moved() {
     }
 }
 
-/// What is shared is copied first, by as many launches again, unless nothing of it is left.
+/// A shared average is copied first, by as many launches again, unless a share of 1 overwrites it.
 #[test]
 fn a_shared_average_gets_storage_of_its_own_once() {
     let count = most_bindings() + 1;

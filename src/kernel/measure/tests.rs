@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::{super::tests::devices, *};
 
-/// Whether each tensor has numbers alone.
+/// For each tensor, true if all its numbers are finite.
 fn flags(tensors: &[DispatchTensor]) -> Vec<bool> {
     within(tensors.iter().map(|tensor| (tensor, f64::MAX))).unwrap()
 }

@@ -15,7 +15,8 @@ type CountSamples<M> = Arc<dyn Fn(&<M as TrainStep>::Input) -> u64 + Send + Sync
 pub(super) struct StepClock<M: LearnerModel> {
     /// The optimizer steps that were made.
     pub steps: u64,
-    /// The same, with those that were refused, as the schedule of the learning rate counts.
+    /// The optimizer steps including refused ones, as the schedule of the learning rate counts
+    /// them.
     pub tried: u64,
     samples: Arc<AtomicU64>,
     count: Option<CountSamples<M>>,
@@ -54,13 +55,13 @@ impl<M: LearnerModel> StepClock<M> {
         self.samples.store(samples, Ordering::Relaxed);
     }
 
-    /// A clock of these numbers that counts alone.
+    /// A clock with these numbers, independent of this one.
     pub fn at(&self, steps: u64, tried: u64, samples: u64) -> Self {
         let samples = Arc::new(AtomicU64::new(samples));
         Self { steps, tried, samples, count: self.count.clone() }
     }
 
-    /// A clock that stands where this one does, and counts alone.
+    /// An independent copy of this clock.
     pub fn snapshot(&self) -> Self {
         self.at(self.steps, self.tried, self.samples())
     }

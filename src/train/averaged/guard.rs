@@ -24,13 +24,13 @@ use crate::{
     kernel::{Look, within_and},
 };
 
-/// Whether the loss of an output is finite.
+/// A function that returns true if the loss of an output is finite.
 type FiniteLoss<M> = Arc<dyn Fn(&<M as TrainStep>::Output) -> bool + Send + Sync>;
 
 /// Refuses optimizer steps, by a policy, and counts them for all clones of the hook.
 pub(super) struct Guard<M: LearnerModel> {
     pub policy: NonFinite,
-    /// Whether live has batch norms, whose statistics a forward pass changes.
+    /// True if live has batch norms, whose statistics a forward pass changes.
     has_statistics: bool,
     finite_loss: Option<FiniteLoss<M>>,
     state: Arc<Mutex<State>>,
@@ -40,7 +40,7 @@ pub(super) struct Guard<M: LearnerModel> {
 struct State {
     refused: Refused,
     warned: bool,
-    /// The step of which a loss is not finite.
+    /// The latest step, counted with refused ones, that had a loss which is not finite.
     bad_loss: Option<u64>,
     before: Option<Before>,
 }
@@ -76,7 +76,7 @@ impl<M: LearnerModel> Guard<M> {
         self.finite_loss = Some(Arc::new(|output| is_finite(&output.adapt())));
     }
 
-    /// A guard of the same policy that counts alone, from here on.
+    /// An independent copy of the guard.
     pub fn snapshot(&self) -> Self {
         let state = self.lock().clone();
         Self { state: Arc::new(Mutex::new(state)), ..self.clone() }
@@ -123,7 +123,7 @@ impl<M: LearnerModel> Guard<M> {
         }
     }
 
-    /// Looks at the gradients of a step before it takes them, and answers an earlier look.
+    /// Checks the gradients of a step before it is made, and reads the result of an earlier check.
     ///
     /// On a GPU this waits for the device, once for both.
     ///
@@ -194,9 +194,9 @@ impl<M: LearnerModel> Clone for Guard<M> {
 
 /// The decision about a step, from its gradients.
 pub(super) enum Verdict {
-    /// It is made, and moves the parameters of these ids, which are in the module's order.
+    /// The step is made, and moves the parameters with these ids, in the module's order.
     Step { trained: Vec<ParamId> },
-    /// It is refused for a number that is not finite.
+    /// The step is refused, since `what` is not finite.
     Refuse { what: String },
 }
 
@@ -242,7 +242,7 @@ impl ModuleVisitor for Gradients<'_> {
     }
 }
 
-/// Whether the mean of a loss is finite.
+/// True if the mean of a loss is finite.
 fn is_finite(loss: &LossInput) -> bool {
     let mut mean = LossMetric::new();
     let nothing = MetricMetadata { progress: Progress::new(0, 0, None), iteration: None, lr: None };

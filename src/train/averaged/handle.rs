@@ -104,7 +104,7 @@ impl<M: LearnerModel> Handle<M> {
     /// due.
     ///
     /// The parameters of the ids must be finite.
-    /// After an error, nothing is taken any more.
+    /// After an error the averages are not updated any more.
     ///
     /// # Errors
     ///
@@ -139,7 +139,7 @@ impl<M: LearnerModel> Handle<M> {
         self.lock_as_is().unconfirmed.take()
     }
 
-    /// Ends an update by the answer of its look; an error is kept.
+    /// Ends an update by the result of its check for finite numbers; an error is kept.
     pub fn settle(&self, update: Unsettled<M>, within: &[bool]) {
         self.lock_as_is().settle(update, Ok(within));
     }

@@ -84,8 +84,8 @@ impl<M: LearnerModel> Averaged<M> {
         Self { live: map(self.live), validation: self.validation.without_modules(), ..self }
     }
 
-    /// The validation snapshot of these averages; without modules where they do not fit live, so
-    /// that it is the answer to a batch that says so.
+    /// The validation snapshot of these averages; without modules if they do not fit live, so that
+    /// the error appears when a batch is to be answered.
     fn validation_of(&self, averages: &[Average<M>], live: &M) -> Validation<M> {
         self.validation.measure(averages, live);
         let snapshot = self.validation.snapshot(averages, live);

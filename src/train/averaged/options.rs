@@ -37,9 +37,9 @@ pub(super) struct Options {
     pub switch: Option<Switch>,
     /// Failed with the first error, so that the training stops.
     pub interrupter: Option<Interrupter>,
-    /// Whether a record may lack an average of the module.
+    /// True if a record may lack an average of the module.
     pub allow_added: bool,
-    /// Whether a record may hold an average that the module has not.
+    /// True if a record may hold an average that the module does not have.
     pub allow_dropped: bool,
 }
 

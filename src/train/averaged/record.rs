@@ -1,4 +1,4 @@
-//! What a record holds of a live module and its averages, and how it comes back.
+//! The record of a live module with its averages: how it is made, and how it is loaded.
 
 use burn::{store::ModuleRecord, tensor::Device, train::LearnerModel};
 

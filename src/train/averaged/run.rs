@@ -1,4 +1,4 @@
-//! What trainings that commit ask of a module with averages.
+//! The [`RunModel`] of a module with averages, for trainings that commit.
 
 use burn::{
     module::Module,
@@ -13,8 +13,8 @@ use crate::{
     average::{Description, Opened},
 };
 
-/// A module with averages commits all of them, counts its own steps, and is answered for in
-/// validation by the first.
+/// A module with averages commits all of them, counts its own steps, and is validated by its first
+/// average.
 impl<M: LearnerModel> RunModel for Averaged<M>
 where
     <M as InferenceStep>::Input: Clone,

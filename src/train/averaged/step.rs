@@ -68,7 +68,7 @@ where
 }
 
 impl<M: LearnerModel> Averaged<M> {
-    /// Looks at the gradients of a step, and settles the update of the step before.
+    /// Checks the gradients of a step, and confirms or undoes the update of the step before.
     fn looked_at<'a>(
         &self,
         grads: impl IntoIterator<Item = &'a GradientsParams>,

@@ -37,7 +37,7 @@ struct Modules<M> {
     first: M,
     /// The other averages, where a metric asks for them.
     others: Vec<(MetricSource, M)>,
-    /// Whether a batch was answered before.
+    /// True once a batch was answered.
     begun: Arc<AtomicBool>,
 }
 
@@ -78,7 +78,7 @@ impl<M: LearnerModel> Validation<M> {
         self.traces.batch(step, live, averages);
     }
 
-    /// The same metrics, answered by these averages beside a live module in validation mode.
+    /// This validation with the modules of these averages, beside a live module in validation mode.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl<M: LearnerModel> Validation<M> {
         Self { modules: None, ..self }
     }
 
-    /// The same on another device.
+    /// This validation with each module mapped, such as to another device.
     pub fn map(self, mut map: impl FnMut(M) -> M) -> Self {
         let modules = self.modules.map(|modules| {
             let Modules { first, others, begun } = *modules;

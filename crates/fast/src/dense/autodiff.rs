@@ -46,8 +46,8 @@ impl<C: CheckpointStrategy> Operations for Autodiff<Flex, C> {
 
 /// The output of a layer of these parents: input, weight and, if there are three, bias.
 ///
-/// What a backward needs is kept, not computed again: a layer is bound by its product under every
-/// strategy of checkpointing.
+/// The tensors that the backward pass needs are kept and not computed again, under every
+/// checkpointing strategy, since the layer's product is costly (Burn's `compute_bound`).
 fn dense<C: CheckpointStrategy, const N: usize>(
     parents: [FloatTensor<Autodiff<Flex, C>>; N],
     nonlinearity: Nonlinearity,

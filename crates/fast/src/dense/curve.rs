@@ -1,9 +1,10 @@
 //! Sigmoid, hyperbolic tangent and exponential of many numbers at once.
 //!
 //! The library's functions take one number, at ten nanoseconds each.
-//! These are straight lines of additions, multiplications and one division, with choices but no
-//! branches, so that the compiler takes as many numbers at a time as the processor holds.
-//! They have no fused multiply-add: a number has the same bits on every machine.
+//! The functions here are straight-line code of additions, multiplications and one division, with
+//! selections but no branches, so that the compiler takes as many numbers at a time as the
+//! processor holds.
+//! None uses a fused multiply-add, so that a number has the same bits on every machine.
 //!
 //! For `x <= 0`, `exp(x) = 2^n exp(r)` where `n` is `x / ln 2` rounded and `|r| <= ln 2 / 2`.
 //! `ln 2` is subtracted in two parts, the first so short that `n` times it is exact (Cody and

@@ -57,13 +57,13 @@ pub(super) struct Residuals {
     pub input: Option<FlexTensor>,
     /// Where the input's gradient is wanted.
     pub weight: Option<FlexTensor>,
-    /// Whether the bias's gradient is wanted.
+    /// True if the bias's gradient is wanted.
     pub bias: bool,
     pub output: FlexTensor,
     pub nonlinearity: Nonlinearity,
 }
 
-/// The gradients by input, weight and bias, of those that are wanted, from that by the output.
+/// The gradients with respect to input, weight and bias, as far as they are wanted.
 pub(super) fn dense_backward(gradient: FlexTensor, kept: Residuals) -> [Option<FlexTensor>; 3] {
     match kept.output.dtype() {
         DType::F64 => backward::<f64>(gradient, kept),
@@ -71,7 +71,7 @@ pub(super) fn dense_backward(gradient: FlexTensor, kept: Residuals) -> [Option<F
     }
 }
 
-/// The gradient by the outputs, `(o - y) g` in each row; that by the targets is its negative.
+/// The gradient with respect to the outputs, `(o - y) g` in each row; the targets' is its negative.
 pub(super) fn half_squared_errors_backward(
     gradient: FlexTensor,
     outputs: FlexTensor,

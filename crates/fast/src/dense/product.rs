@@ -12,7 +12,7 @@ use burn::backend::flex::FlexTensor;
 use burn_ema_host::{Real, threads};
 use gemm::Parallelism;
 
-/// Multiplications in the smallest piece: some 25 microseconds.
+/// The least number of multiplications in a piece, which take some 25 microseconds.
 const PIECE: usize = 1 << 20;
 
 /// `gemm` sums in other orders where both sides are at most so long, where there are at most so many
@@ -57,7 +57,7 @@ impl<'a, T: Real> Matrix<'a, T> {
         Self { shape: [columns, rows], strides: [right, down], ..self }
     }
 
-    /// Whether every element lies in the slice.
+    /// True if every element lies in the slice.
     fn is_within(&self) -> bool {
         let ends = self.shape.iter().zip(self.strides).map(|(&count, stride)| {
             let span = stride * (count as isize - 1);
@@ -131,8 +131,8 @@ impl<T: Real> Tile<'_, T> {
         m.saturating_mul(n).saturating_mul(k)
     }
 
-    /// Two halves, cut across the longer side or else the other one, of which every number is
-    /// summed as in the whole.
+    /// This tile in halves, cut across its longer side or else the other one; none if a half would
+    /// be so small that `gemm` sums it in another order.
     fn halves(self) -> Option<[Self; 2]> {
         let sides = [self.a.rows(), self.b.columns()];
         let cut = |side: usize| {

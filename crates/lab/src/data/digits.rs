@@ -1,4 +1,4 @@
-//! Scanned digits in this crate; where they come from stands in `DIGITS.md`.
+//! Scanned digits that are part of this crate; `DIGITS.md` says where they come from.
 
 use std::io::Read;
 use std::path::Path;

@@ -12,7 +12,7 @@ use burn_ema::{Error, Result};
 
 /// Everything that inference needs besides the network; saved with it.
 ///
-/// It is checked when it is made and when it is deserialised, so that what exists is usable.
+/// A preparation is checked when it is made and when it is deserialised, so that each is usable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
 pub struct Preparation {

@@ -168,7 +168,7 @@ impl Sheet {
     }
 }
 
-/// A walk through a text that counts rows as a text editor does, blank ones too.
+/// A counter of the rows of a text, which counts as a text editor does, blank ones too.
 struct RowCounter<'a> {
     text: &'a str,
     byte: usize,

@@ -11,9 +11,9 @@ use rand_chacha::ChaCha8Rng;
 pub struct Split {
     /// The rows to learn from.
     pub train: Vec<usize>,
-    /// The rows to choose by.
+    /// The rows to choose models by.
     pub valid: Vec<usize>,
-    /// The rows for the last word.
+    /// The rows for the final scores.
     pub test: Vec<usize>,
 }
 
@@ -25,10 +25,10 @@ enum SplitPart {
     Test,
 }
 
-/// Dealt out over and over, this puts 60/20/20 into the parts.
+/// The parts that successive rows go to, over and over: a split of 60/20/20.
 ///
-/// However the deal of a class begins and ends in it, each part gets its share of the class to
-/// within one row, and two rows never both miss the training.
+/// Wherever in this cycle the rows of a class begin and end, each part gets its share of the class
+/// to within one row, and of two successive rows at least one goes to the training.
 const DEAL: [SplitPart; 5] =
     [SplitPart::Test, SplitPart::Train, SplitPart::Valid, SplitPart::Train, SplitPart::Train];
 

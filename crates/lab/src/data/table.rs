@@ -105,7 +105,7 @@ impl Table {
         Self::from_sheet(path, &Sheet::parse(path, bytes)?, target, kind)
     }
 
-    /// Gives a sheet its meaning.
+    /// Makes a table of a sheet: numbers for the features, classes or numbers for the target.
     fn from_sheet(
         path: &Path,
         sheet: &Sheet,
@@ -143,8 +143,8 @@ impl Table {
 
     /// The table with features that are known to lie from 0 to `largest`.
     ///
-    /// They are divided by it instead of being standardised, so it matters no more whether one is
-    /// constant.
+    /// The features are divided by `largest` instead of being standardised, so that a constant one
+    /// is no problem and needs no note.
     pub(super) fn with_known_range(self, largest: f64) -> Self {
         Self { known_range: Some(largest), notes: Vec::new(), ..self }
     }

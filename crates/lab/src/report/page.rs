@@ -629,7 +629,7 @@ impl Writer<'_> {
         self.add(format_args!("</tbody></table></div>\n"));
     }
 
-    /// The remarks of the runs, and code that loads their models.
+    /// Writes the notes: the remarks of each run, and code that loads its model.
     fn notes(&mut self) {
         for run in self.runs {
             self.heading(run);

@@ -89,7 +89,7 @@ fn style() -> String {
     )
 }
 
-/// Whose a line is, which decides its colour.
+/// The weights that a line is of, which decide its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
     /// The weights that are trained.
@@ -180,7 +180,7 @@ impl Line {
     }
 }
 
-/// The scale of heights.
+/// The scale of the vertical axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum AxisScale {
     /// As they are.
@@ -475,7 +475,7 @@ pub(super) struct Columns<'a> {
     pub of: Of,
     /// The steps of a column.
     pub width: u64,
-    /// The weight of each, oldest first; the last one ends now.
+    /// The weight of each column, oldest first; the last one ends at the last step.
     pub weights: &'a [f64],
 }
 

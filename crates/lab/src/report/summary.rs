@@ -29,7 +29,7 @@ pub struct Summary {
     pub answers: Answered,
 }
 
-/// A number that is none is null in JSON: of an average with more updates than a profile can list.
+/// Reads a number, with null as NaN: an average with more updates than a profile lists has NaNs.
 fn or_nan<'de, D: Deserializer<'de>>(number: D) -> std::result::Result<f64, D::Error> {
     Option::deserialize(number).map(|number| number.unwrap_or(f64::NAN))
 }

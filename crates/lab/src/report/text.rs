@@ -1,6 +1,6 @@
 //! Text of a user in other languages: as HTML, and as a word of a shell.
 
-/// A text as HTML, between tags and in quoted attributes.
+/// Escapes a text for HTML, between tags and in quoted attributes.
 pub(super) fn html(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in plain(text).chars() {
@@ -16,8 +16,8 @@ pub(super) fn html(text: &str) -> String {
     escaped
 }
 
-/// A text in which no character controls what stands around it: those are not allowed in XML, or
-/// would turn the order of a line about.
+/// A text without the characters that act on the text around it: those that XML does not allow, or
+/// that reverse the order of a line.
 pub(super) fn plain(text: &str) -> String {
     let controls = |c: char| {
         c.is_control()

@@ -133,13 +133,13 @@ impl RunDirectory {
 /// The file of remarks on what a run skipped or warned of.
 const NOTES: &str = "remarks.txt";
 
-/// No configuration is longer; what is, is none, and is not read.
+/// The largest length of a configuration in bytes; a longer file is none, and is not read.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// The field of a configuration's digest, which is that of the text around it.
+/// The field of a configuration that holds the digest of the rest of its text.
 const DIGEST: &str = "sha256";
 
-/// The beginning of that field in the text, as no field within another begins.
+/// The text before the digest; its indentation keeps a nested field of this name from matching.
 const MARK: &[u8] = b"\n  \"sha256\": \"";
 
 /// The reason for an error where there is no model.

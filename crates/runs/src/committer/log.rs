@@ -1,4 +1,4 @@
-//! Burn's metrics on their way to the history.
+//! The metric logger of a training that commits: it writes Burn's metrics to the history.
 
 use std::{
     collections::HashMap,
@@ -38,7 +38,8 @@ impl Log {
         self.lock().history = Some(history);
     }
 
-    /// Shows decisions that are made again the epochs alone that had ended then.
+    /// Hides the epochs after `epoch`, so that early stopping decides again as it did at its end;
+    /// none shows all.
     pub fn show_until(&self, epoch: Option<usize>) {
         if let Some(history) = &mut self.lock().history {
             history.show_until(epoch);

@@ -31,7 +31,7 @@ impl Outcome {
         self.interrupter.fail(self.keep(error));
     }
 
-    /// Keeps the first error; what Burn is to stop the training with.
+    /// Keeps the first error, and returns it as the one that Burn stops the training with.
     pub fn keep(&self, error: Error) -> CheckpointerError {
         let text = error.to_string();
         self.lock().error.get_or_insert(error);
@@ -43,7 +43,7 @@ impl Outcome {
         self.lock().error.clone()
     }
 
-    /// True after an error of anyone's, which stops the training.
+    /// True after any error of the training, a commit or the history, which stops the training.
     pub fn is_failed(&self) -> bool {
         self.interrupter.error().is_some() || self.lock().error.is_some()
     }

@@ -42,7 +42,7 @@ struct RecordsState {
 }
 
 impl Records {
-    /// Says of which place the next commit is.
+    /// Sets the place of the next commit.
     pub fn next_is(&self, place: CommitPoint) {
         self.lock().next = Some(place);
     }
