@@ -71,10 +71,10 @@ use self::{
 };
 use crate::{
     Error, Result,
-    average::{DIGEST, Description, Entry, Opened, Pack, describe, write_whole},
+    average::{DIGEST, Description, Entry, Pack, ReadRecord, describe, write_whole},
 };
 
-/// How a model is written.
+/// Treatment a model is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Burn's own: `module.load_file(path)` of plain Burn loads it.
@@ -290,7 +290,7 @@ fn load_from<M: Module>(module: M, path: &Path, form: Option<&Form>) -> Result<M
 }
 
 /// The tensors of a source as a record of the module.
-fn opened<M: Module>(module: &M, source: Source, names: Option<&Names>) -> Result<Opened> {
+fn opened<M: Module>(module: &M, source: Source, names: Option<&Names>) -> Result<ReadRecord> {
     let slots = slots(module, names)?;
     let mut tensors = source.tensors;
     for (name, slot) in &slots {
@@ -321,7 +321,7 @@ fn opened<M: Module>(module: &M, source: Source, names: Option<&Names>) -> Resul
         })?;
         entries.insert(slot.path, Entry { id, data });
     }
-    Opened::from(entries).finite(|_| true)
+    ReadRecord::from(entries).finite(|_| true)
 }
 
 /// The numbers of a tensor as the module has them.

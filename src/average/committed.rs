@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::{
     file::Description,
-    record::{AVERAGES, LIVE, Opened, STATE, WEIGHTS, WordReader},
+    record::{AVERAGES, LIVE, ReadRecord, STATE, WEIGHTS, WordReader},
 };
 use crate::{Error, Result};
 
-impl Opened {
+impl ReadRecord {
     /// The description of an average that is its weights alone, from the record of the hook,
     /// by its name and its rule; it was made by `source`.
     ///

@@ -11,9 +11,9 @@ use burn::{backend::TensorMetadata, module::Module};
 use super::{
     numbers::Group,
     pack::{NAME, Pack, RULE, STEP},
-    record::{Opened, Saved, WordReader},
+    record::{ReadRecord, RecordModule, WordReader},
     rule::Rule,
-    state::{Average, How},
+    state::{Average, Treatment},
 };
 use crate::{Error, Result};
 
@@ -67,12 +67,12 @@ impl<M: Module> Average<M> {
     ///
     /// A file that cannot be written; tensors that cannot be read back.
     pub fn save_file(&self, path: impl AsRef<Path>, source: &str) -> Result<()> {
-        let mut saved = Saved::new();
+        let mut saved = RecordModule::new();
         if !self.is_plain() {
             saved = self.add_parts(saved, KEPT, &self.numbers);
         }
         let mut pack = Pack::of_bytes(self.module().into_record().into_bytes()?)?;
-        let left_out = self.kept.iter().filter(|kept| kept.how == How::LeftOut);
+        let left_out = self.kept.iter().filter(|kept| kept.how == Treatment::LeftOut);
         left_out.for_each(|kept| _ = pack.entries.remove(&kept.parameter.path));
         let kept = Pack::of_bytes(saved.record().into_bytes()?)?;
         pack.entries.extend(kept.entries);
@@ -104,15 +104,19 @@ impl<M: Module> Average<M> {
     pub fn try_load_file(self, path: impl AsRef<Path>) -> Result<Self> {
         let path = &resolved(path.as_ref());
         let Pack { entries, metadata } = Pack::read(path)?;
-        self.try_load_parts(Opened::from(entries), &metadata)
+        self.try_load_parts(ReadRecord::from(entries), &metadata)
             .map_err(|error| Error::file("load the average in", path, error))
     }
 
-    fn try_load_parts(self, opened: Opened, metadata: &BTreeMap<String, String>) -> Result<Self> {
+    fn try_load_parts(
+        self,
+        opened: ReadRecord,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Self> {
         let numbers = self.saved_numbers(WordReader::from_line(STATE, entry(metadata, STATE)?)?)?;
         let plain = self.is_plain();
         let name = if plain { "" } else { KEPT };
-        let saved = self.add_parts(Saved::new(), name, &numbers);
+        let saved = self.add_parts(RecordModule::new(), name, &numbers);
         let left_out = saved.left_out().to_vec();
         let paths: Vec<_> = self.parameters().map(|parameter| &parameter.path).collect();
         // What plain Burn loads is there beside what is kept; the average is made of the latter.
@@ -159,7 +163,7 @@ pub fn load_file<M: Module>(module: M, path: impl AsRef<Path>) -> Result<M> {
     let path = &resolved(path.as_ref());
     let Pack { entries, .. } = Pack::read(path)?;
     let beside = |path: &str| path.starts_with(KEPT);
-    let loaded = Opened::from(entries).finite(|path| !beside(path));
+    let loaded = ReadRecord::from(entries).finite(|path| !beside(path));
     let loaded = loaded.and_then(|opened| opened.apply(module, &[], beside));
     loaded.map_err(|error| Error::file("load the average in", path, error))
 }

@@ -58,9 +58,9 @@ pub(crate) use pack::{DIGEST, Pack, write_whole};
 pub use policy::{PathPolicy, Policy};
 pub use profile::Profile;
 #[cfg(any(feature = "export", feature = "train"))]
-pub(crate) use record::Opened;
+pub(crate) use record::ReadRecord;
 #[cfg(feature = "train")]
-pub(crate) use record::{AVERAGES, LIVE, STATE, Saved, WEIGHTS, Words};
+pub(crate) use record::{AVERAGES, LIVE, RecordModule, STATE, WEIGHTS, Words};
 pub use rule::Rule;
 pub use snapshots::{Snapshot, Snapshots, Stored};
 pub use state::{Average, Distance};
@@ -69,10 +69,10 @@ pub use statistics::reestimate_statistics;
 #[cfg(feature = "post-hoc")]
 pub use synthesis::{Grid, Synthesis, Tried};
 #[cfg(feature = "train")]
-pub(crate) use unconfirmed::{Unconfirmed, Unsettled};
+pub(crate) use unconfirmed::{Rollback, Unconfirmed};
 pub use update::update_all;
 #[cfg(feature = "train")]
-pub(crate) use update::{Seen, update_after};
+pub(crate) use update::{StepFacts, update_after};
 #[cfg(feature = "export")]
 pub(crate) use walk::{Entry, Place, describe, recorded};
 #[cfg(feature = "train")]

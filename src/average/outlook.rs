@@ -7,7 +7,7 @@ use burn::{backend::TensorMetadata, module::Module};
 use super::{
     numbers::Group,
     rule::Rule,
-    state::{Average, How},
+    state::{Average, Treatment},
     walk::ParameterKind,
     warning::{Warning, least_change},
 };
@@ -93,11 +93,11 @@ impl<M: Module> Outlook<'_, M> {
 
     /// The share of the start in each group, where it can be told.
     fn shares(&self) -> Vec<Option<f64>> {
-        let Average { numbers, schedule, foretold, .. } = self.average;
+        let Average { numbers, schedule, forecast, .. } = self.average;
         if self.end > self.average.last_step() {
             let covered = self.steps / schedule.every * schedule.every;
-            let foretell = || self.groups().map(|group| group.start_after(covered)).collect();
-            return foretold.get_or_init(foretell).clone();
+            let predict = || self.groups().map(|group| group.start_after(covered)).collect();
+            return forecast.get_or_init(predict).clone();
         }
         let last = numbers.course.last(schedule);
         let now = |group: &Group| self.average.has_begun().then(|| group.start_at(last));
@@ -131,7 +131,7 @@ impl<M: Module> Outlook<'_, M> {
         };
         let alphas: Vec<_> = self.groups().map(alpha).collect();
         self.average.kept.iter().find_map(|kept| {
-            let How::Averaged(group) = kept.how else { return None };
+            let Treatment::Averaged(group) = kept.how else { return None };
             let (alpha, dtype) = (alphas[group]?, kept.parameter.tensor.dtype());
             // A share of zero, as of a teacher that has come to its end, moves nothing on purpose.
             let stuck = alpha > 0.0 && least_change(dtype, alpha) > 0.1;

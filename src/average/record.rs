@@ -37,14 +37,14 @@ const VERSION: i32 = 2;
 ///
 /// A value exists for one save or load only, so that Burn's own traversal makes the record.
 #[derive(Clone, Debug)]
-pub(crate) struct Saved<M: Module> {
+pub(crate) struct RecordModule<M: Module> {
     modules: Vec<(String, M)>,
     words: Vec<(String, Param<Tensor<1, Int>>)>,
     /// The paths that are not recorded.
     left_out: Vec<String>,
 }
 
-impl<M: Module> Saved<M> {
+impl<M: Module> RecordModule<M> {
     pub fn new() -> Self {
         Self { modules: Vec::new(), words: Vec::new(), left_out: Vec::new() }
     }
@@ -95,7 +95,7 @@ impl<M: Module> Saved<M> {
     }
 }
 
-impl<M: Module> Module for Saved<M> {
+impl<M: Module> Module for RecordModule<M> {
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
         for (name, module) in &self.modules {
             // A module without a name stands at the root.
@@ -158,11 +158,11 @@ fn join(name: &str, path: &str) -> String {
 }
 
 /// A record that was read into memory, so that its entries are checked before any is applied.
-pub(crate) struct Opened {
+pub(crate) struct ReadRecord {
     pub(super) entries: BTreeMap<String, Entry>,
 }
 
-impl Opened {
+impl ReadRecord {
     /// Reads the record into memory.
     ///
     /// A record from a file is read by Burn at first use and by its path; here it is read now, so
@@ -248,7 +248,7 @@ impl Opened {
     }
 }
 
-impl From<BTreeMap<String, Entry>> for Opened {
+impl From<BTreeMap<String, Entry>> for ReadRecord {
     fn from(entries: BTreeMap<String, Entry>) -> Self {
         Self { entries }
     }
@@ -374,10 +374,10 @@ mod tests {
 
     use super::*;
 
-    fn opened(words: Words) -> Opened {
+    fn opened(words: Words) -> ReadRecord {
         let device = Device::flex();
-        let saved = Saved::<Linear>::new().with_words("state", words, &device);
-        Opened::read(saved.into_record()).unwrap()
+        let saved = RecordModule::<Linear>::new().with_words("state", words, &device);
+        ReadRecord::read(saved.into_record()).unwrap()
     }
 
     proptest! {
@@ -425,8 +425,8 @@ mod tests {
     #[test]
     fn floats_are_no_words() {
         let linear = LinearConfig::new(1, 1).init(&Device::flex());
-        let saved = Saved::new().with_module("state", linear);
-        let opened = Opened::read(saved.into_record()).unwrap();
+        let saved = RecordModule::new().with_module("state", linear);
+        let opened = ReadRecord::read(saved.into_record()).unwrap();
         let error = opened.words("state.bias").map(|_| ()).unwrap_err().to_string();
         assert_eq!(error, "state.bias: expected a list of i32 words, found f32 [1]");
     }

@@ -12,8 +12,8 @@ use super::{
     clock::Clock,
     course::{Course, Run},
     numbers::{Group, Numbers, Refused},
-    record::{Opened, Saved, WordReader, Words},
-    state::{Average, How, Kept},
+    record::{ReadRecord, RecordModule, WordReader, Words},
+    state::{Average, Kept, Treatment},
     walk,
 };
 use crate::{Error, Result, kernel};
@@ -25,7 +25,7 @@ const STATE: &str = "state";
 impl<M: Module> Average<M> {
     /// The record for a later run: the weights as they are kept, all numbers and the settings.
     pub fn into_record(self) -> ModuleRecord {
-        let saved = self.add_parts(Saved::new(), WEIGHTS, &self.numbers);
+        let saved = self.add_parts(RecordModule::new(), WEIGHTS, &self.numbers);
         saved.with_words(STATE, self.words(), &self.device()).record()
     }
 
@@ -36,9 +36,9 @@ impl<M: Module> Average<M> {
     /// A record of another rule or other settings, or whose entries differ from this average's
     /// in path, shape or dtype.
     pub fn try_load_record(self, record: ModuleRecord) -> Result<Self> {
-        let opened = Opened::read(record)?;
+        let opened = ReadRecord::read(record)?;
         let numbers = self.saved_numbers(opened.words(STATE)?)?;
-        let saved = self.add_parts(Saved::new(), WEIGHTS, &numbers);
+        let saved = self.add_parts(RecordModule::new(), WEIGHTS, &numbers);
         let left_out = saved.left_out().to_vec();
         let mut saved = opened.apply(saved, &left_out, |path| path == STATE)?;
         self.restored(&mut saved, WEIGHTS, numbers)
@@ -48,8 +48,14 @@ impl<M: Module> Average<M> {
     ///
     /// The tensors as they are kept stand under the name itself, those beside them under the name
     /// with a suffix.
-    pub(crate) fn add_parts(&self, saved: Saved<M>, name: &str, numbers: &Numbers) -> Saved<M> {
-        let kept = |kept: &Kept| (kept.how != How::LeftOut).then(|| kept.parameter.tensor.clone());
+    pub(crate) fn add_parts(
+        &self,
+        saved: RecordModule<M>,
+        name: &str,
+        numbers: &Numbers,
+    ) -> RecordModule<M> {
+        let kept =
+            |kept: &Kept| (kept.how != Treatment::LeftOut).then(|| kept.parameter.tensor.clone());
         let saved = self.add_part(saved, name.to_owned(), kept);
         numbers.beside().iter().fold(saved, |saved, part| {
             self.add_part(saved, part_name(name, part), |kept| {
@@ -62,10 +68,10 @@ impl<M: Module> Average<M> {
 
     fn add_part(
         &self,
-        saved: Saved<M>,
+        saved: RecordModule<M>,
         name: String,
         tensor_of: impl Fn(&Kept) -> Option<DispatchTensor>,
-    ) -> Saved<M> {
+    ) -> RecordModule<M> {
         let mut tensors = HashMap::new();
         let mut left_out = Vec::new();
         for kept in &self.kept {
@@ -85,7 +91,7 @@ impl<M: Module> Average<M> {
     /// The average with tensors of [`add_parts`](Self::add_parts) and these numbers.
     pub(crate) fn restored(
         &self,
-        saved: &mut Saved<M>,
+        saved: &mut RecordModule<M>,
         name: &str,
         numbers: Numbers,
     ) -> Result<Self> {
@@ -103,7 +109,7 @@ impl<M: Module> Average<M> {
             others.insert(part, loaded);
         }
         let mut restored = self.clone();
-        for kept in restored.kept.iter_mut().filter(|kept| kept.how != How::LeftOut) {
+        for kept in restored.kept.iter_mut().filter(|kept| kept.how != Treatment::LeftOut) {
             let names = numbers.beside_of(kept);
             let path = &kept.parameter.path;
             if let Some(tensor) = weights.remove(path) {
@@ -111,11 +117,11 @@ impl<M: Module> Average<M> {
             }
             let beside = names.iter().filter_map(|name| others.get_mut(name)?.remove(path));
             kept.beside = beside.collect();
-            let How::Averaged(group) = kept.how else { continue };
+            let Treatment::Averaged(group) = kept.how else { continue };
             match (numbers.groups[group].rule.window(), kept.beside.back()) {
                 // A window's newest snapshot is in both places.
                 (Some(_), Some(newest)) => kept.parameter.tensor = newest.clone(),
-                _ => kernel::own(&mut kept.parameter.tensor),
+                _ => kernel::make_unique(&mut kept.parameter.tensor),
             }
         }
         restored.numbers = numbers;
@@ -125,7 +131,7 @@ impl<M: Module> Average<M> {
     /// This average, of a module whose reparameterizations are folded into its weights.
     #[cfg(feature = "train")]
     pub(crate) fn materialized(&self) -> Result<Self> {
-        let saved = self.add_parts(Saved::new(), WEIGHTS, &self.numbers);
+        let saved = self.add_parts(RecordModule::new(), WEIGHTS, &self.numbers);
         let module = self.module().materialize();
         let made = self.started_anew(&module, Clock::default())?;
         made.restored(&mut saved.materialize(), WEIGHTS, self.numbers.clone())
@@ -249,7 +255,7 @@ impl Numbers {
     /// The names of those that stand beside the average of one parameter, in their order.
     fn beside_of(&self, kept: &Kept) -> Vec<String> {
         match kept.how {
-            How::Averaged(group) => self.groups[group].beside(),
+            Treatment::Averaged(group) => self.groups[group].beside(),
             _ => Vec::new(),
         }
     }

@@ -16,7 +16,7 @@ use burn_ema_base::regular;
 use super::{
     pack::{NAME, Pack, RULE, STEP},
     rule::Rule,
-    state::{Average, How},
+    state::{Average, Treatment},
     walk::Entry,
 };
 use crate::{Error, Result};
@@ -207,12 +207,12 @@ impl Snapshots {
         }
         let step = average.last_step();
         let path = self.directory.join(format!("{step:010}-{}.bpk", average.name()));
-        let named = |wanted: fn(How) -> bool| {
+        let named = |wanted: fn(Treatment) -> bool| {
             let kept = average.kept.iter().filter(move |kept| wanted(kept.how));
             kept.map(|kept| kept.parameter.path.as_str()).collect::<BTreeSet<_>>()
         };
-        let not_mixed = named(|how| !matches!(how, How::Averaged(_)));
-        let left_out = named(|how| how == How::LeftOut);
+        let not_mixed = named(|how| !matches!(how, Treatment::Averaged(_)));
+        let left_out = named(|how| how == Treatment::LeftOut);
         let record = average.module_as_kept().into_record().into_bytes()?;
         let mut pack = Pack::of_bytes(record)?;
         pack.entries.retain(|path, _| !left_out.contains(&path[..]));
@@ -363,12 +363,12 @@ fn gamma<M: Module>(average: &Average<M>) -> Result<f64> {
 
 /// The verb for an average's treatment of a parameter, for messages.
 #[cfg(feature = "train")]
-fn word(how: How) -> &'static str {
+fn word(how: Treatment) -> &'static str {
     match how {
-        How::Averaged(_) => "average",
-        How::Copied => "copy",
-        How::Frozen => "freeze",
-        How::LeftOut => "leave out",
+        Treatment::Averaged(_) => "average",
+        Treatment::Copied => "copy",
+        Treatment::Frozen => "freeze",
+        Treatment::LeftOut => "leave out",
     }
 }
 

@@ -57,7 +57,7 @@ pub struct Average<M: Module> {
     pub(super) config: AverageConfig,
     name: String,
     /// The module's structure, in validation mode, without weights.
-    pub(super) hollow: M,
+    pub(super) skeleton: M,
     pub(super) kept: Vec<Kept>,
     /// Live's ids when its order was last that of `kept`.
     pub(super) paired: Vec<ParamId>,
@@ -66,7 +66,7 @@ pub struct Average<M: Module> {
     pub(super) schedule: Schedule,
     pub(super) numbers: Numbers,
     /// The share of the start that each group will have at the end, once it was asked for.
-    pub(super) foretold: OnceLock<Vec<Option<f64>>>,
+    pub(super) forecast: OnceLock<Vec<Option<f64>>>,
     /// The kinds of warnings that were taken.
     pub(super) warned: Vec<Discriminant<Warning>>,
 }
@@ -76,7 +76,7 @@ pub struct Average<M: Module> {
 pub(super) struct Kept {
     /// The parameter, with an id and a tensor of its own.
     pub parameter: Parameter,
-    pub how: How,
+    pub how: Treatment,
     /// The device on which live last had the parameter, if the average keeps it on another one.
     pub live_device: Option<DispatchDevice>,
     /// Further tensors that some rules keep: for a window its snapshots, oldest first; for BEMA
@@ -86,7 +86,7 @@ pub(super) struct Kept {
 
 /// The average's treatment of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
+pub(super) enum Treatment {
     /// Averaged by the group of this index.
     Averaged(usize),
     Copied,
@@ -124,13 +124,13 @@ impl<M: Module> Average<M> {
         let kept = parameters.into_iter().zip(policies).map(|(mut parameter, policy)| {
             parameter.id = ParamId::new();
             let how = match (policy, parameter.kind) {
-                (Policy::Freeze, _) => How::Frozen,
-                (Policy::LeaveOut, _) => How::LeftOut,
-                (Policy::Copy, _) | (_, ParameterKind::Constant) => How::Copied,
-                (Policy::Average, _) => How::Averaged(0),
+                (Policy::Freeze, _) => Treatment::Frozen,
+                (Policy::LeaveOut, _) => Treatment::LeftOut,
+                (Policy::Copy, _) | (_, ParameterKind::Constant) => Treatment::Copied,
+                (Policy::Average, _) => Treatment::Averaged(0),
                 (Policy::Rule(rule), _) => {
                     let known = groups.iter().position(|known| *known == rule);
-                    How::Averaged(known.unwrap_or_else(|| {
+                    Treatment::Averaged(known.unwrap_or_else(|| {
                         groups.push(rule);
                         groups.len() - 1
                     }))
@@ -154,25 +154,25 @@ impl<M: Module> Average<M> {
             }
         }
         for kept in &mut kept {
-            let How::Averaged(group) = kept.how else { continue };
+            let Treatment::Averaged(group) = kept.how else { continue };
             let tensor = &mut kept.parameter.tensor;
             *tensor = kernel::cast(tensor.clone(), config.kept_dtype(tensor.dtype()));
             if let Rule::Bema { .. } = groups[group].rule {
                 kept.beside = VecDeque::from([tensor.clone(), tensor.clone()]);
             }
-            kernel::own(tensor);
+            kernel::make_unique(tensor);
         }
         let course = Course::new(&schedule, now);
         Ok(Self {
             name: config.label(),
             config: config.clone(),
-            hollow: walk::hollow(module),
+            skeleton: walk::skeleton(module),
             kept,
             paired,
             stays: false,
             schedule,
             numbers: Numbers { course, groups, refused: Refused::default() },
-            foretold: OnceLock::new(),
+            forecast: OnceLock::new(),
             warned: Vec::new(),
         })
     }
@@ -184,16 +184,16 @@ impl<M: Module> Average<M> {
     pub fn keep_on(mut self, device: &Device) -> Self {
         let device = device.clone().inner();
         let there = Tensor::<1>::zeros([1], &device).into_dispatch();
-        self.hollow = self.hollow.to_device(&device);
+        self.skeleton = self.skeleton.to_device(&device);
         for kept in &mut self.kept {
             let tensor = &mut kept.parameter.tensor;
-            if !kernel::are_beside(tensor, &there) {
+            if !kernel::are_on_same_device(tensor, &there) {
                 kept.live_device.get_or_insert_with(|| tensor.device());
-                kernel::follow(tensor, &there);
+                kernel::move_to_device_of(tensor, &there);
             }
-            kept.beside.iter_mut().for_each(|tensor| kernel::follow(tensor, &there));
-            if let How::Averaged(_) = kept.how {
-                kernel::own(&mut kept.parameter.tensor);
+            kept.beside.iter_mut().for_each(|tensor| kernel::move_to_device_of(tensor, &there));
+            if let Treatment::Averaged(_) = kept.how {
+                kernel::make_unique(&mut kept.parameter.tensor);
             }
         }
         self.stays = true;
@@ -235,7 +235,8 @@ impl<M: Module> Average<M> {
         let walked = Live::walk(&live);
         let tensors = walked.pair(self.parameters(), &mut self.paired.clone())?;
         let pairs = self.kept.iter().zip(tensors.iter());
-        let own = pairs.filter(|(kept, _)| matches!(kept.how, How::Averaged(_) | How::Frozen));
+        let own = pairs
+            .filter(|(kept, _)| matches!(kept.how, Treatment::Averaged(_) | Treatment::Frozen));
         let mut own: HashMap<_, _> =
             own.map(|(kept, live)| (kept.parameter.path.as_str(), (kept, live))).collect();
         Ok(walk::fill(live.clone(), |path| {
@@ -264,11 +265,12 @@ impl<M: Module> Average<M> {
         }
         Live::walk(&live).pair(self.parameters(), &mut self.paired.clone())?;
         let averaged = self.kept.iter().filter(|kept| {
-            matches!(kept.how, How::Averaged(_)) && kept.parameter.kind == ParameterKind::Weight
+            matches!(kept.how, Treatment::Averaged(_))
+                && kept.parameter.kind == ParameterKind::Weight
         });
         let averaged: HashMap<_, _> =
             averaged.map(|kept| (kept.parameter.path.as_str(), kept)).collect();
-        Ok(walk::steer(live, |path, live| {
+        Ok(walk::map_floats(live, |path, live| {
             let average = self.value(averaged.get(path)?);
             let average = kernel::on_device_of(kernel::cast(average, live.dtype()), live);
             let mut moved = live.clone();
@@ -290,7 +292,8 @@ impl<M: Module> Average<M> {
         let walked = Live::walk(live);
         let tensors = walked.pair(self.parameters(), &mut self.paired.clone())?;
         let pairs = self.kept.iter().zip(tensors.iter()).filter(|(kept, _)| {
-            matches!(kept.how, How::Averaged(_)) && kept.parameter.kind == ParameterKind::Weight
+            matches!(kept.how, Treatment::Averaged(_))
+                && kept.parameter.kind == ParameterKind::Weight
         });
         let pairs = pairs.map(|(kept, live)| {
             let average = self.value(kept);
@@ -317,7 +320,7 @@ impl<M: Module> Average<M> {
         let Kept { parameter, how, .. } =
             self.kept.iter().find(|kept| kept.parameter.path == path)?;
         match *how {
-            How::Averaged(group) => {
+            Treatment::Averaged(group) => {
                 Some(self.group_profile(&self.numbers.groups[group], parameter.kind))
             }
             _ => None,
@@ -423,14 +426,14 @@ impl<M: Module> Average<M> {
     }
 
     pub(super) fn device(&self) -> Device {
-        self.hollow.devices().into_iter().next().unwrap_or_default()
+        self.skeleton.devices().into_iter().next().unwrap_or_default()
     }
 
     /// The module with a tensor in the place of each parameter.
     pub(super) fn fill(&self, mut tensor_of: impl FnMut(&Kept) -> DispatchTensor) -> M {
         let mut by_path: HashMap<_, _> =
             self.kept.iter().map(|kept| (kept.parameter.path.as_str(), kept)).collect();
-        walk::fill(self.hollow.valid(), |path| {
+        walk::fill(self.skeleton.valid(), |path| {
             let kept = by_path.remove(path)?;
             Some((kept.parameter.id, tensor_of(kept)))
         })
@@ -439,7 +442,7 @@ impl<M: Module> Average<M> {
     /// The parameter's value in the average, in the dtype and on the device where it is kept.
     fn value(&self, kept: &Kept) -> DispatchTensor {
         let tensor = &kept.parameter.tensor;
-        let How::Averaged(group) = kept.how else { return tensor.clone() };
+        let Treatment::Averaged(group) = kept.how else { return tensor.clone() };
         let Group { rule, counts, .. } = &self.numbers.groups[group];
         if let Some(first) = kept.beside.front()
             && rule.window().is_some()
@@ -464,7 +467,7 @@ impl<M: Module> Average<M> {
     }
 }
 
-impl How {
+impl Treatment {
     /// The largest magnitude that a parameter may take from live, if it takes any; an average is
     /// kept in `kept`.
     ///

@@ -3,7 +3,7 @@
 use burn::module::Module;
 
 use super::{course::Due, state::Average};
-use crate::{Error, Result, kernel::Look};
+use crate::{Error, Result, kernel::PendingCheck};
 
 /// An update on a GPU that has not said yet whether the weights were finite.
 ///
@@ -11,12 +11,12 @@ use crate::{Error, Result, kernel::Look};
 /// So a step waits for the GPU once: for its gradients, and for the weights of the step before.
 pub(crate) struct Unconfirmed<M: Module> {
     /// The look that has the answer.
-    pub look: Look,
-    pub update: Unsettled<M>,
+    pub look: PendingCheck,
+    pub update: Rollback<M>,
 }
 
 /// The state to restore if the numbers of an [`Unconfirmed`] update are not finite.
-pub(crate) struct Unsettled<M: Module> {
+pub(crate) struct Rollback<M: Module> {
     /// The averages before the update; their storage is that of those after it.
     pub(super) before: Vec<Average<M>>,
     /// The places in live's order of the tensors that were looked at.
@@ -26,13 +26,13 @@ pub(crate) struct Unsettled<M: Module> {
     pub(super) step: u64,
 }
 
-impl<M: Module> Unsettled<M> {
+impl<M: Module> Rollback<M> {
     /// Ends the update: puts the averages back if a tensor was not within its bound.
     ///
     /// # Errors
     ///
     /// The errors about numbers that are not finite, which `update_after` could not return yet.
-    pub fn settle(self, within: &[bool], averages: &mut Vec<Average<M>>) -> Result<()> {
+    pub fn confirm(self, within: &[bool], averages: &mut Vec<Average<M>>) -> Result<()> {
         let Self { before, places, trained, step } = self;
         let Some(bad) = within.iter().position(|within| !within) else { return Ok(()) };
         let clocks: Vec<_> = averages.iter().map(Average::clock).collect();

@@ -12,8 +12,8 @@ use super::{
     config::NonFinite,
     course::Due,
     numbers::{Move, Moved},
-    state::{Average, How, Kept},
-    unconfirmed::{Unconfirmed, Unsettled},
+    state::{Average, Kept, Treatment},
+    unconfirmed::{Rollback, Unconfirmed},
     walk::{Live, ParameterKind},
 };
 use crate::{
@@ -36,12 +36,12 @@ pub fn update_all<M: Module>(
     step: u64,
     samples: Option<u64>,
 ) -> Result<()> {
-    update_after(averages, live, step, samples, Seen::default()).map(drop)
+    update_after(averages, live, step, samples, StepFacts::default()).map(drop)
 }
 
 /// Facts about the optimizer step before an update.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Seen<'a> {
+pub(crate) struct StepFacts<'a> {
     /// The parameters that the step moved, which must be finite.
     pub trained: &'a [ParamId],
     /// True if the update may return before a GPU has confirmed that the numbers are finite.
@@ -61,9 +61,9 @@ pub(crate) fn update_after<M: Module>(
     live: &M,
     step: u64,
     samples: Option<u64>,
-    seen: Seen<'_>,
+    seen: StepFacts<'_>,
 ) -> Result<Option<Unconfirmed<M>>> {
-    let Seen { trained, .. } = seen;
+    let StepFacts { trained, .. } = seen;
     let clock = |average: &Average<M>| average.clock_at(step, samples);
     let dues = averages
         .iter()
@@ -144,7 +144,7 @@ fn look<M: Module>(
     averages: &mut [Average<M>],
     plans: &mut [Plan<'_>],
     live: &Live<'_, M>,
-    seen: Seen<'_>,
+    seen: StepFacts<'_>,
     step: u64,
 ) -> Result<Option<Unconfirmed<M>>> {
     let trained = live.places(seen.trained);
@@ -167,9 +167,9 @@ fn look<M: Module>(
     let in_order = bounded(live.tensors(), bounds.into_iter());
     if seen.may_wait && others.is_empty() && kernel::are_on_gpu(&mixing(averages, plans)) {
         let in_order: Vec<_> = in_order.clone().collect();
-        if let Some(look) = kernel::look_later(&in_order) {
-            kernel::own_all(mixing(averages, plans));
-            let update = Unsettled { before: averages.to_vec(), places, trained, step };
+        if let Some(look) = kernel::start_check(&in_order) {
+            kernel::make_all_unique(mixing(averages, plans));
+            let update = Rollback { before: averages.to_vec(), places, trained, step };
             return Ok(Some(Unconfirmed { look, update }));
         }
     }
@@ -293,7 +293,9 @@ impl<M: Module> Average<M> {
     fn takes_statistics(&self) -> bool {
         let mut statistics =
             self.kept.iter().filter(|k| k.parameter.kind == ParameterKind::Statistic);
-        statistics.any(|kept| matches!(kept.how, How::Averaged(_) | How::Copied | How::Frozen))
+        statistics.any(|kept| {
+            matches!(kept.how, Treatment::Averaged(_) | Treatment::Copied | Treatment::Frozen)
+        })
     }
 
     /// Counts an update that is refused for a parameter; an error where the policy says so.
@@ -321,7 +323,7 @@ impl<M: Module> Average<M> {
 impl Kept {
     /// The share of the way to live that its tensor goes, where that is all that happens to it.
     fn mixes(&self, moves: &[Move]) -> Option<f64> {
-        let How::Averaged(group) = self.how else { return None };
+        let Treatment::Averaged(group) = self.how else { return None };
         match moves[group].how {
             Moved::Mixed { alpha, beside: false } => Some(alpha),
             _ => None,
@@ -338,9 +340,9 @@ impl Kept {
         let alpha = self.mixes(moves)?;
         let average = &mut self.parameter.tensor;
         if !stays {
-            kernel::follow(average, live);
+            kernel::move_to_device_of(average, live);
         }
-        let live = match kernel::are_beside(live, average) {
+        let live = match kernel::are_on_same_device(live, average) {
             true => Borrowed::Tensor(live),
             false => Borrowed::Own(Box::new(kernel::on_device_of(live.clone(), average))),
         };
@@ -349,34 +351,34 @@ impl Kept {
 
     /// Takes live's tensor as the group says, unless it [mixes](Self::mixes).
     fn take(&mut self, live: &DispatchTensor, moves: &[Move], stays: bool) {
-        if self.how == How::LeftOut {
+        if self.how == Treatment::LeftOut {
             return;
         }
-        let apart = stays && !kernel::are_beside(&self.parameter.tensor, live);
+        let apart = stays && !kernel::are_on_same_device(&self.parameter.tensor, live);
         self.live_device = apart.then(|| live.device());
         if self.mixes(moves).is_some() {
             return;
         }
         if !stays {
-            kernel::follow(&mut self.parameter.tensor, live);
-            self.beside.iter_mut().for_each(|tensor| kernel::follow(tensor, live));
+            kernel::move_to_device_of(&mut self.parameter.tensor, live);
+            self.beside.iter_mut().for_each(|tensor| kernel::move_to_device_of(tensor, live));
         }
         let here =
             |tensor: &DispatchTensor| kernel::on_device_of(tensor.clone(), &self.parameter.tensor);
         let group = match self.how {
-            How::LeftOut => return,
-            How::Copied => {
+            Treatment::LeftOut => return,
+            Treatment::Copied => {
                 self.parameter.tensor = here(live);
                 return;
             }
-            How::Frozen => {
+            Treatment::Frozen => {
                 // The start of the first group is that of the average.
                 if let Moved::Copied { .. } = moves[0].how {
                     self.parameter.tensor = here(live);
                 }
                 return;
             }
-            How::Averaged(group) => group,
+            Treatment::Averaged(group) => group,
         };
         let live = kernel::cast(here(live), self.parameter.tensor.dtype());
         match moves[group].how {

@@ -84,11 +84,11 @@ pub(super) fn fill<M: Module>(
 ///
 /// Each parameter keeps its id, so that an optimizer goes on with its moments, and its training
 /// state.
-pub(super) fn steer<M: Module>(
+pub(super) fn map_floats<M: Module>(
     module: M,
     moved: impl FnMut(&str, &DispatchTensor) -> Option<DispatchTensor>,
 ) -> M {
-    module.map(&mut Steer { path: Vec::new(), moved })
+    module.map(&mut MapFloats { path: Vec::new(), moved })
 }
 
 /// The path of the first float of an id.
@@ -117,7 +117,7 @@ pub(crate) fn put_statistics<M: Module>(
 ) -> M {
     // What a forward pass left to be taken over would come after them.
     drop(module.valid());
-    steer(module, |path, now| Some(kernel::on_device_of(statistics.get(path)?.clone(), now)))
+    map_floats(module, |path, now| Some(kernel::on_device_of(statistics.get(path)?.clone(), now)))
 }
 
 /// A tensor of a record.
@@ -136,8 +136,8 @@ pub(super) fn load<M: Module>(module: M, entry_of: impl FnMut(&str) -> Option<En
 }
 
 /// The module with each of its tensors replaced by one of a single element.
-pub(super) fn hollow<M: Module>(module: M) -> M {
-    module.map(&mut Hollow)
+pub(super) fn skeleton<M: Module>(module: M) -> M {
+    module.map(&mut Skeleton)
 }
 
 /// A parameter as a record stores it.
@@ -194,7 +194,7 @@ pub(super) struct Live<'a, M> {
 impl<'a, M: Module> Live<'a, M> {
     /// Walks live once, for any number of averages.
     pub fn walk(module: &'a M) -> Self {
-        let mut lean = Lean::default();
+        let mut lean = TensorVisitor::default();
         module.visit(&mut lean);
         Self { module, ids: lean.ids, tensors: lean.tensors }
     }
@@ -255,7 +255,7 @@ fn check<'a, 'p>(
     tensors: Cow<'a, [DispatchTensor]>,
 ) -> Result<Cow<'a, [DispatchTensor]>> {
     for (average, live) in parameters.zip(tensors.iter()) {
-        if !kernel::are_alike(&average.tensor, live) || average.dtype != live.dtype() {
+        if !kernel::have_same_shape(&average.tensor, live) || average.dtype != live.dtype() {
             let found = describe(live.dtype(), &live.shape());
             return Err(Error::parameter(&average.path, average.describe(), found));
         }
@@ -361,19 +361,19 @@ impl ModuleVisitor for Collect {
 
 /// The visitor of every step: it collects ids and tensors without names, to be fast.
 #[derive(Default)]
-struct Lean {
+struct TensorVisitor {
     ids: Vec<ParamId>,
     tensors: Vec<DispatchTensor>,
 }
 
-impl Lean {
+impl TensorVisitor {
     fn push<const D: usize, K: Basic>(&mut self, id: ParamId, tensor: Tensor<D, K>) {
         self.ids.push(id);
         self.tensors.push(tensor.into_dispatch());
     }
 }
 
-impl ModuleVisitor for Lean {
+impl ModuleVisitor for TensorVisitor {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         self.push(param.id, param.base().without_autodiff());
     }
@@ -428,12 +428,12 @@ impl<F: FnMut(&str) -> Option<(ParamId, DispatchTensor)>> ModuleMapper for Fill<
     }
 }
 
-struct Steer<F> {
+struct MapFloats<F> {
     path: Vec<String>,
     moved: F,
 }
 
-impl<F: FnMut(&str, &DispatchTensor) -> Option<DispatchTensor>> ModuleMapper for Steer<F> {
+impl<F: FnMut(&str, &DispatchTensor) -> Option<DispatchTensor>> ModuleMapper for MapFloats<F> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_owned());
     }
@@ -495,9 +495,9 @@ impl<F: FnMut(&str) -> Option<Entry>> ModuleMapper for Load<F> {
     }
 }
 
-struct Hollow;
+struct Skeleton;
 
-impl ModuleMapper for Hollow {
+impl ModuleMapper for Skeleton {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, tensor, mapper) = param.consume();
         Param::from_mapped_value(id, Tensor::zeros([1; D], &tensor.device()), mapper)
@@ -513,8 +513,8 @@ impl ModuleMapper for Hollow {
         param: Param<Tensor<D, Bool>>,
     ) -> Param<Tensor<D, Bool>> {
         let (id, tensor, mapper) = param.consume();
-        let hollow = Tensor::<D, Int>::zeros([1; D], &tensor.device()).bool();
-        Param::from_mapped_value(id, hollow, mapper)
+        let skeleton = Tensor::<D, Int>::zeros([1; D], &tensor.device()).bool();
+        Param::from_mapped_value(id, skeleton, mapper)
     }
 }
 

@@ -28,25 +28,25 @@ const MOST_BINDINGS: usize = 128;
 
 /// Moves the averages whose tensors are of CubeCL, and returns the rest.
 pub(super) fn lerp_all(work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
-    let (mut work, rest): (Vec<_>, Vec<_>) = work.into_iter().partition(is_here);
+    let (mut work, rest): (Vec<_>, Vec<_>) = work.into_iter().partition(is_supported);
     lerp(steps(&mut work));
     rest
 }
 
 /// True if the kernel can move all of these averages.
-pub(super) fn are_here(work: &[Towards<'_>]) -> bool {
-    work.iter().all(is_here)
+pub(super) fn are_supported(work: &[Towards<'_>]) -> bool {
+    work.iter().all(is_supported)
 }
 
-/// Gives each average, all of which [are here](are_here), storage of its own, laid out as live is.
-pub(super) fn own_all(mut work: Vec<Towards<'_>>) {
+/// Gives each average, all of which [are here](are_supported), storage of its own, laid out as live is.
+pub(super) fn make_all_unique(mut work: Vec<Towards<'_>>) {
     prepare(&mut steps(&mut work), true);
 }
 
-/// Moves averages that were [prepared](own_all), unless the look finds a number beyond its bound.
+/// Moves averages that were [prepared](make_all_unique), unless the look finds a number beyond its bound.
 ///
 /// A tensor that shares their storage changes with them.
-pub(super) fn lerp_all_unless(mut work: Vec<Towards<'_>>, look: &Look) {
+pub(super) fn lerp_all_unless(mut work: Vec<Towards<'_>>, look: &PendingCheck) {
     launch(moves(steps(&mut work)), Some(&look.flags));
 }
 
@@ -67,13 +67,13 @@ fn steps<'a>(work: &'a mut [Towards<'_>]) -> Vec<OneLive<'a>> {
 }
 
 /// A check of tensors for numbers beyond a bound, whose result is still on the device.
-pub(crate) struct Look {
+pub(crate) struct PendingCheck {
     /// One for each tensor, and a last one for all, set where a number is beyond its bound.
     flags: CubeTensor,
     count: usize,
 }
 
-impl Look {
+impl PendingCheck {
     /// Waits for the answers of several looks at tensors of one device, by one read: for each
     /// tensor, whether it holds finite numbers alone, of magnitudes up to its bound.
     ///
@@ -100,14 +100,14 @@ impl Look {
 
     /// True if both are on one device, so that one read gets both results.
     #[cfg(feature = "train")]
-    pub fn is_beside(&self, other: &Self) -> bool {
+    pub fn is_on_same_device(&self, other: &Self) -> bool {
         self.flags.device == other.flags.device
     }
 }
 
 /// Starts a check that each tensor holds only finite numbers of magnitudes up to its bound; none if
 /// they are not all of CubeCL and on one device.
-pub(super) fn look(tensors: &[(&DispatchTensor, f64)]) -> Option<Look> {
+pub(super) fn start_check(tensors: &[(&DispatchTensor, f64)]) -> Option<PendingCheck> {
     let tensors = tensors.iter().map(|(tensor, most)| Some((self::tensor(tensor)?, *most)));
     let tensors: Vec<_> = tensors.collect::<Option<_>>()?;
     let (CubeTensor { client, device, .. }, _) = tensors.first()?;
@@ -131,7 +131,7 @@ pub(super) fn look(tensors: &[(&DispatchTensor, f64)]) -> Option<Look> {
         Reading { numbers: span(&live), live, averages: Vec::new(), bound: Some((most, flag)) }
     });
     launch(readings.collect(), Some(&flags));
-    Some(Look { flags, count })
+    Some(PendingCheck { flags, count })
 }
 
 /// Moves averages towards the live tensor of each.
@@ -145,7 +145,7 @@ fn lerp(mut steps: Vec<OneLive<'_>>) {
 fn prepare(steps: &mut [OneLive<'_>], all: bool) {
     let mut copies = Vec::new();
     for (live, averages) in steps.iter_mut().filter(|(live, _)| !is_empty(live)) {
-        if !averages.iter().all(|(average, _)| are_alike(average, live)) {
+        if !averages.iter().all(|(average, _)| have_same_layout(average, live)) {
             *live = into_contiguous(live.clone());
             averages.iter_mut().for_each(|(average, _)| {
                 **average = into_contiguous(average.clone());
@@ -171,7 +171,7 @@ fn prepare(steps: &mut [OneLive<'_>], all: bool) {
 fn moves(steps: Vec<OneLive<'_>>) -> Vec<Reading> {
     let filled = steps.into_iter().filter(|(live, _)| !is_empty(live));
     let moves = filled.map(|(live, averages)| {
-        let live = match averages.iter().all(|(average, _)| are_alike(average, &live)) {
+        let live = match averages.iter().all(|(average, _)| have_same_layout(average, &live)) {
             true => live,
             false => into_contiguous(live),
         };
@@ -186,7 +186,7 @@ thread_local! {
     static READS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// The number of times that this thread has waited for the result of a [`Look`].
+/// The number of times that this thread has waited for the result of a [`PendingCheck`].
 #[cfg(test)]
 pub(crate) fn reads() -> usize {
     READS.get()
@@ -253,7 +253,7 @@ fn groups<T>(
 }
 
 /// True if the kernel can move this average.
-fn is_here(towards: &Towards<'_>) -> bool {
+fn is_supported(towards: &Towards<'_>) -> bool {
     let Some((average, live)) = tensor(towards.average).zip(tensor(towards.live.tensor())) else {
         return false;
     };
@@ -299,7 +299,7 @@ fn is_empty(tensor: &CubeTensor) -> bool {
 }
 
 /// True if each index is at the same place in both buffers, and no two indices share a place.
-fn are_alike(a: &CubeTensor, b: &CubeTensor) -> bool {
+fn have_same_layout(a: &CubeTensor, b: &CubeTensor) -> bool {
     let strides = |tensor: &CubeTensor| {
         let dims = tensor.meta.shape().iter().zip(tensor.meta.strides().iter());
         dims.filter(|&(&size, _)| size != 1).map(|(_, &stride)| stride).collect::<Vec<_>>()
@@ -310,7 +310,7 @@ fn are_alike(a: &CubeTensor, b: &CubeTensor) -> bool {
 
 /// True if the tensor's numbers, in any order, fill its span of the buffer without gaps.
 fn is_dense(tensor: &CubeTensor) -> bool {
-    are_alike(tensor, tensor) && span(tensor) == tensor.meta.num_elements()
+    have_same_layout(tensor, tensor) && span(tensor) == tensor.meta.num_elements()
 }
 
 /// How many numbers of the buffer a tensor reaches over, those between its own included.

@@ -56,7 +56,7 @@ impl<'a> Pair<'a> {
     }
 
     /// True if both move towards the same numbers of live.
-    fn is_beside(&self, other: &Self) -> bool {
+    fn has_same_live(&self, other: &Self) -> bool {
         self.address() == other.address() && self.len() == other.len()
     }
 
@@ -74,7 +74,7 @@ impl<'a> Pair<'a> {
 pub(super) fn mix(pairs: Vec<Pair<'_>>) {
     let mut pieces = cut(pairs);
     let all = numbers(&pieces);
-    let mut groups: Vec<_> = pieces.chunk_by_mut(|one, next| one.is_beside(next)).collect();
+    let mut groups: Vec<_> = pieces.chunk_by_mut(|one, next| one.has_same_live(next)).collect();
     match all < THREADED {
         true => groups.into_iter().for_each(mix_group),
         false => threads::each(runs(&mut groups, |group| numbers(group)), |run| {

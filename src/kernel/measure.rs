@@ -24,8 +24,8 @@ pub(crate) fn within<'a>(
     {
         return Ok(within);
     }
-    if let Some(look) = cube::look(&tensors) {
-        return Ok(cube::Look::read(vec![look])?.swap_remove(0));
+    if let Some(look) = cube::start_check(&tensors) {
+        return Ok(cube::PendingCheck::read(vec![look])?.swap_remove(0));
     }
     // The largest magnitude, and the sum of all, in which a NaN or an infinity shows.
     let (sums, largest) = tensors

@@ -22,7 +22,7 @@ use burn::{
 };
 
 #[cfg(feature = "flex")]
-use burn_ema_host::{are_here, is_here, owned_numbers_mut, shape, slice, to_order};
+use burn_ema_host::{are_both_flex, is_on_host, owned_numbers_mut, shape, slice, to_order};
 
 #[cfg(feature = "train")]
 use crate::Result;
@@ -68,26 +68,26 @@ pub(crate) fn lerp_all(work: Vec<Towards<'_>>) {
     }
 }
 
-pub(crate) use cube::Look;
+pub(crate) use cube::PendingCheck;
 
 /// Starts the check of [`within`] without waiting for its result; none if the tensors are not all
 /// on one GPU.
-pub(crate) fn look_later(tensors: &[(&DispatchTensor, f64)]) -> Option<Look> {
-    cube::look(tensors)
+pub(crate) fn start_check(tensors: &[(&DispatchTensor, f64)]) -> Option<PendingCheck> {
+    cube::start_check(tensors)
 }
 
 /// The result of [`within`] and that of an earlier check, by one wait if both are on one device.
 #[cfg(feature = "train")]
 pub(crate) fn within_and(
     tensors: &[(&DispatchTensor, f64)],
-    earlier: Option<Look>,
+    earlier: Option<PendingCheck>,
 ) -> Result<(Vec<bool>, Option<Vec<bool>>)> {
     let Some(earlier) = earlier else { return Ok((within(tensors.iter().copied())?, None)) };
-    let looks = match cube::look(tensors) {
-        Some(look) if look.is_beside(&earlier) => vec![earlier, look],
+    let looks = match cube::start_check(tensors) {
+        Some(look) if look.is_on_same_device(&earlier) => vec![earlier, look],
         _ => vec![earlier],
     };
-    let mut answers = Look::read(looks)?.into_iter();
+    let mut answers = PendingCheck::read(looks)?.into_iter();
     let earlier = answers.next();
     let now = match answers.next() {
         Some(now) => now,
@@ -98,17 +98,17 @@ pub(crate) fn within_and(
 
 /// True if [`lerp_all_unless`] can move all of these averages.
 pub(crate) fn are_on_gpu(work: &[Towards<'_>]) -> bool {
-    cube::are_here(work)
+    cube::are_supported(work)
 }
 
 /// Gives averages that [are on a GPU](are_on_gpu) storage of their own.
-pub(crate) fn own_all(work: Vec<Towards<'_>>) {
-    cube::own_all(work);
+pub(crate) fn make_all_unique(work: Vec<Towards<'_>>) {
+    cube::make_all_unique(work);
 }
 
-/// Moves averages that [have storage of their own](own_all) as [`lerp_all`] does, unless a look
+/// Moves averages that [have storage of their own](make_all_unique) as [`lerp_all`] does, unless a look
 /// finds a number beyond its bound; a copy that shares their storage moves with them.
-pub(crate) fn lerp_all_unless(work: Vec<Towards<'_>>, look: &Look) {
+pub(crate) fn lerp_all_unless(work: Vec<Towards<'_>>, look: &PendingCheck) {
     cube::lerp_all_unless(rounded(work), look);
 }
 
@@ -155,7 +155,7 @@ impl Towards<'_> {
             (average @ (DType::F32 | DType::F64), live) => average == live,
             _ => false,
         };
-        !cfg!(feature = "portable") && pairs && is_here(average) && is_here(live)
+        !cfg!(feature = "portable") && pairs && is_on_host(average) && is_on_host(live)
     }
 }
 
@@ -186,7 +186,7 @@ pub(crate) fn to_device(tensor: DispatchTensor, device: &DispatchDevice) -> Disp
 }
 
 /// Gives the tensor storage of its own, in memory, where an update could write in place.
-pub(crate) fn own(tensor: &mut DispatchTensor) {
+pub(crate) fn make_unique(tensor: &mut DispatchTensor) {
     #[cfg(feature = "flex")]
     let _ = owned_numbers_mut(tensor);
     #[cfg(not(feature = "flex"))]
@@ -194,16 +194,16 @@ pub(crate) fn own(tensor: &mut DispatchTensor) {
 }
 
 /// True if two tensors are on one device.
-pub(crate) fn are_beside(a: &DispatchTensor, b: &DispatchTensor) -> bool {
+pub(crate) fn are_on_same_device(a: &DispatchTensor, b: &DispatchTensor) -> bool {
     #[cfg(feature = "flex")]
-    if are_here(a, b) {
+    if are_both_flex(a, b) {
         return true;
     }
     a.device() == b.device()
 }
 
 /// True if two tensors have the same shape.
-pub(crate) fn are_alike(a: &DispatchTensor, b: &DispatchTensor) -> bool {
+pub(crate) fn have_same_shape(a: &DispatchTensor, b: &DispatchTensor) -> bool {
     #[cfg(feature = "flex")]
     if let Some((a, b)) = shape(a).zip(shape(b)) {
         return a == b;
@@ -212,8 +212,8 @@ pub(crate) fn are_alike(a: &DispatchTensor, b: &DispatchTensor) -> bool {
 }
 
 /// Moves a tensor, of any kind, to the device of another, if that is another device.
-pub(crate) fn follow(tensor: &mut DispatchTensor, other: &DispatchTensor) {
-    if !are_beside(tensor, other) {
+pub(crate) fn move_to_device_of(tensor: &mut DispatchTensor, other: &DispatchTensor) {
+    if !are_on_same_device(tensor, other) {
         *tensor = on_device_of(tensor.clone(), other);
     }
 }

@@ -9,30 +9,30 @@ pub(super) fn lerp_all(work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
     work
 }
 
-pub(super) fn are_here(_: &[Towards<'_>]) -> bool {
+pub(super) fn are_supported(_: &[Towards<'_>]) -> bool {
     false
 }
 
-pub(super) fn own_all(_: Vec<Towards<'_>>) {}
+pub(super) fn make_all_unique(_: Vec<Towards<'_>>) {}
 
-pub(super) fn lerp_all_unless(_: Vec<Towards<'_>>, look: &Look) {
+pub(super) fn lerp_all_unless(_: Vec<Towards<'_>>, look: &PendingCheck) {
     match *look {}
 }
 
 /// There is none.
-pub(crate) enum Look {}
+pub(crate) enum PendingCheck {}
 
-impl Look {
+impl PendingCheck {
     pub fn read(_: Vec<Self>) -> Result<Vec<Vec<bool>>> {
         Ok(Vec::new())
     }
 
     #[cfg(feature = "train")]
-    pub fn is_beside(&self, _: &Self) -> bool {
+    pub fn is_on_same_device(&self, _: &Self) -> bool {
         match *self {}
     }
 }
 
-pub(super) fn look(_: &[(&DispatchTensor, f64)]) -> Option<Look> {
+pub(super) fn start_check(_: &[(&DispatchTensor, f64)]) -> Option<PendingCheck> {
     None
 }

@@ -30,7 +30,7 @@ use self::{
 };
 use super::{
     gauge::{DistanceMetric, Gap},
-    metric::Beside,
+    metric::SourceMetric,
     trace::TraceMetric,
 };
 use crate::{
@@ -348,7 +348,7 @@ impl<M: LearnerModel> Averaged<M> {
     /// Register it for validation only:
     /// `training.metric_valid_numeric(model.live_metric(LossMetric::new()))`.
     /// The module then answers every batch of validation once more.
-    pub fn live_metric<Me: Metric>(&self, metric: Me) -> Beside<Me, Output<M>>
+    pub fn live_metric<Me: Metric>(&self, metric: Me) -> SourceMetric<Me, Output<M>>
     where
         Output<M>: Adaptor<Me::Input>,
     {
@@ -367,7 +367,7 @@ impl<M: LearnerModel> Averaged<M> {
         &self,
         index: usize,
         metric: Me,
-    ) -> Result<Beside<Me, Output<M>>>
+    ) -> Result<SourceMetric<Me, Output<M>>>
     where
         Output<M>: Adaptor<Me::Input>,
     {

@@ -17,7 +17,7 @@ use burn::{
     },
 };
 
-use super::metric::{Beside, lock};
+use super::metric::{SourceMetric, lock};
 
 /// By how much a metric of live is above that of the average, in validation.
 ///
@@ -26,7 +26,7 @@ use super::metric::{Beside, lock};
 #[derive(Debug)]
 pub struct Gap<Me, O> {
     average: Me,
-    live: Beside<Me, O>,
+    live: SourceMetric<Me, O>,
     name: MetricName,
 }
 
@@ -38,7 +38,7 @@ impl<Me: Clone, O> Clone for Gap<Me, O> {
 }
 
 impl<Me: Metric + Numeric, O: Adaptor<Me::Input> + ItemLazy> Gap<Me, O> {
-    pub(super) fn new(average: Me, live: Beside<Me, O>) -> Self {
+    pub(super) fn new(average: Me, live: SourceMetric<Me, O>) -> Self {
         let name = MetricName::new(format!("{} gap (live - average)", average.name()));
         Self { average, live, name }
     }
@@ -130,11 +130,11 @@ pub struct DistanceMetric {
 type Cell = Mutex<Option<f64>>;
 
 /// The request of a metric: the index of an average, and the cell for its distance.
-type Asked = (usize, Weak<Cell>);
+type DistanceRequest = (usize, Weak<Cell>);
 
 /// The requests of all distance metrics.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Gauges(Arc<Mutex<Vec<Asked>>>);
+pub(super) struct Gauges(Arc<Mutex<Vec<DistanceRequest>>>);
 
 impl Gauges {
     /// A metric of the distance to this average.

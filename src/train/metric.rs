@@ -72,11 +72,11 @@ impl<O> Feeds<O> {
         source: MetricSource,
         name: &str,
         metric: Me,
-    ) -> Beside<Me, O> {
+    ) -> SourceMetric<Me, O> {
         let queue = Arc::new(AnswerQueue::default());
         lock(&self.0).push(Feed { source, queue: Arc::downgrade(&queue) });
         let name = MetricName::new(format!("{} ({name})", metric.name()));
-        Beside { metric, name, queue, updated: false }
+        SourceMetric { metric, name, queue, updated: false }
     }
 
     /// Empties all queues.
@@ -137,7 +137,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// `LossMetric`, `Loss (live)`.
 /// Register it for validation or for a test alone; in training it has no value.
 #[derive(Debug)]
-pub struct Beside<Me, O> {
+pub struct SourceMetric<Me, O> {
     metric: Me,
     name: MetricName,
     queue: Arc<AnswerQueue<O>>,
@@ -145,7 +145,7 @@ pub struct Beside<Me, O> {
     updated: bool,
 }
 
-impl<Me: Clone, O> Clone for Beside<Me, O> {
+impl<Me: Clone, O> Clone for SourceMetric<Me, O> {
     fn clone(&self) -> Self {
         Self {
             metric: self.metric.clone(),
@@ -156,7 +156,7 @@ impl<Me: Clone, O> Clone for Beside<Me, O> {
     }
 }
 
-impl<Me: Metric, O: Adaptor<Me::Input> + ItemLazy> Metric for Beside<Me, O> {
+impl<Me: Metric, O: Adaptor<Me::Input> + ItemLazy> Metric for SourceMetric<Me, O> {
     type Input = ();
 
     fn name(&self) -> MetricName {
@@ -204,7 +204,7 @@ impl<Me: Metric, O: Adaptor<Me::Input> + ItemLazy> Metric for Beside<Me, O> {
     }
 }
 
-impl<Me: Metric + Numeric, O: Adaptor<Me::Input> + ItemLazy> Numeric for Beside<Me, O> {
+impl<Me: Metric + Numeric, O: Adaptor<Me::Input> + ItemLazy> Numeric for SourceMetric<Me, O> {
     fn value(&self) -> Option<NumericEntry> {
         self.updated.then(|| self.metric.value()).flatten()
     }

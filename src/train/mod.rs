@@ -14,6 +14,6 @@ pub use averaged::{Averaged, Switch};
 #[cfg(feature = "tui")]
 pub use dashboard::Dashboard;
 pub use gauge::{DistanceMetric, Gap};
-pub use metric::Beside;
+pub use metric::SourceMetric;
 pub use rank::Ranking;
 pub use trace::{Trace, TraceMetric};

@@ -11,7 +11,7 @@ use multiversion::multiversion;
 
 use super::{
     decayed,
-    moments::{self, MomentShares, Start},
+    moments::{self, MomentShares, StepInput},
     pass::Formula,
 };
 
@@ -81,9 +81,9 @@ impl Optimizer for Adam {
         gradient: Tensor<D>,
         state: Option<AdamState<D>>,
     ) -> (Tensor<D>, Option<AdamState<D>>) {
-        let start = Start::new(weights, gradient, state.map(|state| state.momentum));
+        let start = StepInput::new(weights, gradient, state.map(|state| state.momentum));
         if self.config.amsgrad || !start.fits() {
-            let (weights, gradient, state) = start.back();
+            let (weights, gradient, state) = start.into_parts();
             return self.burn.step(lr, weights, gradient, state.map(AdamState::new));
         }
         let (weights, state) = start.step(|time| AdamStep::new(&self.config, lr, time));

@@ -10,7 +10,7 @@ use burn_ema_host::Real;
 use multiversion::multiversion;
 
 use super::{
-    moments::{self, MomentShares, Start},
+    moments::{self, MomentShares, StepInput},
     pass::Formula,
 };
 
@@ -86,9 +86,9 @@ impl Optimizer for AdamW {
         state: Option<AdamWState<D>>,
     ) -> (Tensor<D>, Option<AdamWState<D>>) {
         let is_burns = self.config.amsgrad || self.config.cautious_weight_decay;
-        let start = Start::new(weights, gradient, state.map(|state| state.momentum));
+        let start = StepInput::new(weights, gradient, state.map(|state| state.momentum));
         if is_burns || !start.fits() {
-            let (weights, gradient, state) = start.back();
+            let (weights, gradient, state) = start.into_parts();
             return self.burn.step(lr, weights, gradient, state.map(AdamWState::new));
         }
         let (weights, state) = start.step(|time| AdamWStep::new(&self.config, lr, time));

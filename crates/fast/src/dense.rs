@@ -76,7 +76,7 @@ pub fn dense(
     let width = weight.shape()[1];
     // Burn broadcasts or refuses a bias of another width.
     let fits = bias.iter().all(|bias| bias.shape()[0] == width);
-    if fits && serves([&input, &weight].into_iter().chain(&bias)) {
+    if fits && supports([&input, &weight].into_iter().chain(&bias)) {
         let bias = bias.map_or(Bias::None, Bias::Each);
         return Tensor::from_dispatch(Dispatch::dense(input, weight, bias, nonlinearity));
     }
@@ -102,7 +102,7 @@ pub fn half_squared_errors(outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> 
     let [found, expected] = [targets.dims(), outputs.dims()];
     assert!(found == expected, "outputs of shape {expected:?} got targets of shape {found:?}");
     let (outputs, targets) = (outputs.into_dispatch(), targets.into_dispatch());
-    if serves([&outputs, &targets].into_iter()) {
+    if supports([&outputs, &targets].into_iter()) {
         return Tensor::from_dispatch(Dispatch::half_squared_errors(outputs, targets));
     }
     let difference = Tensor::<2>::from_dispatch(targets) - Tensor::from_dispatch(outputs);
@@ -111,7 +111,7 @@ pub fn half_squared_errors(outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> 
 
 /// True if the kernels take these tensors: floats of Flex, with autodiff or without, all of f32 or
 /// all of f64.
-fn serves<'a>(mut tensors: impl Iterator<Item = &'a DispatchTensor> + Clone) -> bool {
+fn supports<'a>(mut tensors: impl Iterator<Item = &'a DispatchTensor> + Clone) -> bool {
     let is_flex = |tensor: &DispatchTensor| {
         let kind = match &tensor.kind {
             DispatchTensorKind::Autodiff(kind) => &**kind,

@@ -42,7 +42,7 @@ pub(super) fn corrections(betas: [f32; 2], time: usize) -> [f32; 2] {
 type State<const D: usize> = AdaptiveMomentumState<D>;
 
 /// The input of an optimizer step of one parameter.
-pub(super) struct Start<const D: usize> {
+pub(super) struct StepInput<const D: usize> {
     tensors: Tensors<D, 2>,
     /// The steps before.
     time: usize,
@@ -50,7 +50,7 @@ pub(super) struct Start<const D: usize> {
     max_moment_2: Option<Tensor<D>>,
 }
 
-impl<const D: usize> Start<D> {
+impl<const D: usize> StepInput<D> {
     pub fn new(weights: Tensor<D>, gradient: Tensor<D>, state: Option<State<D>>) -> Self {
         let (time, moments, max_moment_2) = match state {
             Some(State { time, moment_1, moment_2, max_moment_2 }) => {
@@ -61,15 +61,15 @@ impl<const D: usize> Start<D> {
         Self { tensors: Tensors::new(weights, gradient, moments), time, max_moment_2 }
     }
 
-    /// True if one pass can make the step; see [`Tensors::fit`].
+    /// True if one pass can make the step; see [`Tensors::fits`].
     pub fn fits(&self) -> bool {
-        self.tensors.fit()
+        self.tensors.fits()
     }
 
     /// Gives back the weights, the gradient and the state that this was made of.
-    pub fn back(self) -> (Tensor<D>, Tensor<D>, Option<State<D>>) {
+    pub fn into_parts(self) -> (Tensor<D>, Tensor<D>, Option<State<D>>) {
         let Self { tensors, time, max_moment_2 } = self;
-        let (weights, gradient, moments) = tensors.back();
+        let (weights, gradient, moments) = tensors.into_parts();
         let state = |[moment_1, moment_2]: [_; 2]| State { time, moment_1, moment_2, max_moment_2 };
         (weights, gradient, moments.map(state))
     }

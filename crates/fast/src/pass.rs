@@ -15,7 +15,7 @@ use burn::{
     tensor::{DType, Tensor},
 };
 
-use burn_ema_host::{self as host, Real, in_order, is_here, sole_numbers_mut, threads};
+use burn_ema_host::{self as host, Real, in_order, is_on_host, sole_numbers_mut, threads};
 
 /// Numbers that are worked on at once: those of weights, gradient and moments stay in the nearest
 /// cache from being copied to being moved.
@@ -52,17 +52,17 @@ impl<const D: usize, const N: usize> Tensors<D, N> {
     }
 
     /// Gives back the weights, the gradient and the moments that this was made of.
-    pub fn back(self) -> (Tensor<D>, Tensor<D>, Option<[Tensor<D>; N]>) {
+    pub fn into_parts(self) -> (Tensor<D>, Tensor<D>, Option<[Tensor<D>; N]>) {
         let moments = self.moments.map(|moments| moments.map(Tensor::from_dispatch));
         (Tensor::from_dispatch(self.weights), Tensor::from_dispatch(self.gradient), moments)
     }
 
     /// True if one pass can make the step: tensors of the host, of one shape, all of f32 or all of
     /// f64.
-    pub fn fit(&self) -> bool {
+    pub fn fits(&self) -> bool {
         let (dtype, shape) = (self.weights.dtype(), self.weights.shape());
         let is_like = |tensor: &DispatchTensor| {
-            is_here(tensor) && tensor.dtype() == dtype && tensor.shape() == shape
+            is_on_host(tensor) && tensor.dtype() == dtype && tensor.shape() == shape
         };
         !cfg!(feature = "portable")
             && matches!(dtype, DType::F32 | DType::F64)
@@ -175,7 +175,7 @@ impl<'a, T: Real> BufferPart<'a, T> {
 
     /// The numbers to update, where the results go: copied there if need be; at most a block of
     /// them.
-    fn opened(self) -> &'a mut [T] {
+    fn into_slice(self) -> &'a mut [T] {
         match self {
             Self::Own(numbers) => numbers,
             Self::New { from: Some(from), to } => to.write_copy_of_slice(from),
@@ -268,10 +268,10 @@ impl<'a, T: Real, const N: usize> Work<'a, T, N> {
 
     /// Takes the first of the numbers, at most a block, and makes the step on them.
     fn run_block(&mut self, count: usize, formula: &impl Formula<N>) {
-        let moments = self.moments.each_mut().map(|moment| moment.split_off(count).opened());
+        let moments = self.moments.each_mut().map(|moment| moment.split_off(count).into_slice());
         let mut held;
         let (weights, gradient) = match self.target.split_off(count) {
-            Destination::Weights { place, gradient } => (place.opened(), gradient),
+            Destination::Weights { place, gradient } => (place.into_slice(), gradient),
             Destination::Gradient { place, weights } => {
                 held = [T::of(0.0); BLOCK];
                 let gradient = &mut held[..count];

@@ -79,22 +79,22 @@ impl Optimizer for Sgd {
         let (weights, velocity) = match &self.momentum {
             None => {
                 let tensors = Tensors::new(weights, gradient, Some([]));
-                if tensors.fit() {
-                    let (weights, []) = tensors.step(&Plain::new(lr, self.penalty));
+                if tensors.fits() {
+                    let (weights, []) = tensors.step(&PlainStep::new(lr, self.penalty));
                     (weights, velocity)
                 } else {
-                    let (weights, gradient, _) = tensors.back();
+                    let (weights, gradient, _) = tensors.into_parts();
                     self.step_by_operations(lr, weights, gradient, velocity)
                 }
             }
             Some(momentum) => {
-                let formula = Heavy::new(lr, self.penalty, momentum, velocity.is_none());
+                let formula = MomentumStep::new(lr, self.penalty, momentum, velocity.is_none());
                 let tensors = Tensors::new(weights, gradient, velocity.map(|velocity| [velocity]));
-                if tensors.fit() {
+                if tensors.fits() {
                     let (weights, [velocity]) = tensors.step(&formula);
                     (weights, Some(velocity))
                 } else {
-                    let (weights, gradient, velocity) = tensors.back();
+                    let (weights, gradient, velocity) = tensors.into_parts();
                     let velocity = velocity.map(|[velocity]| velocity);
                     self.step_by_operations(lr, weights, gradient, velocity)
                 }
@@ -155,18 +155,18 @@ impl<const D: usize> RecordState for SgdState<D> {
 
 const VELOCITY: &str = "momentum.velocity";
 
-struct Plain {
+struct PlainStep {
     lr: f64,
     penalty: Option<f64>,
 }
 
-impl Plain {
+impl PlainStep {
     fn new(lr: f64, penalty: Option<f32>) -> Self {
         Self { lr, penalty: penalty.map(f64::from) }
     }
 }
 
-impl Formula<0> for Plain {
+impl Formula<0> for PlainStep {
     fn step<T: Real>(&self, weights: &mut [T], gradient: &[T], []: [&mut [T]; 0]) {
         plain(weights, gradient, T::of(self.lr), self.penalty.map(T::of));
     }
@@ -180,7 +180,7 @@ fn plain<T: Real>(weights: &mut [T], gradient: &[T], lr: T, penalty: Option<T>) 
 }
 
 /// The formula with momentum (the heavy-ball method).
-struct Heavy {
+struct MomentumStep {
     lr: f64,
     penalty: Option<f64>,
     /// The share of the gradient that the velocity takes up.
@@ -191,7 +191,7 @@ struct Heavy {
     ahead: Option<f64>,
 }
 
-impl Heavy {
+impl MomentumStep {
     fn new(lr: f64, penalty: Option<f32>, momentum: &MomentumConfig, is_first: bool) -> Self {
         // Burn computes with the momentum in single precision.
         let share = f64::from(momentum.momentum as f32);
@@ -203,7 +203,7 @@ impl Heavy {
     }
 }
 
-impl Formula<1> for Heavy {
+impl Formula<1> for MomentumStep {
     fn step<T: Real>(&self, weights: &mut [T], gradient: &[T], [velocity]: [&mut [T]; 1]) {
         let shares = [self.lr, self.take, self.keep].map(T::of);
         let (penalty, ahead) = (self.penalty.map(T::of), self.ahead.map(T::of));

@@ -10,6 +10,6 @@ mod slices;
 pub mod threads;
 
 pub use slices::{
-    Real, Slice, SliceMut, are_here, in_order, is_here, numbers, owned_numbers_mut, shape, slice,
-    sole_numbers_mut, tensor_like, to_order,
+    Real, Slice, SliceMut, are_both_flex, in_order, is_on_host, numbers, owned_numbers_mut, shape,
+    slice, sole_numbers_mut, tensor_like, to_order,
 };

@@ -158,7 +158,7 @@ pub enum SliceMut<'a> {
 }
 
 /// True if this is a float tensor of Flex or ndarray, without autodiff.
-pub fn is_here(tensor: &DispatchTensor) -> bool {
+pub fn is_on_host(tensor: &DispatchTensor) -> bool {
     match &tensor.kind {
         DispatchTensorKind::Flex(BackendTensor::Float(_)) => true,
         #[cfg(feature = "ndarray")]
@@ -171,7 +171,7 @@ pub fn is_here(tensor: &DispatchTensor) -> bool {
 ///
 /// This is faster than a comparison of their devices: Burn constructs both, which takes as long as
 /// reading a hundred numbers.
-pub fn are_here(a: &DispatchTensor, b: &DispatchTensor) -> bool {
+pub fn are_both_flex(a: &DispatchTensor, b: &DispatchTensor) -> bool {
     matches!((&a.kind, &b.kind), (DispatchTensorKind::Flex(_), DispatchTensorKind::Flex(_)))
 }
 

@@ -33,7 +33,7 @@ const MOST: usize = 16;
 
 /// How long helpers spin after work before they sleep: longer than the time between two parallel
 /// operations of a step.
-const LINGER: Duration = Duration::from_micros(300);
+const SPIN_TIME: Duration = Duration::from_micros(300);
 
 /// The number of threads that share the work of a call with enough pieces.
 pub fn count() -> usize {
@@ -43,40 +43,41 @@ pub fn count() -> usize {
 /// Calls `work` on each piece, on several threads; a panic in one is a panic of the caller.
 pub fn each<T: Send>(pieces: Vec<T>, work: impl Fn(T) + Sync) {
     let threads = count().min(pieces.len());
-    let crew = (threads > 1).then(Crew::get).flatten();
-    let Some(crew) = crew.filter(|crew| crew.pool.current_thread_index().is_none()) else {
+    let helpers = (threads > 1).then(Helpers::get).flatten();
+    let Some(helpers) = helpers.filter(|helpers| helpers.pool.current_thread_index().is_none())
+    else {
         return pieces.into_iter().for_each(work);
     };
-    let shares = Deal::new(pieces, threads);
+    let shares = Shares::new(pieces, threads);
     let left = AtomicUsize::new(threads - 1);
-    crew.pool.in_place_scope(|scope| {
+    helpers.pool.in_place_scope(|scope| {
         for _ in 1..threads {
             scope.spawn(|_| {
-                let _done = Leaving(&left);
+                let _done = CountdownGuard(&left);
                 // The first share is the caller's.
                 let index = rayon::current_thread_index().unwrap_or(0);
                 shares.work(1 + index % (threads - 1), &work);
             });
         }
-        crew.linger();
+        helpers.keep_spinning();
         shares.work(0, &work);
         wait_until(|| left.load(Ordering::Acquire) == 0);
     });
 }
 
 /// The pieces of a call, divided among its threads in order.
-struct Deal<T>(Vec<Hand<T>>);
+struct Shares<T>(Vec<Share<T>>);
 
 /// The pieces of one thread, aligned to a cache line of their own.
 #[repr(align(128))]
-struct Hand<T>(Mutex<VecDeque<T>>);
+struct Share<T>(Mutex<VecDeque<T>>);
 
-impl<T: Send> Deal<T> {
+impl<T: Send> Shares<T> {
     fn new(pieces: Vec<T>, threads: usize) -> Self {
         let (count, mut pieces) = (pieces.len(), pieces.into_iter());
         let share = |thread: usize| {
             let size = (thread + 1) * count / threads - thread * count / threads;
-            Hand(Mutex::new(pieces.by_ref().take(size).collect()))
+            Share(Mutex::new(pieces.by_ref().take(size).collect()))
         };
         Self((0..threads).map(share).collect())
     }
@@ -91,7 +92,7 @@ impl<T: Send> Deal<T> {
     fn take(&self, own: usize) -> Option<T> {
         let count = self.0.len();
         (own..own + count).find_map(|thread| {
-            let Hand(share) = &self.0[thread % count];
+            let Share(share) = &self.0[thread % count];
             let mut share = share.lock().unwrap_or_else(PoisonError::into_inner);
             match thread == own {
                 true => share.pop_front(),
@@ -102,9 +103,9 @@ impl<T: Send> Deal<T> {
 }
 
 /// A guard that takes a helper off the count of working ones when it is dropped, also by a panic.
-struct Leaving<'a>(&'a AtomicUsize);
+struct CountdownGuard<'a>(&'a AtomicUsize);
 
-impl Drop for Leaving<'_> {
+impl Drop for CountdownGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Release);
     }
@@ -113,76 +114,76 @@ impl Drop for Leaving<'_> {
 /// Spins until a condition is true: being woken would take longer than most waits.
 fn wait_until(is_done: impl Fn() -> bool) {
     while !is_done() {
-        rest();
+        pause();
     }
 }
 
 /// Pauses for a moment, in which other threads may run.
-fn rest() {
+fn pause() {
     (0..32).for_each(|_| spin_loop());
     thread::yield_now();
 }
 
 /// The helper threads of the process.
-struct Crew {
+struct Helpers {
     pool: ThreadPool,
     start: Instant,
     /// The time of the last work, in microseconds since `start`.
     last: AtomicU64,
     /// The number of helpers that are spinning.
-    awake: AtomicUsize,
+    spinning: AtomicUsize,
 }
 
-impl Crew {
+impl Helpers {
     /// The helpers of the process; none if there is one thread only, or if none can be started.
     fn get() -> Option<&'static Self> {
-        static CREW: OnceLock<Option<Crew>> = OnceLock::new();
+        static HELPERS: OnceLock<Option<Helpers>> = OnceLock::new();
         let make = || {
             // In no pool of the caller's: how many rayon has in all.
             let all = thread::Builder::new().spawn(rayon::current_num_threads).ok()?.join().ok()?;
-            Crew::new(all.max(rayon::current_num_threads()).min(MOST) - 1)
+            Helpers::new(all.max(rayon::current_num_threads()).min(MOST) - 1)
         };
-        CREW.get_or_init(make).as_ref()
+        HELPERS.get_or_init(make).as_ref()
     }
 
     fn new(helpers: usize) -> Option<Self> {
         let builder = ThreadPoolBuilder::new().num_threads(helpers);
         let builder = builder.thread_name(|index| format!("burn-ema-{index}"));
         let pool = (helpers > 0).then(|| builder.build().ok()).flatten()?;
-        let (last, awake) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Some(Self { pool, start: Instant::now(), last, awake })
+        let (last, spinning) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Some(Self { pool, start: Instant::now(), last, spinning })
     }
 
     fn now(&self) -> u64 {
         self.start.elapsed().as_micros() as u64
     }
 
-    /// Keeps all helpers spinning for [`LINGER`] from now on.
+    /// Keeps all helpers spinning for [`SPIN_TIME`] from now on.
     ///
     /// All of them, since for each piece of work rayon would wake a sleeping one, whoever does the
     /// work.
-    fn linger(&'static self) {
+    fn keep_spinning(&'static self) {
         thread_local! {
-            static LINGERS: Cell<bool> = const { Cell::new(false) };
+            static SPINS: Cell<bool> = const { Cell::new(false) };
         }
         self.last.store(self.now(), Ordering::Release);
-        if self.awake.load(Ordering::Acquire) == self.pool.current_num_threads() {
+        if self.spinning.load(Ordering::Acquire) == self.pool.current_num_threads() {
             return;
         }
         // Each thread has its own of these, which no other can take.
         self.pool.spawn_broadcast(|_| {
-            if LINGERS.replace(true) {
+            if SPINS.replace(true) {
                 return;
             }
-            self.awake.fetch_add(1, Ordering::AcqRel);
-            let until = || self.last.load(Ordering::Acquire) + LINGER.as_micros() as u64;
+            self.spinning.fetch_add(1, Ordering::AcqRel);
+            let until = || self.last.load(Ordering::Acquire) + SPIN_TIME.as_micros() as u64;
             while self.now() < until() {
                 if rayon::yield_now() != Some(rayon::Yield::Executed) {
-                    rest();
+                    pause();
                 }
             }
-            self.awake.fetch_sub(1, Ordering::AcqRel);
-            LINGERS.set(false);
+            self.spinning.fetch_sub(1, Ordering::AcqRel);
+            SPINS.set(false);
         });
     }
 }
@@ -233,7 +234,7 @@ mod tests {
     /// Pieces that wait for each other are done by different threads.
     #[test]
     fn helpers_help() {
-        if Crew::get().is_none() {
+        if Helpers::get().is_none() {
             return;
         }
         let pool = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
@@ -260,23 +261,23 @@ mod tests {
 
     /// All of them, each once, and no longer than they should.
     #[test]
-    fn helpers_linger_and_sleep_in_the_end() {
-        let crew: &'static Crew = Box::leak(Box::new(Crew::new(3).unwrap()));
-        let awake = || crew.awake.load(Ordering::Acquire);
+    fn helpers_spin_and_sleep_in_the_end() {
+        let helpers: &'static Helpers = Box::leak(Box::new(Helpers::new(3).unwrap()));
+        let spinning = || helpers.spinning.load(Ordering::Acquire);
         for _ in 0..3 {
             let start = Instant::now();
             let (mut most, mut calls) = (0, 0);
             while most < 3 || calls < 1000 {
-                crew.linger();
-                most = most.max(awake());
+                helpers.keep_spinning();
+                most = most.max(spinning());
                 calls += 1;
                 assert!(start.elapsed() < Duration::from_secs(60), "{most} of 3 awake");
             }
             assert_eq!(most, 3);
             // All that was called is done before they sleep, and none lingers again for it.
-            while awake() > 0 {
-                assert!(start.elapsed() < Duration::from_secs(60), "{} still awake", awake());
-                assert!(awake() <= 3);
+            while spinning() > 0 {
+                assert!(start.elapsed() < Duration::from_secs(60), "{} still awake", spinning());
+                assert!(spinning() <= 3);
                 thread::sleep(Duration::from_micros(50));
             }
         }

@@ -229,7 +229,7 @@ impl Committer {
         });
         let training = training
             .with_custom_checkpointers(model, optimizer, scheduler)
-            .with_checkpointing_strategy(AtEpochs(self.clone()))
+            .with_checkpointing_strategy(CommitStrategy(self.clone()))
             .with_metric_logger(Logger(self.clone()));
         Ok(match from {
             Some(progress) => training.checkpoint(progress.epochs),
@@ -390,9 +390,9 @@ fn role<R: 'static>() -> &'static str {
 }
 
 /// Commits whenever Burn asks, which is at the end of each epoch, and when the loop says.
-struct AtEpochs(Committer);
+struct CommitStrategy(Committer);
 
-impl CheckpointingStrategy for AtEpochs {
+impl CheckpointingStrategy for CommitStrategy {
     fn checkpointing(
         &mut self,
         epoch: usize,

@@ -83,7 +83,7 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
         while epoch <= num_epochs && !stopped && !interrupter.should_stop() {
             let mut save = |learner: &Learner<M>, point: CommitPoint| {
                 if let Some(checkpointer) = &mut checkpointer {
-                    learner.model().settle();
+                    learner.model().update_statistics();
                     self.committer.next_is(point);
                     checkpointer.checkpoint(learner, epoch, &store);
                 }

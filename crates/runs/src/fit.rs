@@ -288,7 +288,7 @@ impl<M: RunModel> Fit<M> {
             }
         }
         // Statistics of an earlier forward pass would come after those of a commit.
-        model.settle();
+        model.update_statistics();
         let model = model.train().with_interrupter(training.interrupter());
         // A panic of the caller's own code, which Burn lets through.
         let launched =

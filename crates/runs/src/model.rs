@@ -64,7 +64,7 @@ pub trait RunModel: LearnerModel {
     ///
     /// Burn's batch norms show the statistics of a forward pass only after the next one, or after
     /// [`valid`](burn::module::Module::valid).
-    fn settle(&self) {
+    fn update_statistics(&self) {
         drop(self.valid());
     }
 

@@ -11,7 +11,7 @@
 //! Only what is in the bytes is compared. That the numbers are those that were written, no format
 //! of Burn can tell: a digest over the file does.
 
-mod held;
+mod named;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,7 @@ use burn::{
 use burn_ema_base::first_non_finite;
 use burn_pack::{Reader, Scalar, Writer};
 
-use self::held::Held;
+use self::named::NamedParameter;
 use crate::{Error, Result};
 
 /// Loads the record of a plain module, which must hold exactly the parameters of the module.
@@ -382,7 +382,7 @@ impl ModuleVisitor for Parameters {
             self.steps.push(Box::new(|mut optimizer| {
                 let mut gradients = GradientsParams::new();
                 gradients.register(param.id, param.val().without_autodiff().zeros_like());
-                optimizer.step(0.0, Held::new(path, param), gradients);
+                optimizer.step(0.0, NamedParameter::new(path, param), gradients);
                 Ok(optimizer.into_bytes()?)
             }));
         }

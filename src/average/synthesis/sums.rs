@@ -13,7 +13,7 @@ use burn::{
 use super::super::{
     pack::Pack,
     post_hoc::Mix,
-    record::Opened,
+    record::ReadRecord,
     snapshots::{LEFT_OUT, NOT_MIXED, Snapshot, foreign},
     walk::{self, Entry},
 };
@@ -83,7 +83,7 @@ impl Sums {
         });
         let entries: BTreeMap<_, _> = entries.collect();
         let left_out: Vec<_> = self.newest.left_out.iter().cloned().collect();
-        let made = Opened::from(entries).apply(module.valid(), &left_out, |_| false);
+        let made = ReadRecord::from(entries).apply(module.valid(), &left_out, |_| false);
         made.map_err(|error| Error::file("mix", &self.newest.path, error))
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct StepClock<M: LearnerModel> {
     pub steps: u64,
     /// The optimizer steps including refused ones, as the schedule of the learning rate counts
     /// them.
-    pub tried: u64,
+    pub attempted: u64,
     samples: Arc<AtomicU64>,
     count: Option<CountSamples<M>>,
 }
@@ -56,14 +56,14 @@ impl<M: LearnerModel> StepClock<M> {
     }
 
     /// A clock with these numbers, independent of this one.
-    pub fn at(&self, steps: u64, tried: u64, samples: u64) -> Self {
+    pub fn at(&self, steps: u64, attempted: u64, samples: u64) -> Self {
         let samples = Arc::new(AtomicU64::new(samples));
-        Self { steps, tried, samples, count: self.count.clone() }
+        Self { steps, attempted, samples, count: self.count.clone() }
     }
 
     /// An independent copy of this clock.
     pub fn snapshot(&self) -> Self {
-        self.at(self.steps, self.tried, self.samples())
+        self.at(self.steps, self.attempted, self.samples())
     }
 }
 
@@ -75,6 +75,6 @@ impl<M: LearnerModel> Clone for StepClock<M> {
 
 impl<M: LearnerModel> Default for StepClock<M> {
     fn default() -> Self {
-        Self { steps: 0, tried: 0, samples: Arc::default(), count: None }
+        Self { steps: 0, attempted: 0, samples: Arc::default(), count: None }
     }
 }

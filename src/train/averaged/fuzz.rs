@@ -14,7 +14,7 @@ use burn_ema_base::header;
 use super::Averaged;
 use crate::{
     Average, AverageConfig, Error, Rule,
-    average::{self, Description, Opened},
+    average::{self, Description, ReadRecord},
     model::Batch,
     model::{Mlp, MlpConfig},
 };
@@ -30,14 +30,14 @@ fn mlp(sizes: &[usize]) -> Mlp {
 
 /// A module with averages, and averages by themselves: weights alone, weights with snapshots beside
 /// them, weights with their start.
-struct Saved {
+struct RecordModule {
     model: Averaged<Mlp>,
     averages: [Average<Mlp>; 3],
     /// Of the module, then of the averages, and then others.
     corpus: Corpus,
 }
 
-impl Saved {
+impl RecordModule {
     fn new() -> Self {
         let live = fixed(mlp(&[3, 4, 2]));
         let configs = [Rule::ema(0.9), Rule::lawa(2, 1), Rule::bema()].map(AverageConfig::new);
@@ -73,11 +73,11 @@ impl Saved {
 /// As a resume reads it, and a program that answers.
 #[test]
 fn fuzz_model_record() {
-    let Saved { model, corpus, .. } = Saved::new();
+    let RecordModule { model, corpus, .. } = RecordModule::new();
     fuzz("model_record", &corpus, 0..1, |_, bytes| {
         let bytes = bytes.shared();
         header::check(&bytes)?;
-        let average = Opened::of_bytes(bytes.clone())?.average("ema(0.9)");
+        let average = ReadRecord::of_bytes(bytes.clone())?.average("ema(0.9)");
         let average = average.and_then(|average| average.finite(|_| true));
         let average = average.and_then(|average| average.apply(mlp(&[3, 4, 2]), &[], |_| false));
         let copy = model.valid().train();
@@ -91,7 +91,7 @@ fn fuzz_model_record() {
 fn fuzz_exported_average() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("average.bpk");
-    let Saved { averages, corpus, .. } = Saved::new();
+    let RecordModule { averages, corpus, .. } = RecordModule::new();
     fuzz("exported_average", &corpus, 1..4, |index, bytes| {
         let average = &averages[among(&(1..4), index)];
         let load = || average.clone().try_load_file(&path);

@@ -21,7 +21,7 @@ use super::clock::StepClock;
 use crate::{
     Error, NonFinite, Result,
     average::{Refused, Warning, path_of, put_statistics, statistics},
-    kernel::{Look, within_and},
+    kernel::{PendingCheck, within_and},
 };
 
 /// A function that returns true if the loss of an output is finite.
@@ -42,12 +42,12 @@ struct State {
     warned: bool,
     /// The latest step, counted with refused ones, that had a loss which is not finite.
     bad_loss: Option<u64>,
-    before: Option<Before>,
+    before: Option<StepBackup>,
 }
 
 /// The numbers that the forward passes of a step change, as they were before the first of them.
 #[derive(Clone)]
-struct Before {
+struct StepBackup {
     step: u64,
     samples: u64,
     statistics: BTreeMap<String, DispatchTensor>,
@@ -104,12 +104,12 @@ impl<M: LearnerModel> Guard<M> {
     /// Saves batch-norm statistics and the number of samples before the first forward pass of a
     /// step, so that a refused step can restore them.
     pub fn before_step(&self, live: &M, clock: &StepClock<M>) {
-        let step = clock.tried + 1;
+        let step = clock.attempted + 1;
         if !self.is_on() || self.lock().before.as_ref().is_some_and(|b| b.step == step) {
             return;
         }
         let statistics = if self.has_statistics { statistics(live) } else { BTreeMap::new() };
-        let before = Before { step, samples: clock.samples(), statistics };
+        let before = StepBackup { step, samples: clock.samples(), statistics };
         self.lock().before = Some(before);
     }
 
@@ -119,7 +119,7 @@ impl<M: LearnerModel> Guard<M> {
             && self.is_on()
             && !finite(output)
         {
-            self.lock().bad_loss = Some(clock.tried + 1);
+            self.lock().bad_loss = Some(clock.attempted + 1);
         }
     }
 
@@ -135,12 +135,12 @@ impl<M: LearnerModel> Guard<M> {
         live: &M,
         grads: impl IntoIterator<Item = &'a GradientsParams>,
         clock: &StepClock<M>,
-        earlier: Option<Look>,
+        earlier: Option<PendingCheck>,
     ) -> Result<(Verdict, Option<Vec<bool>>)> {
         let grads = if self.is_on() { grads.into_iter().collect() } else { Vec::new() };
         let gradients = Gradients::of(live, grads);
         let (bad, earlier) = gradients.first_non_finite(earlier)?;
-        let has_bad_loss = self.lock().bad_loss == Some(clock.tried + 1);
+        let has_bad_loss = self.lock().bad_loss == Some(clock.attempted + 1);
         let verdict = match bad {
             _ if has_bad_loss => Verdict::Refuse { what: "the loss".to_owned() },
             Some(id) => {
@@ -154,7 +154,7 @@ impl<M: LearnerModel> Guard<M> {
 
     /// Counts a step that changes nothing; an error where it is one too many in a row.
     pub fn refuse(&self, what: String, clock: &StepClock<M>) -> Result<()> {
-        let step = clock.tried + 1;
+        let step = clock.attempted + 1;
         let refused = &mut self.lock().refused;
         // The same step of another replica is counted once.
         if refused.last.as_ref().is_none_or(|(_, last)| *last != step) {
@@ -176,7 +176,7 @@ impl<M: LearnerModel> Guard<M> {
 
     /// Takes back the changes that the forward passes of a refused step made.
     pub fn restore(&self, live: M, clock: &StepClock<M>) -> M {
-        let before = self.lock().before.take().filter(|before| before.step == clock.tried + 1);
+        let before = self.lock().before.take().filter(|before| before.step == clock.attempted + 1);
         let Some(before) = before else { return live };
         clock.reset_samples(before.samples);
         match before.statistics.is_empty() {
@@ -221,7 +221,7 @@ impl<'a> Gradients<'a> {
     /// The first parameter whose gradient is not finite, and the answer of an earlier look.
     fn first_non_finite(
         &self,
-        earlier: Option<Look>,
+        earlier: Option<PendingCheck>,
     ) -> Result<(Option<ParamId>, Option<Vec<bool>>)> {
         let bounded: Vec<_> = self.found.iter().map(|(_, grad)| (grad, f64::MAX)).collect();
         let (finite, earlier) = within_and(&bounded, earlier)?;

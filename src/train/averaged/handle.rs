@@ -7,8 +7,8 @@ use burn::{module::ParamId, train::LearnerModel};
 use super::clock::StepClock;
 use crate::{
     Average, Error, Result,
-    average::{Seen, Snapshots, Unconfirmed, Unsettled, Warning, update_after},
-    kernel::Look,
+    average::{Rollback, Snapshots, StepFacts, Unconfirmed, Warning, update_after},
+    kernel::PendingCheck,
 };
 
 /// The averages of a training, the snapshots that are stored of them, and their first error.
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct Handle<M: LearnerModel> {
     shared: Arc<Mutex<Shared<M>>>,
-    snapshots: Option<Storing>,
+    snapshots: Option<SnapshotSchedule>,
 }
 
 struct Shared<M: LearnerModel> {
@@ -31,7 +31,7 @@ struct Shared<M: LearnerModel> {
 
 /// Where and how often averages are stored.
 #[derive(Clone)]
-struct Storing {
+struct SnapshotSchedule {
     snapshots: Snapshots,
     every: u64,
     /// The last optimizer step, from which the next one differs by more than 1 after a load.
@@ -97,7 +97,7 @@ impl<M: LearnerModel> Handle<M> {
 
     /// Stores the averages every so many steps from this one on.
     pub fn store_in(&mut self, snapshots: Snapshots, every: u64, step: u64) {
-        self.snapshots = Some(Storing { snapshots, every, last: step });
+        self.snapshots = Some(SnapshotSchedule { snapshots, every, last: step });
     }
 
     /// Takes live's weights after the clock's step into the averages, and stores them where that is
@@ -115,7 +115,7 @@ impl<M: LearnerModel> Handle<M> {
             return Err(error.clone());
         }
         // What is stored is confirmed.
-        let seen = Seen { trained, may_wait: self.snapshots.is_none() };
+        let seen = StepFacts { trained, may_wait: self.snapshots.is_none() };
         let updated = update_after(averages, live, clock.steps, clock.counted(), seen);
         let updated = updated.and_then(|waiting| {
             *unconfirmed = waiting;
@@ -140,16 +140,16 @@ impl<M: LearnerModel> Handle<M> {
     }
 
     /// Ends an update by the result of its check for finite numbers; an error is kept.
-    pub fn settle(&self, update: Unsettled<M>, within: &[bool]) {
-        self.lock_as_is().settle(update, Ok(within));
+    pub fn confirm(&self, update: Rollback<M>, within: &[bool]) {
+        self.lock_as_is().confirm(update, Ok(within));
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared<M>> {
         let mut shared = self.lock_as_is();
         if let Some(Unconfirmed { look, update }) = shared.unconfirmed.take() {
-            let answers = Look::read(vec![look]);
+            let answers = PendingCheck::read(vec![look]);
             let within = answers.as_ref().map(|answers| &answers[0][..]);
-            shared.settle(update, within.map_err(Error::clone));
+            shared.confirm(update, within.map_err(Error::clone));
         }
         shared
     }
@@ -165,8 +165,8 @@ impl<M: LearnerModel> Handle<M> {
 }
 
 impl<M: LearnerModel> Shared<M> {
-    fn settle(&mut self, update: Unsettled<M>, within: Result<&[bool]>) {
-        let settled = within.and_then(|within| update.settle(within, &mut self.averages));
+    fn confirm(&mut self, update: Rollback<M>, within: Result<&[bool]>) {
+        let settled = within.and_then(|within| update.confirm(within, &mut self.averages));
         if let Err(error) = settled {
             self.error.get_or_insert(error);
         }
@@ -178,7 +178,7 @@ pub(super) fn no_average(count: usize, index: usize) -> Error {
     Error::value("the index of an average", format!("a number below {count}"), index)
 }
 
-impl Storing {
+impl SnapshotSchedule {
     /// Stores the averages that can be, where that is due.
     fn store<M: LearnerModel>(&self, averages: &[Average<M>], step: u64) -> Result<()> {
         // A checkpoint was loaded: what was stored after it is of a course that was given up.

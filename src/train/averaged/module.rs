@@ -8,7 +8,7 @@ use burn::{
 };
 
 use super::{Averaged, validation::Validation};
-use crate::{Average, Error, Result, average::Opened};
+use crate::{Average, Error, Result, average::ReadRecord};
 
 impl<M: LearnerModel> Module for Averaged<M> {
     fn collect_devices(&self, devices: Devices) -> Devices {
@@ -71,7 +71,8 @@ impl<M: LearnerModel> Module for Averaged<M> {
 
     /// Loads live and averages, into a new handle: clones keep what they had.
     fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
-        Opened::read(record).and_then(|opened| self.loaded(opened)).map_err(|error| match error {
+        ReadRecord::read(record).and_then(|opened| self.loaded(opened)).map_err(|error| match error
+        {
             Error::Record(error) => error,
             error => RecordError::Validation(error.to_string()),
         })

@@ -5,7 +5,7 @@ use burn::{store::ModuleRecord, tensor::Device, train::LearnerModel};
 use super::Averaged;
 use crate::{
     Average, Clock, Error, Result,
-    average::{AVERAGES, LIVE, Opened, Refused, STATE, Saved, WEIGHTS, Words},
+    average::{AVERAGES, LIVE, ReadRecord, RecordModule, Refused, STATE, WEIGHTS, Words},
 };
 
 /// The name of a record's entry.
@@ -29,7 +29,7 @@ fn average_name(path: &str) -> Option<String> {
 /// How many steps and samples a record of a module with averages has seen.
 #[cfg(feature = "runs")]
 pub(super) fn clock_in(record: burn::tensor::Bytes) -> Result<Clock> {
-    let mut words = Opened::of_bytes(record)?.words(STEP)?;
+    let mut words = ReadRecord::of_bytes(record)?.words(STEP)?;
     Ok(Clock { step: words.u64()?, samples: words.u64()? })
 }
 
@@ -43,7 +43,7 @@ impl<M: LearnerModel> Averaged<M> {
         let words = Words::new().with_u64(self.steps()).with_u64(self.samples());
         let words = words.with_u64(u64::from(self.clock.counts_samples()));
         let words = self.refused_steps().add_to(words);
-        let mut saved = Saved::new().with_words(STEP, words, &device);
+        let mut saved = RecordModule::new().with_words(STEP, words, &device);
         for average in self.averages() {
             let name = entry(average.name());
             saved = average
@@ -54,7 +54,7 @@ impl<M: LearnerModel> Averaged<M> {
     }
 
     /// The module that a record holds, with a new handle.
-    pub(super) fn loaded(self, opened: Opened) -> Result<Self> {
+    pub(super) fn loaded(self, opened: ReadRecord) -> Result<Self> {
         if !opened.names().any(|name| name == STEP) {
             let found = "a record of a plain module; load it into the module before the averages";
             return Err(Error::parameter(STEP, "a record of a module with averages", found));
@@ -79,7 +79,7 @@ impl<M: LearnerModel> Averaged<M> {
                 return Err(Error::parameter(entry(name), "no average of this name", found));
             }
         }
-        let mut bundle = Saved::new().with_module(LIVE, self.live.clone());
+        let mut bundle = RecordModule::new().with_module(LIVE, self.live.clone());
         let mut numbers = Vec::with_capacity(averages.len());
         for average in &averages {
             let name = average.name();
@@ -119,10 +119,10 @@ impl<M: LearnerModel> Averaged<M> {
             }
         });
         let averages = averages.collect::<Result<Vec<Average<M>>>>()?;
-        let tried = now.step.saturating_add(refused.count);
+        let attempted = now.step.saturating_add(refused.count);
         Ok(Self {
             live,
-            clock: self.clock.at(now.step, tried, now.samples),
+            clock: self.clock.at(now.step, attempted, now.samples),
             guard: self.guard.with_refused(refused),
             averages: self.averages.restored(averages),
             validation: self.validation.without_modules(),

@@ -10,7 +10,7 @@ use burn_ema_runs::{Commit, Counts, RunModel};
 use super::{Averaged, record::clock_in};
 use crate::{
     Clock, Error, Result,
-    average::{Description, Opened},
+    average::{Description, ReadRecord},
 };
 
 /// A module with averages commits all of them, counts its own steps, and is validated by its first
@@ -32,11 +32,11 @@ where
 
     fn load_strictly(self, record: Bytes) -> Result<Self> {
         // Not as a record of Burn's, which would be copied.
-        self.loaded(Opened::of_bytes(record)?)
+        self.loaded(ReadRecord::of_bytes(record)?)
     }
 
     /// Live alone: averages are never behind.
-    fn settle(&self) {
+    fn update_statistics(&self) {
         drop(self.live().valid());
     }
 
@@ -80,16 +80,16 @@ pub trait AveragedCommit {
 impl AveragedCommit for Commit {
     fn average<M: Module>(&self, module: M) -> Result<M> {
         let (name, _) = first(self);
-        self.model_by(|record| plain(Opened::of_bytes(record)?.average(name)?, module))
+        self.model_by(|record| plain(ReadRecord::of_bytes(record)?.average(name)?, module))
     }
 
     fn describe_average(&self, source: &str) -> Result<Description> {
         let (name, rule) = first(self);
-        self.model_by(|record| Opened::of_bytes(record)?.describe(name, rule, source))
+        self.model_by(|record| ReadRecord::of_bytes(record)?.describe(name, rule, source))
     }
 
     fn live<M: Module>(&self, module: M) -> Result<M> {
-        self.model_by(|record| plain(Opened::of_bytes(record)?.live(), module))
+        self.model_by(|record| plain(ReadRecord::of_bytes(record)?.live(), module))
     }
 }
 
@@ -98,6 +98,6 @@ fn first(commit: &Commit) -> (&str, &str) {
     commit.manifest().parts.first().map_or(("", ""), |(name, rule)| (name, rule))
 }
 
-fn plain<M: Module>(opened: Opened, module: M) -> Result<M> {
+fn plain<M: Module>(opened: ReadRecord, module: M) -> Result<M> {
     opened.finite(|_| true)?.apply(module, &[], |_| false)
 }

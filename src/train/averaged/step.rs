@@ -77,7 +77,7 @@ impl<M: LearnerModel> Averaged<M> {
         let (look, update) = unconfirmed.map(|waiting| (waiting.look, waiting.update)).unzip();
         let (verdict, within) = self.guard.look(&self.live, grads, &self.clock, look)?;
         if let (Some(update), Some(within)) = (update, within) {
-            self.averages.settle(update, &within);
+            self.averages.confirm(update, &within);
         }
         Ok(verdict)
     }
@@ -93,7 +93,7 @@ impl<M: LearnerModel> Averaged<M> {
                 let mut stepped = Self { live: step(self.live), ..self };
                 stepped.guard.accept();
                 stepped.clock.steps += 1;
-                stepped.clock.tried += 1;
+                stepped.clock.attempted += 1;
                 stepped.updated(&trained)
             }
             Ok(Verdict::Refuse { what }) => {
@@ -115,7 +115,7 @@ impl<M: LearnerModel> Averaged<M> {
     /// Takes back the changes that the forward passes of this step made.
     fn refused(mut self) -> Self {
         self.live = self.guard.restore(self.live, &self.clock);
-        self.clock.tried += 1;
+        self.clock.attempted += 1;
         self
     }
 

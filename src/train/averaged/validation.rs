@@ -14,7 +14,7 @@ use crate::{
     Average, Result,
     train::{
         gauge::{DistanceMetric, Gauges},
-        metric::{Beside, Feeds, MetricSource},
+        metric::{Feeds, MetricSource, SourceMetric},
         trace::{TraceMetric, Traces},
     },
 };
@@ -43,7 +43,7 @@ struct Modules<M> {
 
 impl<M: LearnerModel> Validation<M> {
     /// A metric of the outputs of live.
-    pub fn live_metric<Me: Metric>(&self, metric: Me) -> Beside<Me, Output<M>>
+    pub fn live_metric<Me: Metric>(&self, metric: Me) -> SourceMetric<Me, Output<M>>
     where
         Output<M>: Adaptor<Me::Input>,
     {
@@ -56,7 +56,7 @@ impl<M: LearnerModel> Validation<M> {
         index: usize,
         name: &str,
         metric: Me,
-    ) -> Beside<Me, Output<M>>
+    ) -> SourceMetric<Me, Output<M>>
     where
         Output<M>: Adaptor<Me::Input>,
     {

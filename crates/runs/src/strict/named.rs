@@ -8,18 +8,18 @@ use burn::{
 /// A module of a single parameter, which visitors meet under a path of any length, so that the
 /// groups of an optimizer treat it as they treat it in its own module.
 #[derive(Clone, Debug)]
-pub(super) struct Held<const D: usize> {
+pub(super) struct NamedParameter<const D: usize> {
     path: String,
     param: Param<Tensor<D>>,
 }
 
-impl<const D: usize> Held<D> {
+impl<const D: usize> NamedParameter<D> {
     pub fn new(path: String, param: Param<Tensor<D>>) -> Self {
         Self { path, param }
     }
 }
 
-impl<const D: usize> Module for Held<D> {
+impl<const D: usize> Module for NamedParameter<D> {
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
         visitor.enter_module(&self.path, "Held");
         self.param.visit(visitor);
