@@ -425,3 +425,5 @@ impl<M: LearnerModel> fmt::Display for Averaged<M> {
 
 #[cfg(test)]
 mod fuzz;
+#[cfg(all(test, feature = "wgpu"))]
+mod gpu_tests;
