@@ -19,7 +19,9 @@ pub(crate) struct Unconfirmed<M: Module> {
 pub(crate) struct Rollback<M: Module> {
     /// The averages before the update; their storage is that of those after it.
     pub(super) before: Vec<Average<M>>,
-    /// The places in live's order of the tensors that were looked at.
+    /// The index of an average in live's order.
+    pub(super) in_order: usize,
+    /// The places in live's order of the tensors that were checked.
     pub(super) places: Vec<usize>,
     /// The places of those that the step moved.
     pub(super) trained: Vec<usize>,
@@ -33,13 +35,12 @@ impl<M: Module> Rollback<M> {
     ///
     /// The errors about numbers that are not finite, which `update_after` could not return yet.
     pub fn confirm(self, within: &[bool], averages: &mut Vec<Average<M>>) -> Result<()> {
-        let Self { before, places, trained, step } = self;
+        let Self { before, in_order, places, trained, step } = self;
         let Some(bad) = within.iter().position(|within| !within) else { return Ok(()) };
         let clocks: Vec<_> = averages.iter().map(Average::clock).collect();
         *averages = before;
         let place = places[bad];
-        // The averages' order is live's.
-        let path = averages[0].kept[place].parameter.path.clone();
+        let path = averages[in_order].kept[place].parameter.path.clone();
         if trained.contains(&place) {
             return Err(Error::Weights { path, step });
         }

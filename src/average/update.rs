@@ -162,18 +162,26 @@ fn look<M: Module>(
             Cow::Owned(tensors) => others.extend(bounded(tensors, average.bounds())),
         }
     }
-    let places = bounds.iter().enumerate().filter(|(_, bound)| bound.is_some());
-    let places: Vec<_> = places.map(|(place, _)| place).collect();
-    let in_order = bounded(live.tensors(), bounds.into_iter());
-    if seen.may_wait && others.is_empty() && kernel::are_on_gpu(&mixing(averages, plans)) {
-        let in_order: Vec<_> = in_order.clone().collect();
-        if let Some(look) = kernel::start_check(&in_order) {
+    // An average in live's order, whose paths are live's.
+    let in_order = |plan: &Plan<'_>| matches!(plan, Plan::Take { tensors: Cow::Borrowed(_), .. });
+    if seen.may_wait
+        && others.is_empty()
+        && live.tensors().first().is_some_and(kernel::is_on_gpu)
+        && let Some(in_order) = plans.iter().position(in_order)
+        && kernel::are_on_gpu(&mixing(averages, plans))
+    {
+        let checked: Vec<_> = bounded(live.tensors(), bounds.iter().copied()).collect();
+        if let Some(look) = kernel::start_check(&checked) {
             kernel::make_all_unique(mixing(averages, plans));
-            let update = Rollback { before: averages.to_vec(), places, trained, step };
+            let places = bounds.iter().enumerate().filter(|(_, bound)| bound.is_some());
+            let places = places.map(|(place, _)| place).collect();
+            let before = averages.to_vec();
+            let update = Rollback { before, in_order, places, trained, step };
             return Ok(Some(Unconfirmed { look, update }));
         }
     }
-    if kernel::within(in_order.chain(others))?.into_iter().all(|within| within) {
+    let checked = bounded(live.tensors(), bounds.into_iter()).chain(others);
+    if kernel::within(checked)?.into_iter().all(|within| within) {
         return Ok(None);
     }
 
@@ -199,8 +207,8 @@ fn look<M: Module>(
 /// The tensors that have a bound, with it.
 fn bounded<'a>(
     tensors: &'a [DispatchTensor],
-    bounds: impl Iterator<Item = Option<f64>> + Clone,
-) -> impl Iterator<Item = (&'a DispatchTensor, f64)> + Clone {
+    bounds: impl Iterator<Item = Option<f64>>,
+) -> impl Iterator<Item = (&'a DispatchTensor, f64)> {
     tensors.iter().zip(bounds).filter_map(|(tensor, most)| Some((tensor, most?)))
 }
 
@@ -282,7 +290,7 @@ impl<M: Module> Average<M> {
 
     /// The largest magnitude that it may take of each of live's parameters, in its own order; none
     /// where it takes nothing, or takes anything.
-    fn bounds(&self) -> impl Iterator<Item = Option<f64>> + Clone {
+    fn bounds(&self) -> impl Iterator<Item = Option<f64>> {
         let looks = self.config.non_finite != NonFinite::Take;
         let begun = self.has_begun();
         self.kept.iter().map(move |Kept { parameter, how, .. }| {

@@ -33,6 +33,11 @@ pub(super) fn lerp_all(work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
     rest
 }
 
+/// True if this is a tensor that the kernel reads.
+pub(super) fn is_read(tensor: &DispatchTensor) -> bool {
+    self::tensor(tensor).is_some()
+}
+
 /// True if the kernel can move all of these averages.
 pub(super) fn are_supported(work: &[Towards<'_>]) -> bool {
     work.iter().all(is_supported)

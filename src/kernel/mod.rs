@@ -98,6 +98,11 @@ pub(crate) fn within_and(
     Ok((now, earlier))
 }
 
+/// True if this is a tensor of a GPU that the kernels read.
+pub(crate) fn is_on_gpu(tensor: &DispatchTensor) -> bool {
+    cube::is_read(tensor)
+}
+
 /// True if [`lerp_all_unless`] can move all of these averages.
 pub(crate) fn are_on_gpu(work: &[Towards<'_>]) -> bool {
     cube::are_supported(work)

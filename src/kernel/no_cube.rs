@@ -9,6 +9,10 @@ pub(super) fn lerp_all(work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
     work
 }
 
+pub(super) fn is_read(_: &DispatchTensor) -> bool {
+    false
+}
+
 pub(super) fn are_supported(_: &[Towards<'_>]) -> bool {
     false
 }
