@@ -18,8 +18,6 @@ mod shared; // `println!` to a reader that may leave
 use std::{fmt::Display, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
-#[cfg(feature = "tui")]
-use burn::train::renderer::MetricsRenderer;
 use burn::{
     lr_scheduler::constant::ConstantLr,
     module::Module,
@@ -247,13 +245,13 @@ fn main() -> Result<ExitCode> {
     }
     // Burn's dashboard where it is compiled in and someone looks, else a line an epoch, without how
     // far live is from its averages, which stands in the report.
+    let lines = ProgressLines::new(std::io::stderr()).without("Distance");
+    training = training.renderer(Box::new(lines));
     #[cfg(feature = "tui")]
-    let dashboard = std::io::IsTerminal::is_terminal(&std::io::stdout())
-        .then(|| Box::new(Dashboard::new(training.interrupter())) as Box<dyn MetricsRenderer>);
-    #[cfg(not(feature = "tui"))]
-    let dashboard = None;
-    let lines = || Box::new(ProgressLines::new(std::io::stderr()).without("Distance")) as _;
-    training = training.renderer(dashboard.unwrap_or_else(lines));
+    if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        let dashboard = Dashboard::new(training.interrupter());
+        training = training.renderer(Box::new(dashboard));
+    }
     // Everything is committed, so that the run can go on from wherever it ends.
     let signals = Signals::install(training.interrupter())?;
     let mut committed_as = serde_json::to_value(&config)?;

@@ -205,10 +205,10 @@ fn look<M: Module>(
 }
 
 /// The tensors that have a bound, with it.
-fn bounded<'a>(
-    tensors: &'a [DispatchTensor],
+fn bounded(
+    tensors: &[DispatchTensor],
     bounds: impl Iterator<Item = Option<f64>>,
-) -> impl Iterator<Item = (&'a DispatchTensor, f64)> {
+) -> impl Iterator<Item = (&DispatchTensor, f64)> {
     tensors.iter().zip(bounds).filter_map(|(tensor, most)| Some((tensor, most?)))
 }
 
