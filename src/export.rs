@@ -74,7 +74,7 @@ use crate::{
     average::{DIGEST, Description, Entry, Pack, ReadRecord, describe, write_whole},
 };
 
-/// Treatment a model is written.
+/// How a model is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Burn's own: `module.load_file(path)` of plain Burn loads it.

@@ -125,7 +125,7 @@ pub enum Target {
     },
 }
 
-/// Treatment the coefficients come to the sum 1.
+/// How the coefficients come to the sum 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Solve {
     /// Least squares without a condition, then divided by their sum, as published.

@@ -306,7 +306,7 @@ pub enum Rule {
     Bema {
         /// The lag, from 1; 10 by default.
         rho: f64,
-        /// Treatment fast both powers move, from 0; 1 by default.
+        /// How fast both powers move, from 0; 1 by default.
         gamma: f64,
         /// The exponent of the correction, from 0; 0.2 by default.
         eta: f64,

@@ -249,7 +249,7 @@ const DTYPES: [(DType, Dtype); 13] = [
     (DType::Bool(BoolStore::Native), Dtype::BOOL),
 ];
 
-/// Treatment numbers of a dtype stand in a file; none of quantized ones.
+/// How numbers of a dtype stand in a file; none of quantized ones.
 pub(super) fn dtype_in_file(dtype: DType) -> Option<(DType, Dtype)> {
     // What a device makes of truth values and of floats is its own.
     let dtype = match dtype {

@@ -95,7 +95,7 @@ impl PendingCheck {
             .into_iter()
             .map(|look| (look.count, look.flags.handle))
             .unzip::<_, _, Vec<_>, _>();
-        #[cfg(test)]
+        #[cfg(all(test, feature = "wgpu", feature = "train"))]
         READS.set(READS.get() + 1);
         let answers = client.read(handles);
         let answers = answers
@@ -189,13 +189,13 @@ fn moves(steps: Vec<OneLive<'_>>) -> Vec<Reading> {
     moves.collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "wgpu", feature = "train"))]
 thread_local! {
     static READS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// The number of times that this thread has waited for the result of a [`PendingCheck`].
-#[cfg(test)]
+#[cfg(all(test, feature = "wgpu", feature = "train"))]
 pub(crate) fn reads() -> usize {
     READS.get()
 }

@@ -69,7 +69,7 @@ pub(crate) fn lerp_all(work: Vec<Towards<'_>>) {
 }
 
 pub(crate) use cube::PendingCheck;
-#[cfg(all(test, feature = "wgpu"))]
+#[cfg(all(test, feature = "wgpu", feature = "train"))]
 pub(crate) use cube::reads;
 
 /// Starts the check of [`within`] without waiting for its result; none if the tensors are not all

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use super::{Rule, custom};
 use crate::{Error, Result};
 
-/// Treatment a built-in rule is written.
+/// How a built-in rule is written.
 struct Notation {
     name: &'static str,
     /// An example of the notation, for error messages.

@@ -12,6 +12,7 @@ type CountSamples<M> = Arc<dyn Fn(&<M as TrainStep>::Input) -> u64 + Send + Sync
 
 /// Optimizer steps, counted by each clone, so that replicas which share the averages count one
 /// once; samples, counted by all clones together.
+#[derive(Clone)]
 pub(super) struct StepClock<M: LearnerModel> {
     /// The optimizer steps that were made.
     pub steps: u64,
@@ -64,12 +65,6 @@ impl<M: LearnerModel> StepClock<M> {
     /// An independent copy of this clock.
     pub fn snapshot(&self) -> Self {
         self.at(self.steps, self.attempted, self.samples())
-    }
-}
-
-impl<M: LearnerModel> Clone for StepClock<M> {
-    fn clone(&self) -> Self {
-        Self { samples: self.samples.clone(), count: self.count.clone(), ..*self }
     }
 }
 

@@ -28,6 +28,7 @@ use crate::{
 type FiniteLoss<M> = Arc<dyn Fn(&<M as TrainStep>::Output) -> bool + Send + Sync>;
 
 /// Refuses optimizer steps, by a policy, and counts them for all clones of the hook.
+#[derive(Clone)]
 pub(super) struct Guard<M: LearnerModel> {
     pub policy: NonFinite,
     /// True if live has batch norms, whose statistics a forward pass changes.
@@ -183,12 +184,6 @@ impl<M: LearnerModel> Guard<M> {
             true => live,
             false => put_statistics(live, &before.statistics),
         }
-    }
-}
-
-impl<M: LearnerModel> Clone for Guard<M> {
-    fn clone(&self) -> Self {
-        Self { finite_loss: self.finite_loss.clone(), state: self.state.clone(), ..*self }
     }
 }
 

@@ -15,7 +15,8 @@ use crate::{
 ///
 /// `Learner` clones its model at every step; a clone of the handle copies no weights, so that an
 /// update is made in place.
-/// No lock guard leaves this file, and none is held while a user's code runs.
+/// No lock guard leaves this file, and none is held in a forward pass or an `optimize`.
+/// An update holds it: the function of a custom rule must not use the hook.
 #[derive(Clone)]
 pub(super) struct Handle<M: LearnerModel> {
     shared: Arc<Mutex<Shared<M>>>,
