@@ -247,13 +247,16 @@ fn main() -> Result<ExitCode> {
     }
     // Burn's dashboard where it is compiled in and someone looks, else a line an epoch, without how
     // far live is from its averages, which stands in the report.
-    #[cfg(feature = "tui")]
-    let dashboard = std::io::IsTerminal::is_terminal(&std::io::stdout())
-        .then(|| Box::new(Dashboard::new(training.interrupter())) as Box<dyn MetricsRenderer>);
+    let lines = ProgressLines::new(std::io::stderr()).without("Distance");
     #[cfg(not(feature = "tui"))]
-    let dashboard = None;
-    let lines = || Box::new(ProgressLines::new(std::io::stderr()).without("Distance")) as _;
-    training = training.renderer(dashboard.unwrap_or_else(lines));
+    let renderer = Box::new(lines);
+    #[cfg(feature = "tui")]
+    let renderer: Box<dyn MetricsRenderer> =
+        match std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+            true => Box::new(Dashboard::new(training.interrupter())),
+            false => Box::new(lines),
+        };
+    training = training.renderer(renderer);
     // Everything is committed, so that the run can go on from wherever it ends.
     let signals = Signals::install(training.interrupter())?;
     let mut committed_as = serde_json::to_value(&config)?;
