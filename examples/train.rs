@@ -18,8 +18,6 @@ mod shared; // `println!` to a reader that may leave
 use std::{fmt::Display, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
-#[cfg(feature = "tui")]
-use burn::train::renderer::MetricsRenderer;
 use burn::{
     lr_scheduler::constant::ConstantLr,
     module::Module,
@@ -248,15 +246,12 @@ fn main() -> Result<ExitCode> {
     // Burn's dashboard where it is compiled in and someone looks, else a line an epoch, without how
     // far live is from its averages, which stands in the report.
     let lines = ProgressLines::new(std::io::stderr()).without("Distance");
-    #[cfg(not(feature = "tui"))]
-    let renderer = Box::new(lines);
+    training = training.renderer(Box::new(lines));
     #[cfg(feature = "tui")]
-    let renderer: Box<dyn MetricsRenderer> =
-        match std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-            true => Box::new(Dashboard::new(training.interrupter())),
-            false => Box::new(lines),
-        };
-    training = training.renderer(renderer);
+    if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        let dashboard = Dashboard::new(training.interrupter());
+        training = training.renderer(Box::new(dashboard));
+    }
     // Everything is committed, so that the run can go on from wherever it ends.
     let signals = Signals::install(training.interrupter())?;
     let mut committed_as = serde_json::to_value(&config)?;

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    kernel::{self, Borrowed, Towards},
+    kernel::{self, Borrowed, PendingCheck, Towards},
 };
 
 /// Updates several averages of one module, which is walked and read once for all of them.
@@ -61,9 +61,8 @@ pub(crate) fn update_after<M: Module>(
     live: &M,
     step: u64,
     samples: Option<u64>,
-    seen: StepFacts<'_>,
+    facts: StepFacts<'_>,
 ) -> Result<Option<Unconfirmed<M>>> {
-    let StepFacts { trained, .. } = seen;
     let clock = |average: &Average<M>| average.clock_at(step, samples);
     let dues = averages
         .iter()
@@ -73,15 +72,15 @@ pub(crate) fn update_after<M: Module>(
     // A walk shows a batch norm's statistics one forward pass late, unless they are made current.
     let current;
     let mut due = averages.iter().zip(&dues).filter(|(_, due)| **due != Due::Nothing).peekable();
-    let is_walked = due.peek().is_some() || !trained.is_empty();
-    let live = match due.any(|(average, _)| average.takes_statistics()) {
+    let is_walked = due.peek().is_some() || !facts.trained.is_empty();
+    let module = match due.any(|(average, _)| average.takes_statistics()) {
         true => {
             current = live.valid();
             &current
         }
         false => live,
     };
-    let live = is_walked.then(|| Live::walk(live));
+    let live = is_walked.then(|| Live::walk(module));
 
     // Everything that can fail, before anything changes.
     let mut plans = Vec::with_capacity(averages.len());
@@ -95,15 +94,14 @@ pub(crate) fn update_after<M: Module>(
             }
         });
     }
-    let mut unconfirmed = None;
-    if let Some(live) = &live {
-        unconfirmed = look(averages, &mut plans, live, seen, step)?;
-    }
+    let check = match &live {
+        Some(live) => look(averages, &mut plans, live, facts, step)?,
+        None => None,
+    };
 
-    match &unconfirmed {
-        Some(Unconfirmed { look, .. }) => {
-            kernel::lerp_all_unless(mixing(averages, &plans), look);
-        }
+    let before = check.as_ref().map(|_| averages.to_vec());
+    match &check {
+        Some(check) => kernel::lerp_all_unless(mixing(averages, &plans), check),
         None => kernel::lerp_all(mixing(averages, &plans)),
     }
     for (average, plan) in averages.iter_mut().zip(&plans) {
@@ -128,7 +126,35 @@ pub(crate) fn update_after<M: Module>(
             numbers.course.advance(&average.schedule, now, done);
         }
     }
-    Ok(unconfirmed)
+    Ok(check.zip(before).map(|(check, before)| {
+        let (live, trained) = (module.clone(), facts.trained.to_vec());
+        Unconfirmed { check, update: Rollback { before, live, trained, step, samples } }
+    }))
+}
+
+impl<M: Module> Rollback<M> {
+    /// Ends the update by the result of its check: where a tensor was beyond its bound, the averages
+    /// are put back, and updated once more with as many waits as that takes.
+    ///
+    /// # Errors
+    ///
+    /// The errors about numbers that are not finite, which [`update_after`] could not return yet.
+    pub fn confirm(self, within: &[bool], averages: &mut Vec<Average<M>>) -> Result<()> {
+        let Self { before, live, trained, step, samples } = self;
+        // A replica may have made a later step meanwhile.
+        let is_last = averages.iter().all(|average| average.last_step() == step);
+        if !is_last || within.iter().all(|within| *within) {
+            return Ok(());
+        }
+        *averages = before;
+        let facts = StepFacts { trained: &trained, may_wait: false };
+        update_after(averages, &live, step, samples, facts).map(drop)
+    }
+
+    /// Puts the averages back, since the check has no result.
+    pub fn undo(self, averages: &mut Vec<Average<M>>) {
+        *averages = self.before;
+    }
 }
 
 /// Refuses the plans of which a parameter that the average takes is beyond its bound in live.
@@ -144,10 +170,10 @@ fn look<M: Module>(
     averages: &mut [Average<M>],
     plans: &mut [Plan<'_>],
     live: &Live<'_, M>,
-    seen: StepFacts<'_>,
+    facts: StepFacts<'_>,
     step: u64,
-) -> Result<Option<Unconfirmed<M>>> {
-    let trained = live.places(seen.trained);
+) -> Result<Option<PendingCheck>> {
+    let trained = live.places(facts.trained);
     let mut bounds = vec![None; live.tensors().len()];
     trained.iter().for_each(|&place| bounds[place] = Some(f64::MAX));
     let mut others = Vec::new();
@@ -162,22 +188,17 @@ fn look<M: Module>(
             Cow::Owned(tensors) => others.extend(bounded(tensors, average.bounds())),
         }
     }
-    // An average in live's order, whose paths are live's.
-    let in_order = |plan: &Plan<'_>| matches!(plan, Plan::Take { tensors: Cow::Borrowed(_), .. });
-    if seen.may_wait
+    if facts.may_wait
         && others.is_empty()
-        && live.tensors().first().is_some_and(kernel::is_on_gpu)
-        && let Some(in_order) = plans.iter().position(in_order)
-        && kernel::are_on_gpu(&mixing(averages, plans))
+        && live.tensors().iter().any(kernel::is_on_gpu)
+        && !averages.iter().any(|average| average.stays)
     {
         let checked: Vec<_> = bounded(live.tensors(), bounds.iter().copied()).collect();
-        if let Some(look) = kernel::start_check(&checked) {
+        if let Some(check) = kernel::start_check(&checked)
+            && kernel::can_wait_for(&mixing(averages, plans), &check)
+        {
             kernel::make_all_unique(mixing(averages, plans));
-            let places = bounds.iter().enumerate().filter(|(_, bound)| bound.is_some());
-            let places = places.map(|(place, _)| place).collect();
-            let before = averages.to_vec();
-            let update = Rollback { before, in_order, places, trained, step };
-            return Ok(Some(Unconfirmed { look, update }));
+            return Ok(Some(check));
         }
     }
     let checked = bounded(live.tensors(), bounds.into_iter()).chain(others);
@@ -205,10 +226,10 @@ fn look<M: Module>(
 }
 
 /// The tensors that have a bound, with it.
-fn bounded<'a>(
-    tensors: &'a [DispatchTensor],
+fn bounded(
+    tensors: &[DispatchTensor],
     bounds: impl Iterator<Item = Option<f64>>,
-) -> impl Iterator<Item = (&'a DispatchTensor, f64)> {
+) -> impl Iterator<Item = (&DispatchTensor, f64)> {
     tensors.iter().zip(bounds).filter_map(|(tensor, most)| Some((tensor, most?)))
 }
 

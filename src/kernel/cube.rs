@@ -38,12 +38,15 @@ pub(super) fn is_read(tensor: &DispatchTensor) -> bool {
     self::tensor(tensor).is_some()
 }
 
-/// True if the kernel can move all of these averages.
-pub(super) fn are_supported(work: &[Towards<'_>]) -> bool {
-    work.iter().all(is_supported)
+/// True if the kernel can move all of these averages, on the device of a check.
+pub(super) fn can_wait_for(work: &[Towards<'_>], check: &PendingCheck) -> bool {
+    let is_there = |towards: &Towards<'_>| {
+        tensor(towards.average).is_some_and(|average| average.device == check.flags.device)
+    };
+    work.iter().all(|towards| is_supported(towards) && is_there(towards))
 }
 
-/// Gives each average, all of which [are here](are_supported), storage of its own, laid out as live is.
+/// Gives each average storage of its own, laid out as live is.
 pub(super) fn make_all_unique(mut work: Vec<Towards<'_>>) {
     prepare(&mut steps(&mut work), true);
 }

@@ -103,12 +103,12 @@ pub(crate) fn is_on_gpu(tensor: &DispatchTensor) -> bool {
     cube::is_read(tensor)
 }
 
-/// True if [`lerp_all_unless`] can move all of these averages.
-pub(crate) fn are_on_gpu(work: &[Towards<'_>]) -> bool {
-    cube::are_supported(work)
+/// True if [`lerp_all_unless`] can move all of these averages by this check.
+pub(crate) fn can_wait_for(work: &[Towards<'_>], check: &PendingCheck) -> bool {
+    cube::can_wait_for(work, check)
 }
 
-/// Gives averages that [are on a GPU](are_on_gpu) storage of their own.
+/// Gives averages that [can wait](can_wait_for) storage of their own.
 pub(crate) fn make_all_unique(work: Vec<Towards<'_>>) {
     cube::make_all_unique(work);
 }

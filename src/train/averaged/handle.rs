@@ -115,8 +115,9 @@ impl<M: LearnerModel> Handle<M> {
             return Err(error.clone());
         }
         // What is stored is confirmed.
-        let seen = StepFacts { trained, may_wait: self.snapshots.is_none() };
-        let updated = update_after(averages, live, clock.steps, clock.counted(), seen);
+        let stores = self.snapshots.as_ref().is_some_and(|storing| storing.is_due(clock.steps));
+        let facts = StepFacts { trained, may_wait: !stores };
+        let updated = update_after(averages, live, clock.steps, clock.counted(), facts);
         let updated = updated.and_then(|waiting| {
             *unconfirmed = waiting;
             match &self.snapshots {
@@ -134,22 +135,27 @@ impl<M: LearnerModel> Handle<M> {
         }
     }
 
-    /// The last update, where a GPU has yet to confirm it; [`settle`](Self::settle) ends it.
+    /// The last update, where a GPU has yet to confirm it; [`confirm`](Self::confirm) ends it.
     pub fn take_unconfirmed(&self) -> Option<Unconfirmed<M>> {
         self.lock_as_is().unconfirmed.take()
     }
 
-    /// Ends an update by the result of its check for finite numbers; an error is kept.
-    pub fn confirm(&self, update: Rollback<M>, within: &[bool]) {
-        self.lock_as_is().confirm(update, Ok(within));
+    /// Ends an update by the result of its check, or puts the averages back where there is none; an
+    /// error is kept.
+    pub fn confirm(&self, update: Rollback<M>, within: Option<&[bool]>) {
+        self.lock_as_is().confirm(update, within);
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared<M>> {
         let mut shared = self.lock_as_is();
-        if let Some(Unconfirmed { look, update }) = shared.unconfirmed.take() {
-            let answers = PendingCheck::read(vec![look]);
-            let within = answers.as_ref().map(|answers| &answers[0][..]);
-            shared.confirm(update, within.map_err(Error::clone));
+        if let Some(Unconfirmed { check, update }) = shared.unconfirmed.take() {
+            match PendingCheck::read(vec![check]) {
+                Ok(results) => shared.confirm(update, Some(&results[0])),
+                Err(error) => {
+                    shared.confirm(update, None);
+                    shared.error.get_or_insert(error);
+                }
+            }
         }
         shared
     }
@@ -165,9 +171,15 @@ impl<M: LearnerModel> Handle<M> {
 }
 
 impl<M: LearnerModel> Shared<M> {
-    fn confirm(&mut self, update: Rollback<M>, within: Result<&[bool]>) {
-        let settled = within.and_then(|within| update.confirm(within, &mut self.averages));
-        if let Err(error) = settled {
+    fn confirm(&mut self, update: Rollback<M>, within: Option<&[bool]>) {
+        let confirmed = match within {
+            Some(within) => update.confirm(within, &mut self.averages),
+            None => {
+                update.undo(&mut self.averages);
+                Ok(())
+            }
+        };
+        if let Err(error) = confirmed {
             self.error.get_or_insert(error);
         }
     }
@@ -179,13 +191,17 @@ pub(super) fn no_average(count: usize, index: usize) -> Error {
 }
 
 impl SnapshotSchedule {
+    fn is_due(&self, step: u64) -> bool {
+        step.is_multiple_of(self.every)
+    }
+
     /// Stores the averages that can be, where that is due.
     fn store<M: LearnerModel>(&self, averages: &[Average<M>], step: u64) -> Result<()> {
         // A checkpoint was loaded: what was stored after it is of a course that was given up.
         if step != self.last + 1 {
             self.snapshots.remove_after(step - 1, None)?;
         }
-        if !step.is_multiple_of(self.every) {
+        if !self.is_due(step) {
             return Ok(());
         }
         let stored = averages.iter().filter(|average| Snapshots::takes(average.rule()));

@@ -34,6 +34,7 @@ impl<M: LearnerModel> Module for Averaged<M> {
 
     /// An independent snapshot: later updates do not reach it, and it answers without a lock.
     fn valid(&self) -> Self {
+        self.stop_on_error();
         let (live, averages) = (self.live.valid(), self.averages.snapshot());
         Self {
             validation: self.validation_of(&averages.averages(), &live),
@@ -66,6 +67,7 @@ impl<M: LearnerModel> Module for Averaged<M> {
     }
 
     fn into_record(self) -> ModuleRecord {
+        self.stop_on_error();
         self.record_all()
     }
 
@@ -80,6 +82,13 @@ impl<M: LearnerModel> Module for Averaged<M> {
 }
 
 impl<M: LearnerModel> Averaged<M> {
+    /// Stops the training where its last update has failed, which a GPU may have said after it.
+    fn stop_on_error(&self) {
+        if let Some(error) = self.averages.error() {
+            self.options.stop(error.to_string());
+        }
+    }
+
     /// Maps live alone; the modules of a validation snapshot no longer fit it.
     fn map_live(self, map: impl FnOnce(M) -> M) -> Self {
         Self { live: map(self.live), validation: self.validation.without_modules(), ..self }

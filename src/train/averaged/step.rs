@@ -55,7 +55,7 @@ where
     type Output = Output<M>;
 
     fn step(&self, item: Self::Input) -> Self::Output {
-        if self.validation.is_snapshot() {
+        if self.validation.begins_answer() {
             return self.validation.answer(&self.live, item);
         }
         // Not in validation mode: a snapshot for this one batch.
@@ -74,12 +74,13 @@ impl<M: LearnerModel> Averaged<M> {
         grads: impl IntoIterator<Item = &'a GradientsParams>,
     ) -> Result<Verdict> {
         let unconfirmed = self.averages.take_unconfirmed();
-        let (look, update) = unconfirmed.map(|waiting| (waiting.look, waiting.update)).unzip();
-        let (verdict, within) = self.guard.look(&self.live, grads, &self.clock, look)?;
-        if let (Some(update), Some(within)) = (update, within) {
-            self.averages.confirm(update, &within);
+        let (check, update) = unconfirmed.map(|waiting| (waiting.check, waiting.update)).unzip();
+        let looked_at = self.guard.look(&self.live, grads, &self.clock, check);
+        if let Some(update) = update {
+            let within = looked_at.as_ref().ok().and_then(|(_, within)| within.as_deref());
+            self.averages.confirm(update, within);
         }
-        Ok(verdict)
+        looked_at.map(|(verdict, _)| verdict)
     }
 
     /// Makes a step if its gradients allow it, or refuses it and changes nothing.
@@ -127,6 +128,10 @@ impl<M: LearnerModel> Averaged<M> {
         let switched = updated.and_then(|()| match self.options.switch {
             Some(switch) if switch.is_due(self.clock.steps) => {
                 let average = self.averages.average(0)?;
+                // On a GPU the update may have failed after it returned.
+                if let Some(error) = self.averages.error() {
+                    return Err(error);
+                }
                 self.live = average.copy_into(self.live.clone(), switch.share)?;
                 Ok(())
             }

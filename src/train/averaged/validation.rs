@@ -122,8 +122,16 @@ impl<M: LearnerModel> Validation<M> {
         Self { modules, ..self }
     }
 
-    pub fn is_snapshot(&self) -> bool {
-        self.modules.is_some()
+    /// True if this is a snapshot, which then answers a batch.
+    ///
+    /// The queues may hold outputs of an earlier validation that was broken off: the first batch
+    /// empties them.
+    pub fn begins_answer(&self) -> bool {
+        let Some(modules) = &self.modules else { return false };
+        if !modules.begun.swap(true, Ordering::Relaxed) {
+            self.feeds.clear();
+        }
+        true
     }
 
     /// The output of the first average for a batch; those of the others go to their metrics.
@@ -136,10 +144,6 @@ impl<M: LearnerModel> Validation<M> {
         <M as InferenceStep>::Input: Clone,
     {
         let Some(modules) = &self.modules else { unreachable!("a snapshot has modules") };
-        // The queues may hold outputs of an earlier validation that was broken off.
-        if !modules.begun.swap(true, Ordering::Relaxed) {
-            self.feeds.clear();
-        }
         self.feeds.feed(|source| {
             let module = match source {
                 MetricSource::Live => Some(live),
