@@ -1,14 +1,15 @@
 //! Weight averaging for Burn: train one model, validate and ship its average.
 //!
-//! An average of the weights of a training's last steps is smoother than the last weights, and
-//! often does better on data that was not trained on, at the memory of one copy.
+//! An average of the weights of the last training steps is smoother than the last weights.
+//! It often does better on data that the training has not seen, and takes the memory of one more
+//! copy of the weights.
 //! This crate keeps such averages beside a model in Burn's own Learner, validates them, and hands
 //! them out as plain modules:
 //!
 //! - [`Averaged`](train::Averaged), the hook: a live module with its averages, for Burn's Learner;
 //! - [`Average`], for a loop of your own;
 //! - [`model`], a reference network;
-//! - [`guide`], which average to use.
+//! - [`guide`], how to choose an average.
 //!
 //! ```
 //! use burn::nn::LinearConfig;
@@ -31,48 +32,52 @@
 //! |---|---|
 //! | live | the module that the optimizer moves |
 //! | average | the smoothed copy that is validated and shipped |
-//! | rule | which average: constant decay, equal weights (SWA), power function, ... |
-//! | decay | the share of the old average that one step keeps, in `[0, 1)` |
+//! | rule | the formula of an average: constant decay, equal weights (SWA), power function, ... |
+//! | decay | the share of the old average that one step keeps, in `[0, 1]` |
 //! | step | one optimizer step |
-//! | update | one averaging; it may cover several steps |
+//! | update | one change of an average, from live's weights; it may cover several steps |
 //! | profile | what an average is made of: how much weight each past step has |
-//! | snapshot | what a window keeps of live, and what is stored of an average, at a step |
+//! | snapshot | a copy of live that a window keeps, or an average that is stored, at one step |
 //! | run | a training with its directory |
 //! | commit | one complete checkpoint in it: everything that the run needs to go on |
 //!
 //! # Layout
 //!
-//! Imports run one way: `kernel <- average <- {export, train}`; `model` imports none of these.
+//! Imports go one way: [`export`] and [`train`] import [`average`], which imports `kernel`;
+//! [`model`] imports none of these.
 //!
-//! - [`average`]: rules, averages of any module, their profiles, the kernels that update them,
-//!   averages made afterwards of stored ones;
+//! - [`average`]: rules, averages of any module, their profiles, and averages that are made
+//!   afterwards from stored ones;
+//! - `kernel`, private: the kernels that update averages;
 //! - [`model`]: the perceptron, its loss, its gradients in closed form;
-//! - [`export`]: a model as a file of Burn, safetensors or PyTorch, and from one;
-//! - [`train`]: Burn's Learner around models and averages: the hook;
-//! - [`guide`]: which average to use, without code;
-//! - `runs`: trainings that commit and go on, a crate of its own, `burn-ema-runs`;
-//! - `fast`: kernels for training on the CPU, a crate of its own, `burn-ema-fast`.
+//! - [`export`]: saves a model as a file of Burn, safetensors or PyTorch, and loads one;
+//! - [`train`]: the hook, for models and their averages in Burn's Learner;
+//! - [`guide`]: how to choose an average, without code;
+//! - `runs`: trainings that commit and go on, in a crate of its own, `burn-ema-runs`;
+//! - `fast`: kernels for training on the CPU, in a crate of its own, `burn-ema-fast`.
 //!
-//! Each but the first two and the guide is behind a feature of its name.
+//! `export`, `train`, `runs` and `fast` are behind features of these names.
 //!
 //! # Invariants
 //!
-//! - The optimizer sees live alone; an average has no gradient and no autodiff, and ids of its
-//!   own.
-//! - One update an optimizer step, never one a micro-batch.
-//! - Parameters pair by path; a difference is an error, and nothing is skipped in silence.
+//! - The optimizer sees live alone. An average has parameter ids of its own, no gradients and no
+//!   autodiff.
+//! - An average is updated once per optimizer step, never once per micro-batch.
+//! - Parameters of live and of an average are matched by path. A difference between the two is an
+//!   error; nothing is skipped silently.
 //! - How often an average is updated does not change its width.
-//! - An average takes no NaN and no infinity in, unless told to.
-//! - A failed operation leaves what it was given as it was.
-//! - Decay 0 is live, bit for bit.
-//! - A commit is whole or not there; no older one is removed before it was read back.
-//! - A resumed run is, bit for bit, the one that was never disturbed.
+//! - An average takes no NaN and no infinity from live, unless this is allowed.
+//! - An operation that fails leaves what it was given as it was.
+//! - An average with decay 0 equals live, bit for bit.
+//! - A commit is whole or not there. Older commits are removed only after the new one was read
+//!   back.
+//! - On one CPU device, a resumed run has the same bits as one that was never interrupted.
 //! - The library prints nothing, ends no process and does not panic on data.
 
 #![cfg_attr(not(feature = "runs"), allow(rustdoc::broken_intra_doc_links))]
-#![deny(unsafe_code)] // but in the kernels, each block with its proof
+#![deny(unsafe_code)] // except in the kernels, where each block says why it is sound
 #![warn(missing_docs)]
-// Wide types of wgpu and cubecl take the compiler deep.
+// The types of wgpu and cubecl nest deeper than the compiler's default limit.
 #![recursion_limit = "256"]
 
 pub mod average;

@@ -25,8 +25,8 @@ use crate::{Error, Result};
 ///
 /// let model = LinearConfig::new(2, 3).init(&Default::default());
 /// let average = AverageConfig::new(Rule::ema(0.99))
-///     .with_start(1000) // live until step 1000
-///     .with_every(10) // of the same width as with every step
+///     .with_start(1000) // a copy of live until step 1000
+///     .with_every(10) // updated every 10 steps; its width stays that of updates at every step
 ///     .on("bias", Policy::Copy)
 ///     .init(&model)?;
 /// assert_eq!(average.name(), "ema(0.99)");
@@ -34,7 +34,7 @@ use crate::{Error, Result};
 /// ```
 #[derive(Config, Debug, PartialEq)]
 pub struct AverageConfig {
-    /// Which average.
+    /// The rule of the average.
     pub rule: Rule,
     /// The name of the average in metrics, tables and records; by default the rule's short form.
     pub name: Option<String>,
@@ -42,7 +42,7 @@ pub struct AverageConfig {
     /// the width of the average stays.
     #[config(default = 1)]
     pub every: u64,
-    /// The step after which it averages; up to it, it is live.
+    /// The step after which it averages; until then it is a copy of live.
     #[config(default = 0)]
     pub start: u64,
     /// The epoch after which it averages, in place of a step; needs `steps_per_epoch`.

@@ -112,7 +112,7 @@ impl Course {
     ///
     /// # Errors
     ///
-    /// A clock that went back, or at step 0.
+    /// A clock at step 0, or one that went back.
     pub fn due(&self, schedule: &Schedule, now: Clock) -> Result<Due> {
         if now.step == 0 {
             return Err(Error::value("the step", "a number from 1", now.step));

@@ -42,10 +42,10 @@ fn warnings<M: Module>(average: &Average<M>) -> Vec<Warning> {
     warnings.into_iter().flatten().collect()
 }
 
-/// An average at the end of its training.
+/// An average with the length of its training, from which its warnings are computed.
 struct Outlook<'a, M: Module> {
     average: &'a Average<M>,
-    /// The last step.
+    /// The last step of the training.
     end: u64,
     /// The steps from the start of the average on.
     steps: u64,
@@ -91,7 +91,8 @@ impl<M: Module> Outlook<'_, M> {
         Some(Warning::Start { name: self.name(), rule, share, step: self.end })
     }
 
-    /// The share of the start in each group, where it can be told.
+    /// The share of the starting weights in each group at the end; none where it cannot be
+    /// computed.
     fn shares(&self) -> Vec<Option<f64>> {
         let Average { numbers, schedule, forecast, .. } = self.average;
         if self.end > self.average.last_step() {

@@ -212,8 +212,11 @@ impl Mix {
         self.relative_error
     }
 
-    /// The squared L2 distance to the wanted profile that least squares reach without a condition
-    /// on the sum: `<r, r> - 2 x.b + x.A x`.
+    /// The squared L2 distance between the wanted profile and the least-squares mix before its
+    /// coefficients are made to sum to 1: `<r, r> - 2 x.b + x.A x`.
+    ///
+    /// `r` is the wanted profile and `x` the coefficients; `A` has the inner products of the stored
+    /// profiles, and `b` theirs with `r`.
     pub fn squared_error_before_scaling(&self) -> f64 {
         self.squared_error_before_scaling
     }

@@ -394,6 +394,7 @@ impl Rule {
     /// the average, and gives the decay of that step, in `[0, 1]`.
     /// An update that covers several steps asks for each of them, from the newest to the oldest,
     /// so the answer must depend on nothing else.
+    /// The function must not use an `Averaged`: its update holds a lock while the function runs.
     ///
     /// ```
     /// use burn_ema::Rule;

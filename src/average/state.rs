@@ -25,17 +25,16 @@ use super::{
 };
 use crate::{Error, Result, kernel};
 
-/// A smoothed copy of a module, one [`update`](Self::update) after every optimizer step.
+/// A smoothed copy of a module; [`update`](Self::update) is called after every optimizer step.
 ///
-/// Floating-point parameters are averaged, unless a [policy](Policy) says
-/// otherwise.
-/// Integer, boolean and quantized parameters and the running statistics of a batch norm are
-/// copied from live.
+/// Floating-point parameters are averaged, and the running statistics of a batch norm are copied
+/// from live, unless a [policy](Policy) says otherwise.
+/// Integer, boolean and quantized parameters are copied from live.
 ///
-/// The average holds one copy of the weights, in f32 where live has 16 bits; with
-/// [`Rule::Window`] it holds one a snapshot, with [`Rule::Bema`] three.
+/// The average holds one copy of the weights, in f32 where live has 16 bits. With [`Rule::Window`]
+/// it holds one copy per snapshot, with [`Rule::Bema`] three copies.
 /// On Flex an update writes in place.
-/// A clone shares that copy until either is updated.
+/// A clone of the average shares its copy until one of the two is updated.
 ///
 /// ```
 /// use burn::nn::LinearConfig;
@@ -59,19 +58,21 @@ pub struct Average<M: Module> {
     /// The module's structure, in validation mode, without weights.
     pub(super) skeleton: M,
     pub(super) kept: Vec<Kept>,
-    /// Live's ids when its order was last that of `kept`.
+    /// Live's parameter ids, from when its parameters were last in the order of `kept`. The same
+    /// ids again are paired without a look at their paths.
     pub(super) paired: Vec<ParamId>,
     /// True if the average stays on its device when live moves to another one.
     pub(super) stays: bool,
     pub(super) schedule: Schedule,
     pub(super) numbers: Numbers,
-    /// The share of the start that each group will have at the end, once it was asked for.
+    /// The share that the starting weights will have in each group at the end of the training; none
+    /// where it cannot be computed. It is computed when it is first asked for.
     pub(super) forecast: OnceLock<Vec<Option<f64>>>,
-    /// The kinds of warnings that were taken.
+    /// The kinds of warnings that `take_warnings` has returned.
     pub(super) warned: Vec<Discriminant<Warning>>,
 }
 
-/// A parameter and what the average has of it.
+/// A parameter of the module, with the tensors that the average keeps for it.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
     /// The parameter, with an id and a tensor of its own.
@@ -97,7 +98,7 @@ pub(super) enum Treatment {
 impl AverageConfig {
     /// An average that starts at the module's weights, at step 0.
     ///
-    /// Parameters that are not initialised yet are initialised by this.
+    /// This initialises parameters that are not initialised yet.
     ///
     /// # Errors
     ///
@@ -110,7 +111,7 @@ impl AverageConfig {
 }
 
 impl<M: Module> Average<M> {
-    /// An average that is made of a module at a clock.
+    /// An average that starts at a module's weights, at a clock.
     pub(crate) fn new(config: &AverageConfig, module: &M, now: Clock) -> Result<Self> {
         let schedule = config.check()?;
         // `clone` would share a batch norm's statistics with live; `valid` does not.
@@ -143,7 +144,7 @@ impl<M: Module> Average<M> {
         let groups = groups.collect::<Result<Vec<_>>>()?;
         if config.non_finite != NonFinite::Take {
             let taken = kept.iter().filter_map(|Kept { parameter, how, .. }| {
-                // What is frozen at once may be anything, such as a mask of infinities.
+                // What is frozen from the start may hold anything, such as a mask of infinities.
                 let kept = config.kept_dtype(parameter.dtype);
                 Some((parameter, how.most(parameter, kept, true)?))
             });
@@ -179,8 +180,8 @@ impl<M: Module> Average<M> {
 
     /// Moves the average to a device, where it stays: each update brings live's weights there.
     ///
-    /// Otherwise an average follows live, parameter by parameter.
-    /// A model on a GPU can so keep its average in the memory of the host.
+    /// Without this, each parameter of the average follows live's to its device.
+    /// A model on a GPU can keep its average in host memory this way.
     pub fn keep_on(mut self, device: &Device) -> Self {
         let device = device.clone().inner();
         let there = Tensor::<1>::zeros([1], &device).into_dispatch();
@@ -203,8 +204,8 @@ impl<M: Module> Average<M> {
     /// An owned plain module in validation mode with the averaged weights, in live's dtypes and
     /// on the devices where live was at the last update.
     ///
-    /// Where that needs no conversion it shares the weights with the average until the next
-    /// update, so that it costs no copy.
+    /// If that needs no conversion, the module shares the weights with the average until the next
+    /// update, and no copy is made.
     pub fn module(&self) -> M {
         self.fill(|kept| {
             let mut tensor = self.value(kept);
@@ -249,11 +250,12 @@ impl<M: Module> Average<M> {
         }))
     }
 
-    /// Moves live the share `share`, in `(0, 1]`, of the way to the average; 1 copies the average
-    /// (Li et al. 2024, "Switch EMA").
+    /// Moves live towards the average, by the share `share` of the way, in `(0, 1]`; 1 copies the
+    /// average (Li et al. 2024, "Switch EMA").
     ///
-    /// Only averaged parameters move.
-    /// Each keeps its id, so that an optimizer goes on with its moments, and its training state.
+    /// Only averaged weights move; statistics of batch norms do not.
+    /// Each parameter keeps its training state and its id, so that an optimizer goes on with its
+    /// moments.
     ///
     /// # Errors
     ///
@@ -335,12 +337,12 @@ impl<M: Module> Average<M> {
             ParameterKind::Statistic => Profile::uncorrected(&group.rule, first, times, elapsed),
             _ => Profile::of(&group.rule, first, times, elapsed),
         };
-        // Every one of these updates was made, so that only a function that changed its mind can
-        // fail, or more updates than a profile lists.
+        // These updates were all made, so this can fail only if the function of a custom rule now
+        // answers differently, or if there are more updates than a profile lists.
         profile.unwrap_or_else(|_| Profile::unknown())
     }
 
-    /// The share of the weights that it started from, as [`Profile::mass_on_start`] has it.
+    /// The share of the starting weights in the average, as in [`Profile::mass_on_start`].
     pub fn mass_on_start(&self) -> f64 {
         self.numbers.groups[0].start_at(self.numbers.course.last(&self.schedule))
     }
@@ -350,7 +352,7 @@ impl<M: Module> Average<M> {
         &self.name
     }
 
-    /// Which average.
+    /// The rule of the average.
     pub fn rule(&self) -> &Rule {
         &self.config.rule
     }
@@ -367,8 +369,7 @@ impl<M: Module> Average<M> {
 
     /// The last clock that it has seen.
     ///
-    /// Without `samples_per_step` and but for [`update_at`](Self::update_at) it counts no
-    /// samples.
+    /// It counts samples only with `samples_per_step`, or through [`update_at`](Self::update_at).
     pub fn clock(&self) -> Clock {
         self.numbers.course.seen
     }
@@ -385,7 +386,7 @@ impl<M: Module> Average<M> {
 
     /// The sum of the raw weights of all steps, and of the start, so far.
     ///
-    /// With bias correction it is `1 - decay^t`, from a copy of the start it is 1.
+    /// For a constant decay it is `1 - decay^t` with bias correction, and 1 without.
     pub fn mass(&self) -> f64 {
         self.numbers.groups[0].mass
     }
@@ -456,7 +457,7 @@ impl<M: Module> Average<M> {
         }
         let elapsed = self.numbers.course.last(&self.schedule);
         match (rule.correction(elapsed), kept.beside.front(), kept.beside.back()) {
-            // A variance must stay positive, which the correction does not promise.
+            // A variance must stay positive, which the correction does not ensure.
             (Some(share), Some(start), Some(live))
                 if kept.parameter.kind == ParameterKind::Weight =>
             {
@@ -468,11 +469,12 @@ impl<M: Module> Average<M> {
 }
 
 impl Treatment {
-    /// The largest magnitude that a parameter may take from live, if it takes any; an average is
-    /// kept in `kept`.
+    /// The largest magnitude that the average may take from live for a parameter; none if it takes
+    /// nothing, or any number. `kept` is the dtype in which the average keeps it.
     ///
     /// For an averaged parameter it is half of the largest number of `kept`, since the difference
-    /// of average and live must be finite too; for others the largest number of their own dtype.
+    /// of average and live must be finite too; for others it is the largest number of their own
+    /// dtype.
     pub fn most(self, parameter: &Parameter, kept: DType, begun: bool) -> Option<f64> {
         let largest = |dtype: DType| dtype.finfo().map_or(f64::INFINITY, |info| info.max);
         match self {

@@ -21,15 +21,15 @@ use crate::{
     kernel::{self, Borrowed, PendingCheck, Towards},
 };
 
-/// Updates several averages of one module, which is walked and read once for all of them.
+/// Updates several averages of one module, which is traversed and read once for all of them.
 ///
-/// `step` is as in [`Average::update`], and `samples` as in [`Average::update_at`]; without a
-/// number of them, steps are of `samples_per_step`.
+/// `step` means what it means in [`Average::update`], and `samples` is the number of samples so
+/// far, as in [`Average::update_at`]. Without it, each step counts as `samples_per_step` samples.
 ///
 /// # Errors
 ///
-/// The errors of [`Average::update`]; after one, all averages are as they were, but for the count
-/// of refused updates.
+/// The errors of [`Average::update`]. After one, all averages are as they were, except for the
+/// count of refused updates.
 pub fn update_all<M: Module>(
     averages: &mut [Average<M>],
     live: &M,
@@ -48,9 +48,9 @@ pub(crate) struct StepFacts<'a> {
     pub may_wait: bool,
 }
 
-/// [`update_all`] after an optimizer step.
+/// Like [`update_all`], after an optimizer step about which these facts are known.
 ///
-/// On a GPU the update may be [unconfirmed](Unconfirmed).
+/// It returns the update if a GPU has not confirmed it yet, see [`Unconfirmed`].
 ///
 /// # Errors
 ///
@@ -69,7 +69,8 @@ pub(crate) fn update_after<M: Module>(
         .map(|average| average.numbers.course.due(&average.schedule, clock(average)));
     let dues = dues.collect::<Result<Vec<_>>>()?;
 
-    // A walk shows a batch norm's statistics one forward pass late, unless they are made current.
+    // A batch norm shows the statistics of a forward pass only after the next one; `valid` makes
+    // them current.
     let current;
     let mut due = averages.iter().zip(&dues).filter(|(_, due)| **due != Due::Nothing).peekable();
     let is_walked = due.peek().is_some() || !facts.trained.is_empty();
@@ -82,7 +83,7 @@ pub(crate) fn update_after<M: Module>(
     };
     let live = is_walked.then(|| Live::walk(module));
 
-    // Everything that can fail, before anything changes.
+    // Everything that can fail comes before anything changes.
     let mut plans = Vec::with_capacity(averages.len());
     for (average, due) in averages.iter_mut().zip(dues) {
         plans.push(match (&live, due) {
@@ -133,15 +134,15 @@ pub(crate) fn update_after<M: Module>(
 }
 
 impl<M: Module> Rollback<M> {
-    /// Ends the update by the result of its check: where a tensor was beyond its bound, the averages
-    /// are put back, and updated once more with as many waits as that takes.
+    /// Ends the update by the result of its check. If a tensor was beyond its bound, the averages
+    /// are put back and updated again, now with a wait for every check.
     ///
     /// # Errors
     ///
     /// The errors about numbers that are not finite, which [`update_after`] could not return yet.
     pub fn confirm(self, within: &[bool], averages: &mut Vec<Average<M>>) -> Result<()> {
         let Self { before, live, trained, step, samples } = self;
-        // A replica may have made a later step meanwhile.
+        // A replica may have made a later step meanwhile; then the averages stay as they are.
         let is_last = averages.iter().all(|average| average.last_step() == step);
         if !is_last || within.iter().all(|within| *within) {
             return Ok(());
@@ -157,15 +158,17 @@ impl<M: Module> Rollback<M> {
     }
 }
 
-/// Refuses the plans of which a parameter that the average takes is beyond its bound in live.
+/// Checks the numbers that the averages would take from live, and refuses a plan with a number
+/// beyond its bound.
 ///
 /// All tensors are checked at once, since each check waits for a GPU; only if a number is beyond a
 /// bound do further checks find its parameter.
-/// If the update may return early, the GPU itself refuses all plans.
+/// If the update may return early, the check on the GPU is only started. The averages then move on
+/// the GPU unless that check finds a number beyond its bound.
 ///
 /// # Errors
 ///
-/// A trained parameter with a NaN or an infinity; a refused update that is one too many.
+/// A trained parameter with a NaN or an infinity; too many refused updates in a row.
 fn look<M: Module>(
     averages: &mut [Average<M>],
     plans: &mut [Plan<'_>],
@@ -225,7 +228,7 @@ fn look<M: Module>(
     Ok(None)
 }
 
-/// The tensors that have a bound, with it.
+/// The tensors that have a bound, each with its bound.
 fn bounded(
     tensors: &[DispatchTensor],
     bounds: impl Iterator<Item = Option<f64>>,
@@ -233,7 +236,8 @@ fn bounded(
     tensors.iter().zip(bounds).filter_map(|(tensor, most)| Some((tensor, most?)))
 }
 
-/// The parameters that mix, those of all averages with the same live tensor next to each other.
+/// The kernels' work on all parameters that [mix](Kept::mixes); those with the same live tensor are
+/// next to each other, as the kernels need.
 fn mixing<'a, M: Module>(
     averages: &'a mut [Average<M>],
     plans: &'a [Plan<'_>],
@@ -257,7 +261,7 @@ fn mixing<'a, M: Module>(
 /// The plan of one average for an update.
 enum Plan<'a> {
     Nothing,
-    /// A NaN or an infinity is kept out.
+    /// The average stays as it is, since live holds a NaN or an infinity.
     Refuse,
     Take {
         tensors: Cow<'a, [DispatchTensor]>,
@@ -267,50 +271,51 @@ enum Plan<'a> {
 }
 
 impl<M: Module> Average<M> {
-    /// Takes live's weights after optimizer step `step` into the average.
+    /// Updates the average with live's weights after optimizer step `step`.
     ///
     /// Steps count from 1.
-    /// Two calls with the same step are one update; an update after several steps covers all of
-    /// them, so that the width of the average does not depend on how often it is updated.
+    /// A second call with the same step changes nothing. An update after several steps covers all
+    /// of them, so that the width of the average does not depend on how often it is updated.
     ///
     /// Parameters are paired by path, and the average follows live's parameters to other devices
     /// unless it [stays](Self::keep_on) on one.
     ///
-    /// Where time runs in samples, a step has seen `samples_per_step` of them.
+    /// If the average's time is counted in samples, each step counts as `samples_per_step` of them.
     ///
     /// # Errors
     ///
     /// Step 0 or a step before the last one; a parameter that only one side has, or of another
     /// shape or dtype; a NaN or an infinity in live, as [`NonFinite`] says.
-    /// After an error the average is as it was, but that it [counts](Self::refused) what it
-    /// refused.
+    /// After an error the average is as it was, except that it [counts](Self::refused) a refused
+    /// update.
     pub fn update(&mut self, live: &M, step: u64) -> Result<()> {
         update_all(slice::from_mut(self), live, step, None)
     }
 
-    /// Like [`update`](Self::update), for a training whose steps are of different numbers of
-    /// samples.
+    /// Like [`update`](Self::update), for a training whose steps have different numbers of samples:
+    /// `clock` has the number of samples so far.
     ///
     /// # Errors
     ///
-    /// The errors of [`update`](Self::update), and, where time runs in samples, fewer samples than
-    /// at the last step.
+    /// The errors of [`update`](Self::update); if time is counted in samples, fewer samples than at
+    /// the last step.
     pub fn update_at(&mut self, live: &M, clock: Clock) -> Result<()> {
         update_all(slice::from_mut(self), live, clock.step, Some(clock.samples))
     }
 
-    /// The clock of a step; where samples are not counted, each step has `samples_per_step`.
+    /// The clock at a step. Without `samples`, each step since the last clock counts as
+    /// `samples_per_step`.
     pub(crate) fn clock_at(&self, step: u64, samples: Option<u64>) -> Clock {
         let per_step = self.config.samples_per_step.unwrap_or(0);
-        // From the last clock on, so that steps of both kinds can follow each other.
+        // Counted from the last clock on, so that calls with and without `samples` can be mixed.
         let seen = self.numbers.course.seen;
         let since = step.saturating_sub(seen.step).saturating_mul(per_step);
         let counted = || seen.samples.saturating_add(since);
         Clock { step, samples: samples.unwrap_or_else(counted) }
     }
 
-    /// The largest magnitude that it may take of each of live's parameters, in its own order; none
-    /// where it takes nothing, or takes anything.
+    /// The bound of each parameter, in the average's order: the largest magnitude that it may take
+    /// from live. None for a parameter of which it takes nothing, or any number.
     fn bounds(&self) -> impl Iterator<Item = Option<f64>> {
         let looks = self.config.non_finite != NonFinite::Take;
         let begun = self.has_begun();
@@ -327,10 +332,14 @@ impl<M: Module> Average<M> {
         })
     }
 
-    /// Counts an update that is refused for a parameter; an error where the policy says so.
+    /// Counts an update that was refused because of a parameter.
+    ///
+    /// # Errors
+    ///
+    /// Too many refused updates in a row, as the policy says.
     pub(super) fn refuse(&mut self, path: String, step: u64) -> Result<()> {
         let refused = &mut self.numbers.refused;
-        // The same step again, or after an error of another average, is counted once.
+        // A step that is tried again, such as after an error of another average, is counted once.
         if refused.last.as_ref().is_none_or(|(_, last)| *last != step) {
             refused.count += 1;
             refused.in_a_row += 1;
@@ -350,7 +359,8 @@ impl<M: Module> Average<M> {
 }
 
 impl Kept {
-    /// The share of the way to live that its tensor goes, where that is all that happens to it.
+    /// The share of the way to live that the tensor moves, if the update only mixes it with live;
+    /// none if the update does more, less or something else to the parameter.
     fn mixes(&self, moves: &[Move]) -> Option<f64> {
         let Treatment::Averaged(group) = self.how else { return None };
         match moves[group].how {
@@ -359,7 +369,7 @@ impl Kept {
         }
     }
 
-    /// Its tensor on its way to live, if it mixes.
+    /// The kernels' work on the tensor, if the update only [mixes](Self::mixes) it with live.
     fn towards<'a>(
         &'a mut self,
         live: &'a DispatchTensor,
@@ -378,7 +388,9 @@ impl Kept {
         Some(Towards { average, live, alpha })
     }
 
-    /// Takes live's tensor as the group says, unless it [mixes](Self::mixes).
+    /// Updates a parameter that the kernels do not [mix](Self::mixes): a copied or frozen one, or
+    /// one with snapshots or other tensors beside it. For any parameter it notes live's device, if
+    /// the average is kept on another one.
     fn take(&mut self, live: &DispatchTensor, moves: &[Move], stays: bool) {
         if self.how == Treatment::LeftOut {
             return;
@@ -401,7 +413,7 @@ impl Kept {
                 return;
             }
             Treatment::Frozen => {
-                // The start of the first group is that of the average.
+                // The average starts when its first group does.
                 if let Moved::Copied { .. } = moves[0].how {
                     self.parameter.tensor = here(live);
                 }

@@ -39,11 +39,11 @@ pub enum Warning {
         /// The steps that it remembers, or the interval of the snapshots of a window.
         window: f64,
     },
-    /// The decay comes to 1 before the end, and nothing is taken any more.
+    /// The decay reaches 1 before the end of the training, and the average no longer changes.
     Stops {
         /// The name of the average.
         name: String,
-        /// The step from which on nothing is taken.
+        /// The first step that does not change the average.
         step: f64,
         /// The last step of the training.
         end: u64,

@@ -78,10 +78,10 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Converts a tensor from the layout of Burn's records to the file's, with the last part of its
-    /// name.
+    /// Converts a tensor from the layout of Burn's records to that of the file, and the last part
+    /// of its name to the file's.
     ///
-    /// burn-store decides by the last part of the name, which must be Burn's.
+    /// burn-store decides by this last part, so the tensor must come with Burn's name.
     pub fn outward(&self, tensor: Tensor) -> Tensor {
         match &self.containers {
             None => tensor,

@@ -51,7 +51,8 @@ pub(super) fn make_all_unique(mut work: Vec<Towards<'_>>) {
     prepare(&mut steps(&mut work), true);
 }
 
-/// Moves averages that were [prepared](make_all_unique), unless the look finds a number beyond its bound.
+/// Moves averages that were [prepared](make_all_unique), unless a check finds a number beyond its
+/// bound.
 ///
 /// A tensor that shares their storage changes with them.
 pub(super) fn lerp_all_unless(mut work: Vec<Towards<'_>>, look: &PendingCheck) {
@@ -82,8 +83,8 @@ pub(crate) struct PendingCheck {
 }
 
 impl PendingCheck {
-    /// Waits for the answers of several looks at tensors of one device, by one read: for each
-    /// tensor, whether it holds finite numbers alone, of magnitudes up to its bound.
+    /// Waits for the results of several checks of tensors of one device, by one read: for each
+    /// tensor, true if it holds finite numbers alone, of magnitudes up to its bound.
     ///
     /// # Errors
     ///
@@ -289,7 +290,8 @@ fn tensor_mut(tensor: &mut DispatchTensor) -> Option<&mut CubeTensor> {
     }
 }
 
-/// The elements of a live tensor, if the kernel reads and counts such on its device.
+/// The element type of a live tensor, if the kernel can read it on this device, and can index all
+/// its elements.
 fn element(live: &CubeTensor) -> Option<ElemType> {
     let element = ElemType::Float(match live.dtype {
         DType::F32 => FloatKind::F32,

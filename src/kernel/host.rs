@@ -198,7 +198,7 @@ impl<'a, T: Averageable> Operand<'a, T> {
     }
 }
 
-/// Numbers of 16 bits that are widened at once.
+/// The number of 16-bit floats that are widened at once.
 const WIDENED: usize = 256;
 
 /// Numbers that averages are kept in.
@@ -206,7 +206,7 @@ pub(super) trait Averageable: Real {
     /// Live's numbers, if they are of this dtype or of 16 bits.
     fn live(numbers: Slice<'_>) -> Option<Operand<'_, Self>>;
 
-    /// Numbers of 16 bits in this dtype.
+    /// Writes 16-bit floats to `wide` in this dtype.
     fn widen(half: Slice<'_>, wide: &mut [Self]);
 }
 

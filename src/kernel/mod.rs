@@ -1,8 +1,8 @@
 //! The kernels: `a <- a + alpha (w - a)` for pairs of tensors.
 //!
-//! All pairs of an update come at once, and each takes the fastest path there is for its backend:
-//! numbers in the memory of the host as slices, tensors of CubeCL by one launch for many of them,
-//! others by Burn's own operations.
+//! All pairs of an update come in one call, and each takes the fastest path for its backend: slices
+//! for tensors in host memory, one launch for many tensors of CubeCL, and Burn's own operations for
+//! all others.
 //! All paths of the host compute the same expression with the same roundings, without a fused
 //! multiply-add, so that an average has the same bits on every x86.
 
@@ -29,15 +29,15 @@ use crate::Result;
 
 pub(crate) use measure::{squared_distance, within};
 
-/// An average and the live tensor that it goes towards.
+/// An average and the live tensor towards which it moves.
 ///
 /// Shapes and devices agree; live may have another dtype.
 pub(crate) struct Towards<'a> {
     pub average: &'a mut DispatchTensor,
     pub live: Borrowed<'a>,
-    /// The share of the way, in `[0, 1]`.
+    /// The share of the way that it moves, in `[0, 1]`.
     ///
-    /// 1 copies: `a + 1 (w - a)` differs from `w` in one of ten pairs of numbers.
+    /// 1 copies `w`, since `a + 1 (w - a)` rounds to another number for one in ten pairs.
     pub alpha: f64,
 }
 
@@ -56,7 +56,7 @@ impl Borrowed<'_> {
     }
 }
 
-/// Moves each average towards its live tensor; averages with the same one must be adjacent.
+/// Moves each average towards its live tensor; averages with the same live tensor must be adjacent.
 pub(crate) fn lerp_all(work: Vec<Towards<'_>>) {
     let work = rounded(work);
     #[cfg(feature = "flex")]
@@ -78,7 +78,8 @@ pub(crate) fn start_check(tensors: &[(&DispatchTensor, f64)]) -> Option<PendingC
     cube::start_check(tensors)
 }
 
-/// The result of [`within`] and that of an earlier check, by one wait if both are on one device.
+/// The result of [`within`] and that of an earlier check, for which it waits once if both are on
+/// one device.
 #[cfg(feature = "train")]
 pub(crate) fn within_and(
     tensors: &[(&DispatchTensor, f64)],
@@ -103,24 +104,26 @@ pub(crate) fn is_on_gpu(tensor: &DispatchTensor) -> bool {
     cube::is_read(tensor)
 }
 
-/// True if [`lerp_all_unless`] can move all of these averages by this check.
+/// True if [`lerp_all_unless`] can move all of these averages, on the device of this check.
 pub(crate) fn can_wait_for(work: &[Towards<'_>], check: &PendingCheck) -> bool {
     cube::can_wait_for(work, check)
 }
 
-/// Gives averages that [can wait](can_wait_for) storage of their own.
+/// Gives each average storage of its own; all of them must [wait for a check](can_wait_for).
 pub(crate) fn make_all_unique(work: Vec<Towards<'_>>) {
     cube::make_all_unique(work);
 }
 
-/// Moves averages that [have storage of their own](make_all_unique) as [`lerp_all`] does, unless a look
-/// finds a number beyond its bound; a copy that shares their storage moves with them.
+/// Moves averages as [`lerp_all`] does, unless a check finds a number beyond its bound.
+///
+/// Each must [have storage of its own](make_all_unique); a copy that shares it moves too.
 pub(crate) fn lerp_all_unless(work: Vec<Towards<'_>>, look: &PendingCheck) {
     cube::lerp_all_unless(rounded(work), look);
 }
 
-/// The work that there is to do, its shares rounded to the dtypes of the averages: one rounding for
-/// all paths, before they decide by it.
+/// The work whose share is above 0, with each share rounded to the dtype of its average.
+///
+/// Shares are rounded here, once, so that all paths decide and compute by the same number.
 fn rounded(mut work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
     for Towards { average, alpha, .. } in &mut work {
         if average.dtype() != DType::F64 {
@@ -131,7 +134,7 @@ fn rounded(mut work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
     work
 }
 
-/// Gives those pairs whose numbers are in the memory of the host to a kernel, and returns the rest.
+/// Moves the averages whose numbers are in host memory, and returns the rest of the work.
 #[cfg(feature = "flex")]
 fn on_host(work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
     let (mut work, rest) = match work.iter().all(Towards::is_on_host) {
@@ -172,7 +175,7 @@ pub(crate) fn lerp(average: &mut DispatchTensor, live: &DispatchTensor, alpha: f
     lerp_all(vec![Towards { average, live, alpha }]);
 }
 
-/// `a + c (b - s)`: an average with a share of how far live is from where it started.
+/// `a + c (b - s)`: the average plus a share of the difference between live and its start.
 pub(crate) fn shifted(
     average: &DispatchTensor,
     live: &DispatchTensor,
@@ -192,7 +195,7 @@ pub(crate) fn to_device(tensor: DispatchTensor, device: &DispatchDevice) -> Disp
     portable::to_device(tensor, device)
 }
 
-/// Gives the tensor storage of its own, in memory, where an update could write in place.
+/// Gives the tensor storage of its own, in memory, if updates of such a tensor write in place.
 pub(crate) fn make_unique(tensor: &mut DispatchTensor) {
     #[cfg(feature = "flex")]
     let _ = owned_numbers_mut(tensor);
@@ -218,7 +221,7 @@ pub(crate) fn have_same_shape(a: &DispatchTensor, b: &DispatchTensor) -> bool {
     a.shape() == b.shape()
 }
 
-/// Moves a tensor, of any kind, to the device of another, if that is another device.
+/// Moves a tensor, of any kind, to the device of another one, unless it is there already.
 pub(crate) fn move_to_device_of(tensor: &mut DispatchTensor, other: &DispatchTensor) {
     if !are_on_same_device(tensor, other) {
         *tensor = on_device_of(tensor.clone(), other);

@@ -1,15 +1,15 @@
 //! The hook: a live module with its averages, as one module for Burn's Learner.
 
-mod clock; // the steps and samples that it has seen
-mod guard; // the steps that it refuses
+mod clock; // the steps and samples that the hook has seen
+mod guard; // which steps it refuses
 mod handle; // its averages, which its clones share
-mod module; // Burn's `Module`
+mod module; // Burn's `Module` for it
 mod options; // its other settings
 mod record; // its records
 #[cfg(feature = "runs")]
-mod run; // what a training that commits asks of it
-mod step; // Burn's step traits
-mod validation; // the modules that answer in validation, and metrics beside them
+mod run; // `RunModel` for it, for trainings that commit
+mod step; // Burn's step traits for it
+mod validation; // the modules that compute outputs in validation, and their metrics
 
 use std::fmt;
 
@@ -42,12 +42,13 @@ pub use self::options::Switch;
 #[cfg(feature = "runs")]
 pub use self::run::AveragedCommit;
 
-/// A live module with its averages: itself a model for Burn's `Learner`.
+/// A live module together with its averages, which is itself a model for Burn's `Learner`.
 ///
-/// Training steps the live module, through its own `optimize`, and then updates every average
-/// once, whatever the strategy and however many micro-batches were accumulated.
-/// Validation, and Burn's `Evaluator`, are answered by the first average; see
-/// [`live_metric`](Self::live_metric) for the others.
+/// An optimizer step calls live's own `optimize`, and then updates every average once. This holds
+/// for every training strategy and for any number of accumulated micro-batches.
+/// In validation and in Burn's `Evaluator`, the first average computes the outputs; see
+/// [`live_metric`](Self::live_metric) and [`average_metric`](Self::average_metric) for metrics of
+/// live and of the other averages.
 ///
 /// ```no_run
 /// # use burn::{lr_scheduler::constant::ConstantLr, module::Module, optim::SgdConfig, train::Learner};
@@ -56,7 +57,7 @@ pub use self::run::AveragedCommit;
 /// let device = Default::default();
 /// let live = MlpConfig::new(vec![64, 32, 10]).init(&device)?;
 /// let model = Averaged::new(live, [AverageConfig::new(Rule::ema(0.99))])?;
-/// // In training mode, as Burn wants it; `runs::fit` sees to that by itself.
+/// // `train()`, since Burn expects a model in training mode; `runs::fit` calls it by itself.
 /// let learner = Learner::new(model.train(), SgdConfig::new().init(), ConstantLr::new(0.5));
 /// # let _ = learner;
 /// # Ok(())
@@ -65,57 +66,66 @@ pub use self::run::AveragedCommit;
 ///
 /// # What is shared
 ///
-/// The averages live behind one handle that `clone` and `fork` share, so that the Learner's copy
+/// The averages are behind a handle, which `clone` and `fork` share, so that the Learner's copy
 /// of its model at every step copies no weights.
-/// A clone is therefore no backup of the averages: `valid().train()` is one.
-/// An average follows live to other devices at its next update, or
-/// [stays](Self::keep_average_on) on one.
+/// A clone is therefore no backup of the averages; `valid().train()` is an independent copy.
+/// When live moves to another device, an average moves there at its next update, unless it
+/// [stays](Self::keep_average_on) on a device.
 ///
 /// # What Burn sees
 ///
-/// `visit` and `map`, and with them optimizers, `num_params`, freezing and LoRA, see the live
-/// module alone.
+/// `visit` and `map` go through the live module alone. So optimizers, `num_params`, freezing and
+/// LoRA, which use them, see no average.
 /// Records (`into_record`, `try_load_record`, `save_file`) hold everything: live under `live.`,
 /// each average under `averages.NAME.`.
-/// A struct of yours that contains an `Averaged` and derives `Module` goes by `visit`, and so
-/// does burn-store: both save live alone.
+/// A struct of yours that contains an `Averaged` and derives `Module` saves live alone, and so
+/// does burn-store: both use `visit`.
 /// For a plain record of an average, save [`average(0)`](Self::average).
 ///
-/// A record is loaded whole or not at all, whatever options it was given (`allow_partial`,
-/// `cast_to_module_dtype`), since live and averages must agree.
-/// Live's batch-norm statistics are shared by clones, as Burn's are, and so is what a load puts
-/// there.
+/// A record is loaded whole or not at all, even with the options `allow_partial` and
+/// `cast_to_module_dtype`, since live and averages must agree.
+/// As in any Burn module, clones share live's batch-norm statistics, so a load changes them in the
+/// clones too.
 ///
 /// # Refused steps
 ///
-/// Gradients are looked at before each step.
-/// A step whose gradients hold a NaN or an infinity changes nothing: not live, its batch norms'
-/// statistics included, not the optimizer's state, not the averages, not the numbers of steps and
-/// samples.
-/// The learning rate goes on, since Burn moves it before the step.
-/// Refused steps are [counted](Self::refused_steps), and an error once three in a row were, or
-/// what [`with_non_finite`](Self::with_non_finite) says; nothing changes any more then.
+/// The gradients are checked before each step.
+/// A step whose gradients hold a NaN or an infinity is refused and changes nothing: not live, nor
+/// the statistics of its batch norms, not the optimizer's state, not the averages, not the numbers
+/// of steps and samples.
+/// Only the learning rate goes on, since Burn changes it before the step.
+/// Refused steps are [counted](Self::refused_steps). The third in a row is an error, unless
+/// [`with_non_finite`](Self::with_non_finite) says otherwise; after that error no step changes
+/// anything.
 ///
-/// - Any other step is made in place, by live's `optimize`, with no copy of live or the optimizer.
-/// - Weights that hold a NaN or an infinity after it are an [error](Error::Weights) that names the
-///   parameter and ends the training: live cannot be put back, the averages are as they were after
-///   the step before, and [commits](crate::runs) hold no such number.
-/// - Parameters without a gradient may hold anything, such as a mask of minus infinities; the
-///   averages have a guard of their own, see [`NonFinite`].
-/// - A loss is looked at [if asked for](Self::with_loss_guard): mostly its gradients show it.
-/// - Statistics are put back to those before the first [`step`](TrainStep::step) since the last
-///   `optimize`.
+/// - Any other step is made in place, by live's `optimize`, without a copy of live or of the
+///   optimizer.
+/// - Weights that hold a NaN or an infinity after a step are an [error](Error::Weights), which
+///   names the parameter and ends the training. Live cannot be restored then; the averages are as
+///   they were after the step before, and [commits](crate::runs) hold no such number.
+/// - Parameters without a gradient may hold anything, such as a mask of minus infinities. The
+///   averages have a check of their own, see [`NonFinite`].
+/// - The loss is checked only [if asked for](Self::with_loss_guard): if it is not finite, the
+///   gradients mostly are not either.
+/// - Refusing a step restores the statistics of batch norms to what they were before the first
+///   [`step`](TrainStep::step) since the last `optimize`.
 ///
 /// # Errors in a step
 ///
-/// `optimize` can only return the module.
-/// The first error of an update stops all updates and is kept, see [`error`](Self::error); it
-/// stops the training if the hook has its [`Interrupter`](Self::with_interrupter), and
-/// [`runs::fit`](crate::runs::fit) returns it.
-/// An error is a module whose parameters changed under its averages, a step back, a NaN or an
-/// infinity too often in a row (in steps or in updates), a function of a rule of yours that gives no decay, and a snapshot
-/// that cannot be written (the averages are updated then).
-/// Averages that no longer fit live panic when they are to answer a batch of validation.
+/// `optimize` returns the module, and so cannot return an error.
+/// Instead the first error of a step or an update is kept, see [`error`](Self::error), and no
+/// average is updated after it. The error stops the training if the hook has its
+/// [`Interrupter`](Self::with_interrupter), and [`runs::fit`](crate::runs::fit) returns it.
+/// An error is:
+///
+/// - parameters of the module that changed under its averages;
+/// - a step before the last one;
+/// - weights that are not finite after a step, or too many refused steps or updates in a row;
+/// - a rule of yours whose function gives no decay;
+/// - numbers that cannot be read back from a device;
+/// - a snapshot that cannot be written; the averages are updated then.
+///
+/// If averages no longer fit live, the next batch of validation panics.
 #[derive(Clone)]
 pub struct Averaged<M: LearnerModel> {
     live: M,
@@ -129,11 +139,11 @@ pub struct Averaged<M: LearnerModel> {
 impl<M: LearnerModel> Averaged<M> {
     /// The module with averages that start at its weights.
     ///
-    /// To go on from a plain record, load it into the module before.
+    /// To go on from a plain record, load it into the module first.
     ///
-    /// Parameters that are not initialised yet are initialised by this, in the module's order;
-    /// under a seed, a module that uses them in another order starts from other weights than
-    /// without the averages.
+    /// This initialises parameters that are not initialised yet, in the module's order. So under a
+    /// seed, a module whose forward pass uses them in another order starts from other weights than
+    /// it would without averages.
     ///
     /// # Errors
     ///
@@ -162,16 +172,21 @@ impl<M: LearnerModel> Averaged<M> {
         })
     }
 
-    /// The interrupter to fail with the first error of an update, so that the training stops.
+    /// Gives the hook the training's interrupter, which its first error fails, so that the
+    /// training stops.
     pub fn with_interrupter(mut self, interrupter: Interrupter) -> Self {
         self.options.interrupter = Some(interrupter);
         self
     }
 
     /// Sets the policy for an optimizer step whose gradients hold a NaN or an infinity; by default
-    /// three in a row are an error. See [above](Self#refused-steps).
+    /// the third in a row is an error. See [above](Self#refused-steps).
     ///
-    /// Except under [`NonFinite::Take`], such a number in the updated weights is an error at once.
+    /// Except under [`NonFinite::Take`], such a number in the weights after a step is an error at
+    /// once.
+    /// The averages check what they take from live by a policy of their own,
+    /// `AverageConfig::with_non_finite`. On a GPU, a step waits for no check only if both policies
+    /// are [`NonFinite::Take`].
     ///
     /// # Errors
     ///
@@ -185,10 +200,10 @@ impl<M: LearnerModel> Averaged<M> {
         Ok(self)
     }
 
-    /// Refuses also the steps of which a loss is a NaN or an infinity though all gradients are
-    /// finite; of an accumulated step, any loss.
+    /// Also refuses a step whose loss is a NaN or an infinity though all its gradients are finite.
+    /// Where gradients are accumulated, the loss of any batch of the step counts.
     ///
-    /// Each loss is read back, for which a GPU is waited for at every batch.
+    /// Each loss is read back, so that every batch waits for a GPU.
     pub fn with_loss_guard(mut self) -> Self
     where
         <M as TrainStep>::Output: Adaptor<LossInput>,
@@ -197,9 +212,10 @@ impl<M: LearnerModel> Averaged<M> {
         self
     }
 
-    /// Counts the samples of each batch, for averages whose time runs in samples.
+    /// Counts the samples of each batch by a function, for averages whose time is counted in
+    /// samples.
     ///
-    /// Otherwise a step has `samples_per_step` of them.
+    /// Without it, each step counts as `samples_per_step` samples.
     pub fn with_samples(
         mut self,
         of: impl Fn(&<M as TrainStep>::Input) -> u64 + Send + Sync + 'static,
@@ -208,22 +224,22 @@ impl<M: LearnerModel> Averaged<M> {
         self
     }
 
-    /// Copies the first average back into live from time to time.
+    /// Copies the first average back into live at regular steps, see [`Switch`].
     ///
     /// # Errors
     ///
-    /// No step from one time to the next; a share outside its range.
+    /// An `every` of 0; a share outside its range.
     pub fn with_switch(mut self, switch: Switch) -> Result<Self> {
         self.options.switch = Some(switch.check()?);
         Ok(self)
     }
 
-    /// Copies the first average back into live after every so many epochs, of the
-    /// `steps_per_epoch` that the average's configuration says (Li et al. 2024: after each).
+    /// Copies the first average back into live after every `epochs` epochs (Li et al. 2024: after
+    /// each). The average's configuration says how many steps an epoch has (`steps_per_epoch`).
     ///
     /// # Errors
     ///
-    /// No `steps_per_epoch`; no epoch from one time to the next; a share outside its range.
+    /// No `steps_per_epoch`; 0 epochs; a share outside its range.
     pub fn with_switch_at_epochs(self, epochs: u64, share: f64) -> Result<Self> {
         let steps = self.averages.average(0)?.config().steps_per_epoch;
         let Some(steps) = steps else {
@@ -233,17 +249,17 @@ impl<M: LearnerModel> Averaged<M> {
         self.with_switch(Switch { every: steps.saturating_mul(epochs), share })
     }
 
-    /// Stores the averages by power functions every so many steps, from which the average of any
+    /// Stores the averages by power functions every `every` steps. From these, the average of any
     /// width can be made afterwards: see [`Snapshots`].
     ///
-    /// The first step after a checkpoint is loaded removes all snapshots of later steps than the
-    /// checkpoint's: they are from before the training returned to it.
+    /// After a checkpoint is loaded, the first step removes all snapshots of steps after the
+    /// checkpoint's, since the training makes those steps again.
     ///
     /// # Errors
     ///
-    /// No step from one time to the next; no average that can be stored, or one that cannot be
-    /// stored since paths have other rules; one that starts at another step than the first, has
-    /// another policy for a path, or has the profile of another.
+    /// An `every` of 0; no average that can be stored; an average by a power function that cannot
+    /// be stored, since some paths have other rules; stored averages that start at different
+    /// steps, have different policies for a path, or have the same profile.
     pub fn with_snapshots(mut self, snapshots: Snapshots, every: u64) -> Result<Self> {
         if every == 0 {
             return Err(Error::value("the steps from snapshot to snapshot", "1 or more", 0));
@@ -276,7 +292,7 @@ impl<M: LearnerModel> Averaged<M> {
 
     /// Moves the average of this index to a device, where it stays; see [`Average::keep_on`].
     ///
-    /// The modules that are made of it are on live's device all the same.
+    /// Modules that are made from it are on live's device nevertheless.
     ///
     /// # Errors
     ///
@@ -303,7 +319,7 @@ impl<M: LearnerModel> Averaged<M> {
         self.averages.average(index)?.module_like(&self.live)
     }
 
-    /// A copy of the averages with their numbers; it shares the weights until an update.
+    /// A copy of the averages with their numbers, which shares their weights until the next update.
     pub fn averages(&self) -> Vec<Average<M>> {
         self.averages.averages()
     }
@@ -320,8 +336,8 @@ impl<M: LearnerModel> Averaged<M> {
 
     /// The optimizer steps that were [refused](Self#refused-steps).
     ///
-    /// The number of the last one counts those that were refused too, as the schedule of the
-    /// learning rate does.
+    /// The step number of the last one counts refused steps too, as the schedule of the learning
+    /// rate does.
     pub fn refused_steps(&self) -> Refused {
         self.guard.refused()
     }
@@ -337,17 +353,17 @@ impl<M: LearnerModel> Averaged<M> {
         self.averages.take_warnings().into_iter().chain(self.guard.take_warning()).collect()
     }
 
-    /// The first error of an update; after it the averages are not updated any more.
+    /// The first error of a step or an update; after it the averages are not updated any more.
     pub fn error(&self) -> Option<Error> {
         self.averages.error()
     }
 
-    /// A metric of the live module's answers in validation, beside the average's.
+    /// A metric of the live module's outputs in validation, beside the same metric of the average.
     ///
     /// Its name is that of `metric` with the source in brackets: `Loss (live)`.
     /// Register it for validation only:
     /// `training.metric_valid_numeric(model.live_metric(LossMetric::new()))`.
-    /// The module then answers every batch of validation once more.
+    /// Live then computes every batch of validation too.
     pub fn live_metric<Me: Metric>(&self, metric: Me) -> SourceMetric<Me, Output<M>>
     where
         Output<M>: Adaptor<Me::Input>,
@@ -355,8 +371,8 @@ impl<M: LearnerModel> Averaged<M> {
         self.validation.live_metric(metric)
     }
 
-    /// A metric of the answers of the average of this index, as [`live_metric`](Self::live_metric)
-    /// for live: `Loss (ema(0.999))`.
+    /// A metric of the outputs of the average of this index, like
+    /// [`live_metric`](Self::live_metric) of those of live: `Loss (ema(0.999))`.
     ///
     /// The first average has the plain metrics already.
     ///
@@ -375,8 +391,8 @@ impl<M: LearnerModel> Averaged<M> {
         Ok(self.validation.average_metric(index, average.name(), metric))
     }
 
-    /// A metric of the gap between live and the average, such as that of their losses:
-    /// `Loss gap (live - average)`.
+    /// A metric of the difference between live and the first average in another metric, such as
+    /// the loss: `Loss gap (live - average)`.
     ///
     /// Register it for validation only, as [`live_metric`](Self::live_metric).
     pub fn gap_metric<Me: Metric + Numeric>(&self, metric: Me) -> Gap<Me, Output<M>>
@@ -399,7 +415,8 @@ impl<M: LearnerModel> Averaged<M> {
         Ok(self.validation.distance_metric(index, average.name()))
     }
 
-    /// A metric in words of a few weights, live's and each average's, for the history of a run.
+    /// A text metric that records a few weights of live and of each average, for the history of a
+    /// run.
     ///
     /// Register it for training: `training.metric_train(model.trace_metric())`.
     pub fn trace_metric(&self) -> TraceMetric {

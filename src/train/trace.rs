@@ -38,13 +38,13 @@ pub struct Trace {
     pub step: u64,
     /// Which weights: path and place in the flat tensor, such as `layers.0.weight[1365]`.
     pub weights: Vec<String>,
-    /// Live's; none where one is no number.
+    /// These weights in live; none for one that is not finite.
     pub live: Vec<Option<f32>>,
-    /// Each average's, by its name.
+    /// These weights in each average, by its name.
     pub averages: Vec<(String, Vec<Option<f32>>)>,
 }
 
-/// A metric in words: a few weights of live and of each average, which the history of a run keeps.
+/// A text metric: a few weights of live and of each average, which the history of a run keeps.
 ///
 /// Made by [`Averaged::trace_metric`](super::Averaged::trace_metric).
 /// The metric has a value after each of the first 64 steps, and after 64 steps between each two

@@ -82,7 +82,7 @@ pub fn copy_aside(path: &Path) -> Result<()> {
     copied
 }
 
-/// The first name that is free.
+/// The path with the first ending `.aside-1`, `.aside-2` and so on whose name is free.
 fn aside(path: &Path) -> PathBuf {
     let mut others = (1_u64..).map(|count| with_ending(path, &format!(".aside-{count}")));
     others.find(|other| !other.exists()).unwrap_or_else(|| path.to_owned())

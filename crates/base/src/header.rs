@@ -17,8 +17,8 @@ use crate::{Error, Result, regular};
 /// The header: a magic number, a version, and last the length of the metadata.
 const HEADER: usize = 10;
 
-/// The number of metadata items that a file of any length may have: for about four thousand
-/// tensors.
+/// The number of metadata items that even the shortest file may have: enough for about four
+/// thousand tensors.
 const FREE: u64 = 1 << 16;
 
 /// The bytes of a file that come with an item, at least: an entry has fourteen items where its
@@ -29,7 +29,7 @@ const BYTES_OF_ITEM: u64 = 24;
 ///
 /// # Errors
 ///
-/// More items than 65,536 and one per 24 bytes. Bytes that are no metadata are left to the parser.
+/// More items than 65,536 plus one per 24 bytes. Bytes that are no metadata are left to the parser.
 pub fn check(bytes: &[u8]) -> Result<()> {
     check_items(&bytes[metadata(bytes)], bytes.len() as u64)
 }

@@ -3,9 +3,9 @@
 //!
 //! # Optimizers
 //!
-//! [`SgdConfig`], with momentum or without, [`AdamConfig`] and [`AdamWConfig`] are used as Burn's of
-//! the same names are, and compute the same, to the last bit on Flex and ndarray; their records are
-//! the same too, so that a training can change from one to the other.
+//! [`SgdConfig`], with momentum or without, [`AdamConfig`] and [`AdamWConfig`] are used like Burn's
+//! of the same names. They compute the same, to the last bit on Flex and ndarray. Their records are
+//! the same too, so that a training can change from Burn's to these and back.
 //! Burn makes a step of several operations, of which each reads and writes tensors of the size of
 //! the weights.
 //! Here one pass reads weights, gradient and moments once, and writes weights and moments once.
@@ -23,15 +23,16 @@
 //! # let _ = model;
 //! ```
 //!
-//! A tensor with one owner is changed where it is: the moments, and the weights of a model that was
-//! not cloned, as in the loop above.
-//! Burn's Learner clones its model at every step, and there the new weights go over their gradient.
-//! Where the optimizer itself was cloned as well, the new moments go to new memory.
+//! A tensor with one owner is changed in place: the moments, and the weights of a model that was
+//! not cloned, as in the example above.
+//! Burn's Learner clones its model at every step; there the new weights overwrite their gradient.
+//! If the optimizer itself was cloned too, the new moments go to new memory.
 //!
 //! # Layer and loss
 //!
-//! [`dense`] is product, bias and [`Nonlinearity`] as one step of autodiff, which keeps the output
-//! alone; [`half_squared_errors`] is a loss as one step.
+//! [`dense`] is a dense layer as one step of autodiff: product, bias and [`Nonlinearity`]. Of what
+//! the layer computes, only the output is kept for the gradients.
+//! [`half_squared_errors`] is a loss as one step.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -43,15 +44,16 @@
 //! assert_eq!(output.dims(), [1, 3]);
 //! ```
 //!
-//! # Where
+//! # Backends
 //!
-//! The optimizers' pass runs on Flex and ndarray, the layer's kernel on Flex, for f32 and f64:
-//! vectorised, and on all threads for tensors from some thirty thousand numbers on; the bits do not
-//! depend on the number of threads.
-//! On other devices and for other dtypes, and in a build with the feature `portable`, all is made
-//! of Burn's operations.
+//! The optimizers' pass runs on Flex and ndarray, the kernels of the layer and the loss on Flex,
+//! for f32 and f64.
+//! They are vectorised. All but the loss use up to 16 threads for large tensors, the optimizers
+//! from some thirty thousand numbers on. The bits do not depend on the number of threads.
+//! On other devices, for other dtypes and in a build with the feature `portable`, everything is
+//! computed by Burn's operations.
 
-#![deny(unsafe_code)] // but in the kernels, each block with its proof
+#![deny(unsafe_code)] // except in the kernels, where each block says why it is sound
 #![warn(missing_docs)]
 
 mod adam;
@@ -84,7 +86,7 @@ fn clipping<O: Optimizer>(
     }
 }
 
-/// The gradient with a share of the weight.
+/// The gradient plus `penalty` times the weight, if weights decay.
 #[inline(always)]
 fn decayed<T: Real>(gradient: T, weight: T, penalty: Option<T>) -> T {
     match penalty {

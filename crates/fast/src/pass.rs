@@ -17,14 +17,14 @@ use burn::{
 
 use burn_ema_host::{self as host, Real, in_order, is_on_host, sole_numbers_mut, threads};
 
-/// Numbers that are worked on at once: those of weights, gradient and moments stay in the nearest
-/// cache from being copied to being moved.
+/// The number of weights in a block: with their gradients and moments they stay in the nearest
+/// cache between being copied and being updated.
 const BLOCK: usize = 1 << 10;
 
-/// From so many numbers on threads pay: to share work takes some microseconds.
+/// The number of weights from which on threads pay, since sharing work takes some microseconds.
 const THREADED: usize = 1 << 15;
 
-/// Numbers that a thread takes at once.
+/// The number of weights that a thread takes at once.
 const PIECE: usize = 1 << 14;
 
 /// How an optimizer moves weights by a gradient, and what it keeps: its moments.
@@ -70,7 +70,7 @@ impl<const D: usize, const N: usize> Tensors<D, N> {
             && self.moments.iter().flatten().all(is_like)
     }
 
-    /// Weights and moments after the step, of tensors that [`fit`](Self::fit).
+    /// Weights and moments after the step, of tensors that [fit](Self::fits).
     pub fn step(self, formula: &impl Formula<N>) -> (Tensor<D>, [Tensor<D>; N]) {
         let (weights, moments) = match self.weights.dtype() {
             DType::F64 => self.step_in::<f64>(formula),
@@ -162,7 +162,7 @@ enum BufferPart<'a, T> {
 }
 
 impl<'a, T: Real> BufferPart<'a, T> {
-    /// Takes the first of them off.
+    /// Splits off the first `count` numbers, and returns them.
     fn split_off(&mut self, count: usize) -> Self {
         match self {
             Self::Own(numbers) => Self::Own(first_mut(numbers, count)),
@@ -208,7 +208,7 @@ enum Destination<'a, T> {
 }
 
 impl<'a, T: Real> Destination<'a, T> {
-    /// Takes the first of the numbers off.
+    /// Splits off the first `count` numbers, and returns them.
     fn split_off(&mut self, count: usize) -> Self {
         match self {
             Self::Weights { place, gradient } => {
@@ -239,7 +239,7 @@ impl<'a, T: Real, const N: usize> Work<'a, T, N> {
         }
     }
 
-    /// Takes the first of the numbers off.
+    /// Splits off the first `count` numbers, and returns them.
     fn split_off(&mut self, count: usize) -> Self {
         Self {
             target: self.target.split_off(count),

@@ -183,11 +183,11 @@ fn plain<T: Real>(weights: &mut [T], gradient: &[T], lr: T, penalty: Option<T>) 
 struct MomentumStep {
     lr: f64,
     penalty: Option<f64>,
-    /// The share of the gradient that the velocity takes up.
+    /// The share of the gradient that is added to the velocity.
     take: f64,
-    /// The share that it keeps of itself.
+    /// The share of the old velocity that is kept.
     keep: f64,
-    /// The share of it that is added to the gradient, by Nesterov's.
+    /// With Nesterov momentum, the share of the new velocity that is added to the gradient.
     ahead: Option<f64>,
 }
 

@@ -183,7 +183,8 @@ pub fn shape(tensor: &DispatchTensor) -> Option<&Shape> {
     }
 }
 
-/// The numbers of a float tensor of the host; none where they are not laid out in order.
+/// The numbers of a float tensor of the host; none if they are not laid out in order, or if the
+/// tensor is another one.
 pub fn slice(tensor: &DispatchTensor) -> Option<Slice<'_>> {
     match tensor.dtype() {
         DType::F32 => numbers(tensor).map(Slice::F32),
@@ -230,9 +231,10 @@ pub fn sole_numbers_mut<T: Real>(tensor: &mut DispatchTensor) -> Option<&mut [T]
     }
 }
 
-/// The numbers of a float tensor of the host, of f32 or f64, to write.
+/// The numbers of an f32 or f64 tensor of the host, to write; none for another tensor.
 ///
-/// A storage that is shared, larger than the tensor, in another order or in a file is copied.
+/// If its storage is shared, larger than the tensor, in another order or in a file, the tensor gets
+/// a copy of its numbers first.
 pub fn owned_numbers_mut(tensor: &mut DispatchTensor) -> Option<SliceMut<'_>> {
     match tensor.dtype() {
         DType::F32 => owned_mut(tensor).map(SliceMut::F32),
@@ -293,12 +295,12 @@ pub fn in_order(tensor: DispatchTensor) -> DispatchTensor {
     to_order(&tensor).unwrap_or(tensor)
 }
 
-/// A tensor of these numbers, of the backend, shape and autodiff setting of another one of the
+/// A tensor of these numbers, with the backend, shape and autodiff setting of another tensor of the
 /// host.
 ///
 /// # Panics
 ///
-/// Another count of numbers than the shape has.
+/// More or fewer numbers than the shape has.
 pub fn tensor_like<T: Real>(numbers: Vec<T>, other: &DispatchTensor) -> DispatchTensor {
     let shape = other.shape();
     let kind = match &other.kind {

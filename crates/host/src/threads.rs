@@ -1,18 +1,19 @@
-//! Work shared by threads: [`each`] divides it among helpers that spin for a moment between calls.
+//! Work on several threads: [`each`] divides it among helper threads, which spin for a moment
+//! between calls.
 //!
 //! A training step on the CPU is about a dozen operations of microseconds to milliseconds each.
-//! Waking a thread that sleeps between them takes as long as many of them do; so helpers spin for a
-//! moment after their work before they sleep, as OpenMP's threads do.
+//! Waking a sleeping thread takes as long as many of these operations. So helpers spin for a moment
+//! after their work before they sleep, as OpenMP's threads do.
 //! While they spin, they yield to other threads of the machine.
 //!
-//! The helpers are threads of rayon, in a pool of their own: in rayon's global pool, a thread that
-//! waits for other work could take up the spinning, and would be held up by it.
-//! With one piece per thread, a helper gets the same share at each call, so that its numbers are
-//! still in its core's cache; it takes pieces of the others once its own are done.
+//! The helpers are a rayon pool of their own. In rayon's global pool, a thread that waits for other
+//! work could pick up the task that spins, and would be delayed by it.
+//! With one piece per thread, a helper gets the same share at each call, whose numbers are still in
+//! its core's cache. Once its own pieces are done, it takes pieces of the others.
 //!
-//! The number of threads is rayon's at the place of the call: `RAYON_NUM_THREADS`, or the pool that
-//! the caller runs in; at most 16, beyond which these operations gain little.
-//! After a fork the child has no helpers, and must not compute, as with rayon.
+//! A call uses as many threads as rayon has where it is made (`RAYON_NUM_THREADS`, or the pool that
+//! the caller runs in), but at most 16, beyond which these operations gain little.
+//! A process that was forked has no helpers and must not call this; nor may it use rayon.
 
 use std::{
     cell::Cell,
@@ -40,7 +41,7 @@ pub fn count() -> usize {
     rayon::current_num_threads().min(MOST)
 }
 
-/// Calls `work` on each piece, on several threads; a panic in one is a panic of the caller.
+/// Calls `work` on each piece, on several threads; if a call panics, so does the caller.
 pub fn each<T: Send>(pieces: Vec<T>, work: impl Fn(T) + Sync) {
     let threads = count().min(pieces.len());
     let helpers = (threads > 1).then(Helpers::get).flatten();
@@ -102,7 +103,7 @@ impl<T: Send> Shares<T> {
     }
 }
 
-/// A guard that takes a helper off the count of working ones when it is dropped, also by a panic.
+/// A guard that lowers the number of working helpers by one when it is dropped, also by a panic.
 struct CountdownGuard<'a>(&'a AtomicUsize);
 
 impl Drop for CountdownGuard<'_> {
@@ -111,7 +112,7 @@ impl Drop for CountdownGuard<'_> {
     }
 }
 
-/// Spins until a condition is true: being woken would take longer than most waits.
+/// Spins until a condition is true, since waking up would take longer than most waits.
 fn wait_until(is_done: impl Fn() -> bool) {
     while !is_done() {
         pause();
@@ -139,7 +140,7 @@ impl Helpers {
     fn get() -> Option<&'static Self> {
         static HELPERS: OnceLock<Option<Helpers>> = OnceLock::new();
         let make = || {
-            // In no pool of the caller's: how many rayon has in all.
+            // A new thread is in no pool of the caller's: there rayon gives its global number.
             let all = thread::Builder::new().spawn(rayon::current_num_threads).ok()?.join().ok()?;
             Helpers::new(all.max(rayon::current_num_threads()).min(MOST) - 1)
         };
@@ -160,8 +161,8 @@ impl Helpers {
 
     /// Keeps all helpers spinning for [`SPIN_TIME`] from now on.
     ///
-    /// All of them, since for each piece of work rayon would wake a sleeping one, whoever does the
-    /// work.
+    /// It keeps all of them awake, since rayon wakes a sleeping one for each new task, whichever
+    /// thread then does the task.
     fn keep_spinning(&'static self) {
         thread_local! {
             static SPINS: Cell<bool> = const { Cell::new(false) };
@@ -170,7 +171,7 @@ impl Helpers {
         if self.spinning.load(Ordering::Acquire) == self.pool.current_num_threads() {
             return;
         }
-        // Each thread has its own of these, which no other can take.
+        // A broadcast is a task for each helper, which no other helper can take.
         self.pool.spawn_broadcast(|_| {
             if SPINS.replace(true) {
                 return;
@@ -259,7 +260,7 @@ mod tests {
         assert_eq!(counts(100), vec![1; 100]);
     }
 
-    /// All of them, each once, and no longer than they should.
+    /// All helpers spin, no helper counts twice, and all sleep in the end.
     #[test]
     fn helpers_spin_and_sleep_in_the_end() {
         let helpers: &'static Helpers = Box::leak(Box::new(Helpers::new(3).unwrap()));
@@ -274,7 +275,7 @@ mod tests {
                 assert!(start.elapsed() < Duration::from_secs(60), "{most} of 3 awake");
             }
             assert_eq!(most, 3);
-            // All that was called is done before they sleep, and none lingers again for it.
+            // No task of the calls above is left to wake a helper again.
             while spinning() > 0 {
                 assert!(start.elapsed() < Duration::from_secs(60), "{} still awake", spinning());
                 assert!(spinning() <= 3);

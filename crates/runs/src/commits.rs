@@ -326,7 +326,7 @@ impl Commits {
         written
     }
 
-    /// Removes a commit: it is none any more before the first of its files is gone.
+    /// Removes a commit. It is renamed first, so that a commit never lacks some of its files.
     fn remove(&self, progress: Progress) {
         let name = progress.name();
         let removed = self.path.join(format!("{REMOVED}{name}"));

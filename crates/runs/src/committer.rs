@@ -268,7 +268,7 @@ impl Committer {
         mark.filter(|_| self.0.outcome.error().is_none())
     }
 
-    /// Plans a commit where Burn asks for one; false where there can be none.
+    /// Plans the commit that Burn asks for; false if an error rules it out.
     fn plan(&self, epoch: usize, store: &EventStoreClient) -> bool {
         let place = self.0.records.take_next();
         let place =

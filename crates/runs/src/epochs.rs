@@ -1,6 +1,7 @@
 //! Burn's training on one device, as a loop that can stop and go on at any batch.
 //!
-//! Burn's own loops save after an epoch's validation alone, and start an epoch at its beginning.
+//! Burn's own loops can save only after the validation of an epoch, and can start an epoch only at
+//! its beginning.
 
 use std::time::Instant;
 
@@ -21,13 +22,13 @@ use crate::{
     committer::{CommitPoint, Committer},
 };
 
-/// The loop, and where it begins.
+/// The loop over epochs, with the place at which it begins.
 pub(crate) struct EpochLoop {
     pub device: Device,
     pub committer: Committer,
-    /// The batches of the first epoch that are done.
+    /// The batches of the first epoch that were done before.
     pub batches: usize,
-    /// The optimizer steps that are done.
+    /// The optimizer steps that were done before.
     pub steps: u64,
 }
 
@@ -62,13 +63,14 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
             ..
         } = components;
 
-        // A loader draws an order each time it is asked for its batches: the orders of the epochs
-        // that are done come first.
+        // A loader draws a new order each time it is asked for its batches. So the orders of the
+        // epochs that are done are drawn first, and dropped.
         for _ in 1..starting_epoch {
             drop(train.iter());
             drop(valid.iter());
         }
-        // Nor is the state of early stopping saved: it decides again what it decided then.
+        // The state of early stopping is not saved either: it decides again on the epochs that are
+        // done.
         let mut stops =
             |epoch| early_stopping.as_mut().is_some_and(|s| s.should_stop(epoch, &store));
         let mut stopped = (1..starting_epoch).any(|epoch| {
@@ -115,7 +117,7 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
                 break;
             }
 
-            // As it is before the validation, which a stop would leave half done.
+            // Marked before the validation, of which a stop would leave only a part.
             let mark = self.committer.mark(&store);
             let mut pass = SplitPass {
                 epoch,
@@ -138,7 +140,7 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
             save(&learner, CommitPoint { progress, steps, mark: None });
             epoch += 1;
         }
-        // Waits for the last commit, and its error.
+        // Waits until the last commit is written, or has failed.
         drop(checkpointer);
         self.committer.ended();
         (learner.model(), events)
@@ -168,7 +170,7 @@ impl<M: RunModel> SplitPass<'_, M> {
         let Self { epoch, interrupter, .. } = *self;
         at.seed(epoch, 0, "train");
         let mut batches = loader.iter();
-        // What the commit has seen of this epoch.
+        // Skips the batches that were done before the commit.
         for number in 0..self.batches {
             at.seed(epoch, number, "train");
             match batches.next() {
@@ -182,7 +184,7 @@ impl<M: RunModel> SplitPass<'_, M> {
         }
         at.seed(epoch, self.batches, "train");
         let mut next = batches.next();
-        // All was seen: what the epoch came to is in the history.
+        // All batches were done before: the metrics of the epoch are in the history.
         if next.is_none() && self.batches > 0 {
             return PassEnd::Whole;
         }
@@ -223,7 +225,8 @@ impl<M: RunModel> SplitPass<'_, M> {
             let lr = Some(learner.lr_current());
             let item = TrainingItem::new(output.item, progress, iteration, lr);
             interrupter.fail_on_error(self.events.process_train(LearnerEvent::ProcessedItem(item)));
-            // Only a step that is whole can be gone on from.
+            // A stop waits for the end of a step, from where a resume can go on; an error does not.
+            // After the last batch the epoch ends first.
             if interrupter.should_stop()
                 && (stepped || interrupter.error().is_some())
                 && !(whole && interrupter.error().is_none())
@@ -239,7 +242,7 @@ impl<M: RunModel> SplitPass<'_, M> {
             at.seed(epoch, self.batches, "train");
             next = batches.next();
         }
-        // A worker of a loader that panicked ends its batches, and nothing else.
+        // If a worker of the loader panics, the batches end early, and nothing else shows it.
         let seen = batches.progress();
         if !seen.is_completed() {
             let found = format!("{} of {} items", seen.items_processed, seen.items_total);
@@ -305,7 +308,8 @@ impl<M: RunModel> SplitPass<'_, M> {
 }
 
 impl EpochLoop {
-    /// Makes the random numbers of a batch and its step a function of the seed and the place.
+    /// Seeds the device, so that the random numbers of a batch and its step depend on the run's
+    /// seed and the place in the run alone.
     fn seed(&self, epoch: usize, batch: usize, split: &str) {
         let mut hash = Sha256::new();
         for number in [self.committer.seed(), epoch as u64, batch as u64] {

@@ -1,4 +1,4 @@
-//! A training whose errors are an `Err`, which commits, and which goes on where it was.
+//! A training that returns its errors as an `Err`, writes commits, and goes on from them.
 
 use std::{
     fmt,
@@ -22,11 +22,11 @@ use crate::{
     strict,
 };
 
-/// A training of this model, to launch.
+/// Prepares a training of this model, which [`launch`](Fit::launch) begins.
 ///
-/// [`launch`](Fit::launch) is `training.launch(Learner::new(model.train(), optimizer, lr))` with the
-/// errors at hand; [`with_commits`](Fit::with_commits) makes it survive whatever ends the process,
-/// and [`resume`](Fit::resume) goes on:
+/// `launch` does what `training.launch(Learner::new(model.train(), optimizer, lr))` does, and
+/// returns errors as an `Err`. With [`with_commits`](Fit::with_commits) the training survives
+/// whatever ends the process, and [`resume`](Fit::resume) goes on from its commits:
 ///
 /// ```no_run
 /// # use burn::{lr_scheduler::constant::ConstantLr, optim::AdamConfig, train::SupervisedTraining};
@@ -63,21 +63,31 @@ pub fn fit<M: RunModel>(
 ///
 /// | strategy | commits | resumes at | bit for bit |
 /// |---|---|---|---|
-/// | [commits](Self::with_commits), one device | each epoch, every n steps, every t minutes, when stopped | any commit | yes |
-/// | commits and the training's own ([`keep_strategy`](Self::keep_strategy)): several devices, distributed, yours | each epoch | the end of an epoch | no: Burn starts the order of the data over, and saves no random state; early stopping starts over; an epoch that a loader's broken worker cut short is one to Burn; a signal loses the epoch |
-/// | neither | what the training says | what the training says | no |
+/// | [commits](Self::with_commits) | each epoch, n steps or minutes; at a stop | any commit | yes |
+/// | commits, [kept strategy](Self::keep_strategy) | each epoch | the end of an epoch | no |
+/// | no commits | what the training says | what the training says | no |
+///
+/// By default, a training with commits runs on one device, in a loop of this crate.
+/// A kept strategy is the training's own, such as one for several devices, a distributed one or one
+/// of yours. It is not bit for bit, since Burn starts the order of the data over and saves no
+/// random state, and early stopping starts over.
+/// If a broken worker of a loader cuts an epoch short, Burn takes it for a whole one. After a
+/// signal the current epoch is lost.
 ///
 /// # What "bit for bit" asks for
 ///
-/// One program, machine and device, on which Burn itself computes the same twice (the CPU
-/// backends do); a loader whose order is decided by its seed, so with at most one worker
-/// (`num_workers(1)`), since several race; random numbers from the device alone, which is seeded
-/// before every batch; no such number in the batcher of a worker, which runs ahead.
-/// A metric of training that is no mean over batches (such as a perplexity) covers the rest of the
-/// epoch alone where that was resumed, and is marked `part` in `metrics.csv`.
+/// - One program, machine and device, on which Burn itself computes the same bits twice, as its CPU
+///   backends do.
+/// - A loader whose order depends on its seed alone. So it has at most one worker
+///   (`num_workers(1)`), since several race.
+/// - Random numbers from the device alone, which is seeded before every batch. The batcher of a
+///   worker may draw none, since it runs ahead of the training.
+/// - One training at a time in a program, since Burn's devices have one random state per process.
+///
+/// A metric of training that is no mean over batches, such as a perplexity, covers only the rest of
+/// an epoch that was resumed within, and is marked `part` in `metrics.csv`.
 /// A loader of your own must end with [`progress`](burn::data::dataloader::DataLoaderIterator) at
-/// its total; an epoch that ends before is an error.
-/// A program that trains twice at once shares one random state, as Burn's devices do.
+/// its total; an epoch that ends before that is an error.
 pub struct Fit<M: RunModel> {
     training: SupervisedTraining<M>,
     model: M,
@@ -93,12 +103,12 @@ pub struct Fit<M: RunModel> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Resumed {
-    /// The place of the commit; none where there was no commit yet, and the training begins.
+    /// The place of the commit; none if there was no commit yet, and the training begins anew.
     pub from: Option<Progress>,
     /// The optimizer steps until then; 0 where they are not counted.
     pub steps: u64,
-    /// The reasons why something was not used: newer commits that are not whole, which are set
-    /// aside, and a damaged file of metrics.
+    /// The reasons why something was not used: a newer commit that is not whole, which is set
+    /// aside, or a damaged file of metrics.
     pub passed_over: Vec<Error>,
 }
 
@@ -113,18 +123,19 @@ impl fmt::Display for Resumed {
 }
 
 impl<M: RunModel> Fit<M> {
-    /// Commits the training in the directory of a run, which is locked from now on until the
-    /// training has ended.
+    /// Writes commits of the training to the directory of a run, which is locked from now on until
+    /// the training has ended.
     ///
-    /// A commit is the model, the optimizer, the schedule, the place in the data, the metrics and the
-    /// configuration of the run: whole, durable and checked, or not there.
-    /// Commits replace the training's checkpointers and strategy: the training runs on one device,
-    /// in a loop that can stop at any batch, unless the strategy is [kept](Self::keep_strategy).
-    /// The metrics go to `metrics.csv`; a metric logger of the training's own is an error, and
-    /// Burn's `summary()`, which reads its own logger's files, finds none.
+    /// A commit holds the model, the optimizer, the schedule, the place in the data, the metrics
+    /// and the configuration of the run: whole, durable and checked, or not there.
+    /// Commits replace the training's checkpointers. They replace its strategy too, unless it is
+    /// [kept](Self::keep_strategy): the training runs on one device, in a loop that can stop at any
+    /// batch.
+    /// The metrics go to `metrics.csv`. A metric logger of the training's own is an error, and
+    /// Burn's `summary()` finds no metrics, since it reads the files of Burn's own logger.
     ///
-    /// The training's setting `gradient_checkpointing` reaches Burn's own strategies alone; see
-    /// [`on`](Self::on).
+    /// The training's setting `gradient_checkpointing` has an effect in Burn's own strategies
+    /// alone; here it is a setting of the device, see [`on`](Self::on).
     ///
     /// # Errors
     ///
@@ -135,14 +146,14 @@ impl<M: RunModel> Fit<M> {
         Ok(self)
     }
 
-    /// The device to train on with commits, such as `device.autodiff().gradient_checkpointing()`;
-    /// that of the model otherwise.
+    /// Sets the device to train on with commits, such as
+    /// `device.autodiff().gradient_checkpointing()`; by default it is the model's.
     pub fn on(mut self, device: Device) -> Self {
         self.device = Some(device);
         self
     }
 
-    /// Leaves the training its own strategy, which commits at the end of epochs alone.
+    /// Keeps the training's own strategy; commits are then written at the end of epochs alone.
     pub fn keep_strategy(mut self) -> Self {
         self.keeps_strategy = true;
         self
@@ -153,7 +164,8 @@ impl<M: RunModel> Fit<M> {
     /// # Errors
     ///
     /// No [commits](Self::with_commits); commits of which none is whole; a commit of another
-    /// configuration, seed, model, optimizer or schedule, by the field or parameter that differs.
+    /// configuration, seed, model, optimizer or schedule: the error names the field or parameter
+    /// that differs.
     pub fn resume(self) -> Result<Self> {
         let Newest { commit, passed_over } = self.committer()?.store().newest()?;
         match (commit, passed_over) {
@@ -168,9 +180,11 @@ impl<M: RunModel> Fit<M> {
         }
     }
 
-    /// Goes on from the commit of a place in the run; later ones are set aside at the
-    /// [launch](Self::launch), under names that end in `.aside-1`, and so is a copy of
-    /// `metrics.csv` with what they came to.
+    /// Goes on from the commit at a place in the run.
+    ///
+    /// At the [launch](Self::launch), later commits are set aside under names that end in
+    /// `.aside-1` (or the next free number), and so is a copy of `metrics.csv`, which has their
+    /// metrics.
     ///
     /// # Errors
     ///
@@ -197,7 +211,7 @@ impl<M: RunModel> Fit<M> {
         Ok(self)
     }
 
-    /// The files of a commit, which Burn will load without an error.
+    /// Reads the files of a commit, and checks that Burn will load them without an error.
     fn checked(&self, commit: &Commit, committer: &Committer) -> Result<[Bytes; 3]> {
         let within = |name: &'static str| {
             let path = commit.path().join(name);
@@ -212,7 +226,7 @@ impl<M: RunModel> Fit<M> {
             Ok::<_, Error>(bytes)
         };
         let (model, optimizer, scheduler) = (read(MODEL)?, read(OPTIMIZER)?, read(SCHEDULER)?);
-        // Into a copy that shares no statistics of batch norms: this one may yet be refused.
+        // Into a copy that shares no batch-norm statistics, since the commit may yet be refused.
         let copy = self.model.valid().train();
         let loaded = copy.load_strictly(model.clone()).map_err(within(MODEL))?;
         let steps = commit.manifest().steps;
@@ -222,7 +236,7 @@ impl<M: RunModel> Fit<M> {
             return Err(within(MODEL)(error));
         }
         let parameters = strict::Parameters::of(&loaded);
-        // Averages in it have memory of their own.
+        // Dropped early, since averages in it take memory of their own.
         drop(loaded);
         strict::Probe::new(&self.optimizer, parameters)
             .and_then(|probe| probe.record(optimizer.clone(), steps))
@@ -240,23 +254,29 @@ impl<M: RunModel> Fit<M> {
     ///
     /// A training that was stopped by [`Interrupter::stop`](burn::train::Interrupter::stop) is no
     /// error, see [`LearningResult::interrupted`]; with commits, it can go on where it stopped.
-    /// One that goes on from its end, or from where it stopped early, is done at once.
+    /// A training that is resumed at its end, or after early stopping ended it, returns at once.
     ///
     /// Burn's dashboard stays on the screen until the result's `renderer` is dropped; what is
-    /// printed before is lost. At the end it makes Burn forget that a training was stopped or
-    /// failed on its data or a metric, which is known here with commits in their own loop alone.
+    /// printed before that is lost.
+    /// When the dashboard ends, Burn forgets that a training was stopped, or that its data or a
+    /// metric failed. Only with commits in their own loop does the result still say so.
     ///
-    /// An error keeps the model; what it shares with a clone that was made before, as averages of
-    /// weights are, is at hand there, as it was before the step that failed. With commits, the last
-    /// one is there.
+    /// After an error the model is not returned. What it shares with a clone that was made before
+    /// the launch, such as averages of weights, is still there in the clone, as it was before the
+    /// step that failed. With commits, the newest commit is there too.
     ///
     /// # Errors
     ///
-    /// The first error of a step, a commit or a file of metrics; the
-    /// error that stopped Burn's training; a panic in the model, the data or a metric; with
-    /// commits, an epoch whose data ended early (unless the strategy is kept, which cannot tell), a
-    /// metric logger beside ours, a run that has commits and is not resumed, and a kept strategy
-    /// that would go on within an epoch.
+    /// - The first error of a step, a commit or the file of metrics.
+    /// - The error that stopped Burn's training.
+    /// - A panic in the model, the data or a metric.
+    ///
+    /// With commits also:
+    ///
+    /// - An epoch whose data ended early, unless the strategy is kept, which cannot tell.
+    /// - A metric logger of the training's own.
+    /// - A run that has commits and is not resumed.
+    /// - A kept strategy that would go on within an epoch.
     pub fn launch(self) -> Result<LearningResult<M>> {
         if let Some(error) = self.model.error() {
             return Err(error);
@@ -287,10 +307,10 @@ impl<M: RunModel> Fit<M> {
                     training.with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)));
             }
         }
-        // Statistics of an earlier forward pass would come after those of a commit.
+        // Otherwise statistics of an earlier forward pass would replace those of a commit.
         model.update_statistics();
         let model = model.train().with_interrupter(training.interrupter());
-        // A panic of the caller's own code, which Burn lets through.
+        // A panic in the caller's own code, which Burn lets through, becomes an error.
         let launched =
             catch_unwind(AssertUnwindSafe(|| training.launch(Learner::new(model, optimizer, lr))));
         if let (Err(_), Some(committer)) = (&launched, &committer) {
@@ -300,7 +320,7 @@ impl<M: RunModel> Fit<M> {
             return Err(error);
         }
         let mut result = launched.map_err(|panic| Error::Panic(message(&*panic)))?;
-        // What Burn's dashboard has forgotten by now.
+        // Burn's dashboard has cleared both in the result by now.
         if let Some((interrupted, error)) = committer.as_ref().map(Committer::end) {
             result.interrupted = result.interrupted.or(interrupted);
             result.error = result.error.or(error);

@@ -1,9 +1,10 @@
 //! Trainings of Burn that survive whatever ends them, for any Burn model.
 //!
-//! A training commits as it goes: the model, the optimizer, the schedule, the place in the data and
-//! the metrics, whole and durable, or not there. Killed, stopped, or failed on a full disk, it goes
-//! on from its newest whole commit, and on one device it is then, bit for bit, the training that
-//! was never disturbed.
+//! While a training runs, it writes commits: the model, the optimizer, the schedule, the place in
+//! the data and the metrics. A commit is whole and durable, or not there.
+//! After a kill, a stop or a full disk, the training goes on from its newest whole commit. On one
+//! CPU device it then has the same bits as a training that was never interrupted; [`Fit`] says what
+//! this asks for.
 //!
 //! ```no_run
 //! # use burn::{module::Module, nn::Linear, tensor::{Device, Tensor}};
@@ -35,36 +36,38 @@
 //! # }
 //! ```
 //!
-//! A model that is more than its weights, such as `burn_ema::train::Averaged` with its averages,
-//! says so by the methods of [`RunModel`].
+//! A model that holds more than it trains, such as `burn_ema::train::Averaged` with its averages,
+//! implements methods of [`RunModel`].
 //!
 //! # The directory of a run
 //!
 //! ```text
-//! LOCK               who trains it, while someone does
-//! commits/           from which the run goes on: the newest, and the best in validation
+//! LOCK               the process that trains the run, while one does
+//! commits/           the last two commits and the best in validation, unless told otherwise
 //!   epoch-0040/      after 40 epochs: model.bpk, optimizer.bpk, scheduler.bpk, MANIFEST.json
 //! metrics.csv        the metrics of each batch and epoch
 //! ```
 //!
-//! A manifest is JSON, with the digest of each other file, and a last line with its own.
-//! Programs keep files of their own beside these.
+//! A manifest is JSON. It has the digest of each other file, and in its last line its own.
+//! Programs may keep other files beside these.
 //!
 //! # When it commits
 //!
 //! - at the end of every epoch, after its validation;
 //! - within an epoch after so many [steps](CommitConfig::with_every_steps) or so much
 //!   [time](CommitConfig::with_every);
-//! - where it is [stopped](burn::train::Interrupter::stop), as by a [signal](Signals).
+//! - when it is [stopped](burn::train::Interrupter::stop), such as by a [signal](Signals).
 //!
-//! A commit is written beside the others, synced, renamed to its place, read back and only then
-//! followed by the removal of older ones. See [`Fit`] for what holds with which strategy.
+//! A commit is written under another name beside the others, synced, renamed and read back. Only
+//! then are older commits removed. See [`Fit`] for what holds under which training strategy.
 //!
 //! # Invariants
 //!
-//! - A commit is whole or not there; no older one is removed before it was read back.
-//! - A resume takes nothing that differs from what this program would save, and says where.
-//! - No commit takes a NaN or an infinity, unless told to.
+//! - A commit is whole or not there. Older commits are removed only after the new one was read
+//!   back.
+//! - A resume refuses a commit that differs in kind from what this program would save, and names
+//!   the place.
+//! - No commit holds a NaN or an infinity, unless this is allowed.
 //! - One process at a time writes to a run.
 //! - The library prints nothing but [`ProgressLines`], ends no process and does not panic on data.
 
@@ -74,14 +77,14 @@
 mod changes; // what of a configuration may differ when a run goes on
 mod commits; // commits on disk: found, checked, read, written, removed
 mod committer; // Burn's three checkpointers as one commit
-mod config; // the settings of commits
+mod config; // the settings of commits: where, when, and which are kept
 mod epochs; // Burn's training as a loop that can stop and go on at any batch
 mod fit; // a training whose errors are an `Err`
 mod history; // the metrics of a run
 mod lock; // one process at a time
-mod manifest; // what a commit says of itself
-mod model; // what is asked of a model
-mod progress; // one line an epoch
+mod manifest; // the description that a commit holds of itself
+mod model; // the trait of a model whose trainings can commit
+mod progress; // one line per epoch
 mod signals; // Ctrl-C and `kill`
 mod strict; // records, loaded whole or not at all
 

@@ -1,4 +1,4 @@
-//! The one trait through which a training here knows its model.
+//! The trait of a model whose trainings can commit.
 
 use burn::{
     tensor::Bytes,
@@ -7,9 +7,10 @@ use burn::{
 
 use crate::{Error, Result, strict};
 
-/// A model whose trainings can commit: what they need of it beyond Burn's [`LearnerModel`].
+/// A model whose trainings can commit. The methods are what these trainings need beyond Burn's
+/// [`LearnerModel`].
 ///
-/// The defaults fit a plain Burn model, so that this is all there is to write:
+/// The defaults fit a plain Burn model, for which one line is enough:
 ///
 /// ```
 /// # use burn::{module::Module, nn::Linear, tensor::{Tensor, Transaction}};
@@ -27,20 +28,24 @@ use crate::{Error, Result, strict};
 /// impl burn_ema_runs::RunModel for MyModel {}
 /// ```
 ///
-/// A model that holds more than it trains, such as averages of its weights, says so here: what
-/// answers validation, what its record counts, how it is loaded, and its first error.
+/// A model that holds more than it trains, such as averages of its weights, implements some of
+/// them: which part of it computes the outputs in validation, which steps its record counts, how a
+/// record is loaded, and its first error.
 pub trait RunModel: LearnerModel {
-    /// The named parts of the model, each with a description; the first answers validation.
+    /// The named parts of the model, each with a description. The first part computes the outputs
+    /// in validation.
     ///
-    /// Every commit keeps them, and the metrics of a run name the first where it changes.
-    /// A plain model has none and answers itself.
+    /// Every commit holds the names and descriptions, and the metrics of a run say from which epoch
+    /// on which part was the first.
+    /// A plain model has no parts and computes the outputs itself.
     fn parts(&self) -> Vec<(String, String)> {
         Vec::new()
     }
 
-    /// The optimizer steps and samples that a record of such a model counts, from its bytes.
+    /// Reads how many optimizer steps and samples a record of such a model has counted, from its
+    /// bytes.
     ///
-    /// Where it counts none, the training's own count of steps is kept.
+    /// None for a record without counts: a commit then has the training's own count of steps.
     ///
     /// # Errors
     ///
@@ -68,19 +73,20 @@ pub trait RunModel: LearnerModel {
         drop(self.valid());
     }
 
-    /// The first error that the model met in a step, where it keeps one; it ends the training.
+    /// The first error of a step, if the model keeps one; it ends the training.
     fn error(&self) -> Option<Error> {
         None
     }
 
-    /// The model with the interrupter of its training, which it may fail on an error.
+    /// Gives the model the interrupter of its training, by which it may end the training with an
+    /// error.
     fn with_interrupter(self, interrupter: Interrupter) -> Self {
         drop(interrupter);
         self
     }
 }
 
-/// How far the training of a model was, by its own count.
+/// The progress of a training, as its model has counted it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// The optimizer steps.

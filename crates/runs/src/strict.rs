@@ -258,12 +258,13 @@ impl Entries {
         states
     }
 
-    /// Takes the elements of lists out of both sides: a list grows as a training goes on.
+    /// Removes the elements of lists from both sides, since a list grows as a training goes on.
     ///
     /// Burn makes room for as many elements as a list says that it has, and panics on an element
-    /// of another rank; so the elements are counted here, and each is like the first that the
-    /// optimizer itself would save or, where that is not known, a float of the parameter's rank.
-    /// An element that is not stays on both sides.
+    /// of another rank. So the elements are counted here, and each must be like the first one that
+    /// the optimizer itself would save. Where that one is not known, it must be a float tensor of
+    /// the parameter's rank.
+    /// The first element that is not stays on both sides, where the difference is an error later.
     fn take_lists(&self, id: &str, expected: &mut Fields, found: &mut Fields) {
         let lists = expected.iter().filter(|(_, what)| *what == COUNT);
         let lists = lists.filter_map(|(field, _)| field.strip_suffix(".len"));

@@ -155,7 +155,8 @@ impl Rule {
         }
     }
 
-    /// The shares of all steps that the time from `from` to `to` touches.
+    /// The shares over the time from `from` to `to`: those of its steps, one after the other. A
+    /// step that is only partly in it counts by that part.
     fn product(
         &self,
         from: f64,

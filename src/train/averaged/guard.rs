@@ -1,4 +1,5 @@
-//! Optimizer steps whose gradients are not finite: refused, and as if they had not been.
+//! The guard: it refuses optimizer steps whose gradients are not finite, so that such a step
+//! changes nothing.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +28,8 @@ use crate::{
 /// A function that returns true if the loss of an output is finite.
 type FiniteLoss<M> = Arc<dyn Fn(&<M as TrainStep>::Output) -> bool + Send + Sync>;
 
-/// Refuses optimizer steps, by a policy, and counts them for all clones of the hook.
+/// Decides by a policy which optimizer steps are refused, and counts those for all clones of the
+/// hook.
 #[derive(Clone)]
 pub(super) struct Guard<M: LearnerModel> {
     pub policy: NonFinite,
@@ -41,12 +43,13 @@ pub(super) struct Guard<M: LearnerModel> {
 struct State {
     refused: Refused,
     warned: bool,
-    /// The latest step, counted with refused ones, that had a loss which is not finite.
+    /// The number of the latest step with a loss that is not finite; refused steps count too.
     bad_loss: Option<u64>,
     before: Option<StepBackup>,
 }
 
-/// The numbers that the forward passes of a step change, as they were before the first of them.
+/// What the forward passes of a step change: the number of samples and batch-norm statistics, as
+/// they were before the first of these passes.
 #[derive(Clone)]
 struct StepBackup {
     step: u64,
@@ -69,7 +72,7 @@ impl<M: LearnerModel> Guard<M> {
         self.policy != NonFinite::Take
     }
 
-    /// Looks at each loss from now on.
+    /// Makes the guard check each loss from now on.
     pub fn look_at_loss(&mut self)
     where
         <M as TrainStep>::Output: Adaptor<LossInput>,
@@ -83,7 +86,7 @@ impl<M: LearnerModel> Guard<M> {
         Self { state: Arc::new(Mutex::new(state)), ..self.clone() }
     }
 
-    /// A guard of the same policy that has refused so many steps.
+    /// A guard with the same policy and these refused steps.
     pub fn with_refused(&self, refused: Refused) -> Self {
         let state = State { refused, ..State::default() };
         Self { state: Arc::new(Mutex::new(state)), ..self.clone() }
@@ -93,7 +96,7 @@ impl<M: LearnerModel> Guard<M> {
         self.lock().refused.clone()
     }
 
-    /// The warning of refused steps, once.
+    /// The warning about refused steps, returned once; none if no step was refused.
     pub fn take_warning(&self) -> Option<Warning> {
         let mut state = self.lock();
         let (what, step) = state.refused.last.clone()?;
@@ -114,7 +117,7 @@ impl<M: LearnerModel> Guard<M> {
         self.lock().before = Some(before);
     }
 
-    /// Looks at the loss of a forward pass, if that was asked for.
+    /// Checks the loss of a forward pass, if that was asked for.
     pub fn after_forward(&self, output: &<M as TrainStep>::Output, clock: &StepClock<M>) {
         if let Some(finite) = &self.finite_loss
             && self.is_on()
@@ -124,7 +127,8 @@ impl<M: LearnerModel> Guard<M> {
         }
     }
 
-    /// Checks the gradients of a step before it is made, and reads the result of an earlier check.
+    /// Checks the gradients of a step before it is made, and reads the result of an earlier check:
+    /// for each of its tensors, true if its numbers are within their bound.
     ///
     /// On a GPU this waits for the device, once for both.
     ///
@@ -153,11 +157,15 @@ impl<M: LearnerModel> Guard<M> {
         Ok((verdict, earlier))
     }
 
-    /// Counts a step that changes nothing; an error where it is one too many in a row.
+    /// Counts a refused step.
+    ///
+    /// # Errors
+    ///
+    /// Too many refused steps in a row, as the policy says.
     pub fn refuse(&self, what: String, clock: &StepClock<M>) -> Result<()> {
         let step = clock.attempted + 1;
         let refused = &mut self.lock().refused;
-        // The same step of another replica is counted once.
+        // Replicas refuse the same step, which is counted once.
         if refused.last.as_ref().is_none_or(|(_, last)| *last != step) {
             refused.count += 1;
             refused.in_a_row += 1;
@@ -170,12 +178,12 @@ impl<M: LearnerModel> Guard<M> {
         }
     }
 
-    /// Notes a step that was made.
+    /// Ends a row of refused steps, since a step was made.
     pub fn accept(&self) {
         self.lock().refused.in_a_row = 0;
     }
 
-    /// Takes back the changes that the forward passes of a refused step made.
+    /// Undoes the changes that the forward passes of a refused step made.
     pub fn restore(&self, live: M, clock: &StepClock<M>) -> M {
         let before = self.lock().before.take().filter(|before| before.step == clock.attempted + 1);
         let Some(before) = before else { return live };
@@ -195,7 +203,7 @@ pub(super) enum Verdict {
     Refuse { what: String },
 }
 
-/// The gradients of a module's parameters, of which each device may have one.
+/// The gradients of a module's parameters; each device may have one of the same parameter.
 #[derive(Default)]
 struct Gradients<'a> {
     grads: Vec<&'a GradientsParams>,
@@ -213,7 +221,8 @@ impl<'a> Gradients<'a> {
         gradients
     }
 
-    /// The first parameter whose gradient is not finite, and the answer of an earlier look.
+    /// The first parameter whose gradient is not finite, and the result of an earlier check, as
+    /// [`Guard::look`] returns it.
     fn first_non_finite(
         &self,
         earlier: Option<PendingCheck>,

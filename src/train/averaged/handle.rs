@@ -1,4 +1,4 @@
-//! The averages, behind one handle that all clones of the hook share.
+//! The handle of the averages, which all clones of the hook share.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -11,12 +11,13 @@ use crate::{
     kernel::PendingCheck,
 };
 
-/// The averages of a training, the snapshots that are stored of them, and their first error.
+/// A handle of a training's averages and their first error, which clones share, and the schedule of
+/// their snapshots.
 ///
-/// `Learner` clones its model at every step; a clone of the handle copies no weights, so that an
+/// `Learner` clones its model at every step. A clone of the handle copies no weights, so that an
 /// update is made in place.
-/// No lock guard leaves this file, and none is held in a forward pass or an `optimize`.
-/// An update holds it: the function of a custom rule must not use the hook.
+/// No lock guard leaves this file, and none is held during a forward pass or an `optimize`.
+/// An update holds the lock, so the function of a custom rule must not use the hook.
 #[derive(Clone)]
 pub(super) struct Handle<M: LearnerModel> {
     shared: Arc<Mutex<Shared<M>>>,
@@ -25,17 +26,17 @@ pub(super) struct Handle<M: LearnerModel> {
 
 struct Shared<M: LearnerModel> {
     averages: Vec<Average<M>>,
-    /// The last update of the averages, where a GPU has yet to confirm it.
+    /// The last update of the averages, if a GPU has not confirmed yet that its numbers are finite.
     unconfirmed: Option<Unconfirmed<M>>,
     error: Option<Error>,
 }
 
-/// Where and how often averages are stored.
+/// Where averages are stored, and how often.
 #[derive(Clone)]
 struct SnapshotSchedule {
     snapshots: Snapshots,
     every: u64,
-    /// The last optimizer step, from which the next one differs by more than 1 after a load.
+    /// The last optimizer step. If the next one is not the step after it, a checkpoint was loaded.
     last: u64,
 }
 
@@ -45,13 +46,13 @@ impl<M: LearnerModel> Handle<M> {
         Self { shared: Arc::new(Mutex::new(shared)), snapshots: None }
     }
 
-    /// A new handle of other averages.
+    /// A new handle of other averages, with the same snapshots and first error.
     pub fn with(&self, averages: Vec<Average<M>>) -> Self {
         let shared = Shared { averages, unconfirmed: None, error: self.error() };
         Self { shared: Arc::new(Mutex::new(shared)), snapshots: self.snapshots.clone() }
     }
 
-    /// A new handle of averages that were loaded, which have no error.
+    /// A new handle of averages that were loaded, with the same snapshots and no error.
     pub fn restored(&self, averages: Vec<Average<M>>) -> Self {
         Self { snapshots: self.snapshots.clone(), ..Self::new(averages) }
     }
@@ -96,15 +97,15 @@ impl<M: LearnerModel> Handle<M> {
         self.lock().error.get_or_insert(error);
     }
 
-    /// Stores the averages every so many steps from this one on.
+    /// Stores the averages every `every` steps; `step` is the last optimizer step so far.
     pub fn store_in(&mut self, snapshots: Snapshots, every: u64, step: u64) {
         self.snapshots = Some(SnapshotSchedule { snapshots, every, last: step });
     }
 
-    /// Takes live's weights after the clock's step into the averages, and stores them where that is
+    /// Updates the averages with live's weights after the clock's step, and stores them if that is
     /// due.
     ///
-    /// The parameters of the ids must be finite.
+    /// The parameters with the ids in `trained` must be finite.
     /// After an error the averages are not updated any more.
     ///
     /// # Errors
@@ -115,7 +116,7 @@ impl<M: LearnerModel> Handle<M> {
         if let Some(error) = error {
             return Err(error.clone());
         }
-        // What is stored is confirmed.
+        // What is stored must be confirmed, so an update that is stored waits for the GPU.
         let stores = self.snapshots.as_ref().is_some_and(|storing| storing.is_due(clock.steps));
         let facts = StepFacts { trained, may_wait: !stores };
         let updated = update_after(averages, live, clock.steps, clock.counted(), facts);
@@ -129,24 +130,26 @@ impl<M: LearnerModel> Handle<M> {
         updated.inspect_err(|first| *error = Some(first.clone()))
     }
 
-    /// Notes the last step, for the snapshots of the next one.
+    /// Notes the last step, by which the next one finds out whether a checkpoint was loaded.
     pub fn stepped(&mut self, step: u64) {
         if let Some(storing) = &mut self.snapshots {
             storing.last = step;
         }
     }
 
-    /// The last update, where a GPU has yet to confirm it; [`confirm`](Self::confirm) ends it.
+    /// Takes the last update, if a GPU has not confirmed it yet; [`confirm`](Self::confirm) ends
+    /// it.
     pub fn take_unconfirmed(&self) -> Option<Unconfirmed<M>> {
         self.lock_as_is().unconfirmed.take()
     }
 
-    /// Ends an update by the result of its check, or puts the averages back where there is none; an
-    /// error is kept.
+    /// Ends an update by the result of its check, or undoes it if there is no result; an error is
+    /// kept.
     pub fn confirm(&self, update: Rollback<M>, within: Option<&[bool]>) {
         self.lock_as_is().confirm(update, within);
     }
 
+    /// Locks the averages, and first ends an update that is unconfirmed, for which it waits.
     fn lock(&self) -> MutexGuard<'_, Shared<M>> {
         let mut shared = self.lock_as_is();
         if let Some(Unconfirmed { check, update }) = shared.unconfirmed.take() {
@@ -161,7 +164,7 @@ impl<M: LearnerModel> Handle<M> {
         shared
     }
 
-    /// The averages, of which the last update may be unconfirmed.
+    /// Locks the averages without a wait: their last update may be unconfirmed.
     fn lock_as_is(&self) -> MutexGuard<'_, Shared<M>> {
         self.shared.lock().unwrap_or_else(|poisoned| {
             let mut shared = poisoned.into_inner();
@@ -196,9 +199,9 @@ impl SnapshotSchedule {
         step.is_multiple_of(self.every)
     }
 
-    /// Stores the averages that can be, where that is due.
+    /// Stores the averages that can be stored, if that is due at this step.
     fn store<M: LearnerModel>(&self, averages: &[Average<M>], step: u64) -> Result<()> {
-        // A checkpoint was loaded: what was stored after it is of a course that was given up.
+        // A checkpoint was loaded: snapshots of later steps are from before that.
         if step != self.last + 1 {
             self.snapshots.remove_after(step - 1, None)?;
         }
@@ -206,7 +209,7 @@ impl SnapshotSchedule {
             return Ok(());
         }
         let stored = averages.iter().filter(|average| Snapshots::takes(average.rule()));
-        // One whose start has not come yet has nothing to store.
+        // An average that has not started yet has nothing to store.
         let mut stored = stored.filter(|average| average.has_updates());
         stored.try_for_each(|average| self.snapshots.store(average).map(drop))
     }

@@ -82,7 +82,8 @@ impl<M: LearnerModel> Module for Averaged<M> {
 }
 
 impl<M: LearnerModel> Averaged<M> {
-    /// Stops the training where its last update has failed, which a GPU may have said after it.
+    /// Stops the training if an error is kept. On a GPU an update may have failed after it
+    /// returned.
     fn stop_on_error(&self) {
         if let Some(error) = self.averages.error() {
             self.options.stop(error.to_string());

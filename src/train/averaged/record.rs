@@ -37,7 +37,8 @@ impl<M: LearnerModel> Averaged<M> {
     /// Live, the averages with their numbers, the number of steps and samples, and the refused
     /// steps.
     pub(super) fn record_all(self) -> ModuleRecord {
-        // A walk shows a batch norm's statistics one forward pass late, unless they are made current.
+        // A batch norm shows the statistics of a forward pass only after the next one; `valid`
+        // makes them current.
         drop(self.live.valid());
         let device = self.device();
         let words = Words::new().with_u64(self.steps()).with_u64(self.samples());

@@ -1,4 +1,4 @@
-//! A step of the hook: live is stepped, then every average takes its weights.
+//! A training step of the hook: the optimizer moves live, then every average is updated.
 
 use burn::{
     module::ParamId,
@@ -83,7 +83,7 @@ impl<M: LearnerModel> Averaged<M> {
         looked_at.map(|(verdict, _)| verdict)
     }
 
-    /// Makes a step if its gradients allow it, or refuses it and changes nothing.
+    /// Makes the step, or refuses it so that it changes nothing, as the verdict says.
     fn stepped(self, verdict: Result<Verdict>, step: impl FnOnce(M) -> M) -> Self {
         if let Some(error @ (Error::RefusedStep { .. } | Error::Weights { .. })) = self.error() {
             self.options.stop(error.to_string());
@@ -104,7 +104,7 @@ impl<M: LearnerModel> Averaged<M> {
                 }
                 self.refused()
             }
-            // Gradients that cannot be looked at may hold anything.
+            // Gradients that cannot be read back may hold a NaN.
             Err(error) => {
                 self.options.stop(error.to_string());
                 self.averages.keep_error(error);
@@ -113,7 +113,7 @@ impl<M: LearnerModel> Averaged<M> {
         }
     }
 
-    /// Takes back the changes that the forward passes of this step made.
+    /// Ends a refused step: undoes the changes that its forward passes made.
     fn refused(mut self) -> Self {
         self.live = self.guard.restore(self.live, &self.clock);
         self.clock.attempted += 1;

@@ -1,4 +1,4 @@
-//! The modules of a validation snapshot, and the metrics beside the plain ones.
+//! The modules that compute outputs in validation, and the metrics of live and of other averages.
 
 use std::sync::{
     Arc,
@@ -22,22 +22,23 @@ use crate::{
 /// The output of a model in validation.
 pub(super) type Output<M> = <M as InferenceStep>::Output;
 
-/// Answers batches of validation: by the first average, and by all else that a metric asks for.
+/// Computes the outputs of validation batches: by the first average, and by live and other averages
+/// if a metric asks for them.
 #[derive(Clone)]
 pub(super) struct Validation<M: LearnerModel> {
     feeds: Feeds<Output<M>>,
     gauges: Gauges,
     traces: Traces,
-    /// In validation mode, the modules that answer, without a lock.
+    /// The modules that compute the outputs, without the lock; none but in validation mode.
     modules: Option<Box<Modules<M>>>,
 }
 
 #[derive(Clone)]
 struct Modules<M> {
     first: M,
-    /// The other averages, where a metric asks for them.
+    /// The other averages that a metric asks for.
     others: Vec<(MetricSource, M)>,
-    /// True once a batch was answered.
+    /// True once the outputs of a batch were computed.
     begun: Arc<AtomicBool>,
 }
 
@@ -73,12 +74,13 @@ impl<M: LearnerModel> Validation<M> {
         self.traces.subscribe()
     }
 
-    /// Records a few weights before a batch of training, where a metric asks for them.
+    /// Records a few weights before a batch of training, if a metric asks for them.
     pub fn trace(&self, step: u64, live: &M, averages: impl FnOnce() -> Vec<Average<M>>) {
         self.traces.batch(step, live, averages);
     }
 
-    /// This validation with the modules of these averages, beside a live module in validation mode.
+    /// This validation with modules that are made from these averages; `live` is in validation
+    /// mode.
     ///
     /// # Errors
     ///
@@ -99,7 +101,7 @@ impl<M: LearnerModel> Validation<M> {
         Ok(Self { modules: Some(Box::new(modules)), ..self.clone() })
     }
 
-    /// Measures how far live is from the averages, where a metric asks for it.
+    /// Measures how far live is from the averages, if a metric asks for it.
     pub fn measure(&self, averages: &[Average<M>], live: &M) {
         self.gauges.measure(|index| {
             let distance = averages.get(index)?.distance(live).ok()?;
@@ -107,7 +109,8 @@ impl<M: LearnerModel> Validation<M> {
         });
     }
 
-    /// Without modules: those of an earlier snapshot do not fit a live module that has changed.
+    /// This validation without modules, since those of an earlier snapshot do not fit a live module
+    /// that has changed.
     pub fn without_modules(self) -> Self {
         Self { modules: None, ..self }
     }
@@ -122,10 +125,10 @@ impl<M: LearnerModel> Validation<M> {
         Self { modules, ..self }
     }
 
-    /// True if this is a snapshot, which then answers a batch.
+    /// True if this has modules, which then compute the outputs of a batch.
     ///
-    /// The queues may hold outputs of an earlier validation that was broken off: the first batch
-    /// empties them.
+    /// The first batch empties the queues of outputs, since an earlier validation that did not end
+    /// may have left some.
     pub fn begins_answer(&self) -> bool {
         let Some(modules) = &self.modules else { return false };
         if !modules.begun.swap(true, Ordering::Relaxed) {
@@ -134,11 +137,12 @@ impl<M: LearnerModel> Validation<M> {
         true
     }
 
-    /// The output of the first average for a batch; those of the others go to their metrics.
+    /// Returns the output of the first average for a batch; outputs of live and of other averages
+    /// go to their metrics.
     ///
     /// # Panics
     ///
-    /// Without modules.
+    /// A validation without modules.
     pub fn answer(&self, live: &M, item: <M as InferenceStep>::Input) -> Output<M>
     where
         <M as InferenceStep>::Input: Clone,

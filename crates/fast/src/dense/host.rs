@@ -53,9 +53,9 @@ impl Operations for Flex {
 /// The numbers of a layer's forward pass that its backward pass needs.
 #[derive(Clone, Debug)]
 pub(super) struct Residuals {
-    /// Where the weights' gradient is wanted.
+    /// The input, if the gradient of the weights is wanted.
     pub input: Option<FlexTensor>,
-    /// Where the input's gradient is wanted.
+    /// The weights, if the gradient of the input is wanted.
     pub weight: Option<FlexTensor>,
     /// True if the bias's gradient is wanted.
     pub bias: bool,
@@ -228,7 +228,7 @@ fn differentiate<T: Real>(gradient: &mut [T], o: &[T], width: usize, nonlinearit
     }
 }
 
-/// The sum of each column: of many rows at a time, and then of those sums.
+/// The sum of each column. Groups of many rows are summed first, on threads, and then their sums.
 fn column_sums<T: Real>(numbers: &[T], width: usize) -> Vec<T> {
     let add = |mut sums: Vec<T>, row: &[T]| {
         sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);

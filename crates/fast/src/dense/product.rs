@@ -15,8 +15,8 @@ use gemm::Parallelism;
 /// The least number of multiplications in a piece, which take some 25 microseconds.
 const PIECE: usize = 1 << 20;
 
-/// `gemm` sums in other orders where both sides are at most so long, where there are at most so many
-/// numbers, and for a single row or column.
+/// Sizes up to which `gemm` sums in another order: both sides of the product are at most this long,
+/// or it has at most `SMALL_AREA` numbers. It does so for a single row or column as well.
 const SMALL_SIDE: usize = 64;
 const SMALL_AREA: usize = 16 * 16;
 

@@ -165,9 +165,9 @@ impl Preparation {
         Ok(inputs)
     }
 
-    /// Turns targets into what the network's outputs are compared with: for each row
-    /// [`outputs`](Self::outputs) numbers, which are 1 for its class and 0 for the others, or its
-    /// scaled number.
+    /// Turns targets into the numbers that the network's outputs are compared with:
+    /// [`outputs`](Self::outputs) numbers for each row. For classes these are 1 for the row's class
+    /// and 0 for the others; for a regression it is the scaled target.
     ///
     /// # Errors
     ///

@@ -50,9 +50,9 @@ pub struct Scores {
 /// The scores of an average on the test split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AverageScores {
-    /// Its rule, in the short form.
+    /// The rule of the average, in its short form.
     pub rule: String,
-    /// Its scores.
+    /// The scores of the average.
     #[serde(flatten)]
     pub scores: Scores,
 }

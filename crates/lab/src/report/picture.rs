@@ -209,7 +209,8 @@ impl AxisScale {
         place.is_finite().then_some(place)
     }
 
-    /// The height that is drawn at a place.
+    /// The height, as a value of a curve, that is drawn at a place in the picture: the inverse of
+    /// [`place`](Self::place).
     fn height(self, place: f64) -> f64 {
         match self {
             Self::Linear => place,
@@ -616,7 +617,7 @@ impl Points<'_> {
 /// The letters that have room in one of two columns, and in one that is alone.
 const LETTERS: [usize; 2] = [28, 62];
 
-/// The columns of a legend of these names.
+/// The number of columns of a legend with these names.
 fn legend_columns(names: &[(Of, &str)]) -> usize {
     let short = names.iter().all(|(_, name)| name.chars().count() <= LETTERS[0]);
     if short { 2 } else { 1 }

@@ -56,15 +56,15 @@ pub struct MadeOf {
     /// The age in steps of the newest half.
     #[serde(deserialize_with = "or_nan")]
     pub half_life: f64,
-    /// By how much independent noise is averaged down.
+    /// The number of independent steps whose mean has as little noise as the average.
     #[serde(deserialize_with = "or_nan")]
     pub effective_steps: f64,
     /// The last step.
     pub step: u64,
-    /// The steps of a column.
+    /// The number of steps in a column.
     pub width: u64,
-    /// The weight of the updates in each column of so many steps, the last of which ends at the last
-    /// step; oldest first.
+    /// The weight of the updates in each column of `width` steps, oldest first; the last column
+    /// ends at the last step.
     pub columns: Vec<f64>,
     /// The weight of the updates before the first column.
     pub older: f64,

@@ -65,7 +65,7 @@ pub(super) fn trained<M: Module>(
     (optimizer, module)
 }
 
-/// The optimizers of Burn that step a module, each with what changes the form of its state.
+/// Burn's optimizers of modules, each with the settings that change the form of its state.
 pub(super) fn optimizers() -> Vec<(&'static str, ModuleOptimizer)> {
     let momentum = || Some(MomentumConfig::new());
     let weights = || ParamGroup::from_paths(vec!["layers.0.weight", "layers.1.weight"]);

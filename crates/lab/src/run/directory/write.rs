@@ -71,11 +71,12 @@ impl RunDirectory {
         begun.for_each(|name| _ = fs::remove_file(self.path.join(name)));
     }
 
-    /// Commits in this directory, under its lock, with this configuration and its seed.
+    /// The settings of commits in this directory: under its lock, with this configuration and its
+    /// seed.
     ///
     /// # Errors
     ///
-    /// A run that was opened to be read alone; those of [`CommitConfig::with_config`].
+    /// A run that was opened for reading only; the errors of [`CommitConfig::with_config`].
     pub fn commit_config(&self, config: &RunConfig) -> Result<CommitConfig> {
         let lock = self.lock.clone();
         let lock =
