@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// Configuration of an [`Average`].
+/// Configuration of an [`Average`](crate::Average).
 ///
 /// ```
 /// use burn::nn::LinearConfig;

@@ -111,8 +111,9 @@ impl Snapshots {
     /// A directory has one training at a time: what another, which was killed, had begun to write
     /// there is removed.
     ///
-    /// 16 bits halve the files; [`Mix::noise_gain`] says by what their rounding is multiplied, and
-    /// [`ROUNDING_LIMIT`](super::post_hoc::ROUNDING_LIMIT) how much of it a mix may have.
+    /// 16 bits halve the files; [`Mix::noise_gain`](super::post_hoc::Mix::noise_gain) says by what
+    /// their rounding is multiplied, and [`ROUNDING_LIMIT`](super::post_hoc::ROUNDING_LIMIT) how
+    /// much of it a mix may have.
     ///
     /// # Errors
     ///
