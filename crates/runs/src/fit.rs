@@ -128,8 +128,10 @@ impl<M: RunModel> Fit<M> {
     ///
     /// # Errors
     ///
-    /// A directory that cannot be made, or that another process has locked.
+    /// A directory that cannot be made, or that another process has locked; a parameter that Burn
+    /// would save and could not [load](RunModel::check_loadable), by path.
     pub fn with_commits(mut self, config: CommitConfig) -> Result<Self> {
+        self.model.check_loadable()?;
         let interrupter = self.training.interrupter();
         self.committer = Some(Committer::new(config, &self.model, interrupter)?);
         Ok(self)
