@@ -82,6 +82,11 @@ pub trait RunModel: LearnerModel {
     }
 
     /// The first error that the model met in a step, where it keeps one; it ends the training.
+    ///
+    /// With commits, it is asked for before each validation and each commit, and the model that has
+    /// one gets neither. To end the training at the step itself, or in a
+    /// [kept strategy](crate::Fit::keep_strategy), which asks at the end alone, a model fails the
+    /// [interrupter](Self::with_interrupter) too.
     fn error(&self) -> Option<Error> {
         None
     }
