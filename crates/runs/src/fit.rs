@@ -64,7 +64,7 @@ pub fn fit<M: RunModel>(
 /// | strategy | commits | resumes at | bit for bit |
 /// |---|---|---|---|
 /// | [commits](Self::with_commits), one device | each epoch, every n steps, every t minutes, when stopped | any commit | yes |
-/// | commits and the training's own ([`keep_strategy`](Self::keep_strategy)): several devices, distributed, yours | each epoch | the end of an epoch | no: Burn starts the order of the data over, and saves no random state; early stopping starts over; an epoch that a loader's broken worker cut short is one to Burn; a signal loses the epoch |
+/// | commits and the training's own ([`keep_strategy`](Self::keep_strategy)): several devices, distributed, yours | each epoch | the end of an epoch | no: Burn starts the order of the data over, and saves no random state; early stopping starts over; an epoch that a loader's broken worker cut short is one to Burn; a signal loses the epoch; a strategy of yours that does not call [`valid`](burn::module::Module::valid) before it saves, as Burn's do to validate, saves batch-norm statistics one forward pass late |
 /// | neither | what the training says | what the training says | no |
 ///
 /// # What "bit for bit" asks for
