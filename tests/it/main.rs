@@ -54,7 +54,7 @@ mod optim; // optimizers of one pass against Burn's: weights, records, memory
 #[cfg(feature = "train")]
 mod peers; // what other systems get wrong, shown wrong there and right here
 #[cfg(all(feature = "runs", unix))]
-mod plain; // a plain model, without any average, in a run that is killed
+mod plain; // a plain model, without any average, in a run that commits, fails or is killed
 mod policies; // globs, policies, statistics, constants
 #[cfg(feature = "train")]
 mod profiles; // the profiles of rules in use, as printed and as documented

@@ -8,7 +8,7 @@ use std::{
 
 use burn::{module::Module, tensor::Bytes};
 use burn_ema_base::{
-    digest, disk,
+    digest, disk, header,
     regular::{self, Length},
 };
 use sha2::{Digest, Sha256};
@@ -160,20 +160,18 @@ impl Commit {
     /// A file that is not as it was written; a parameter that differs from the module's in path,
     /// shape or dtype; a NaN or an infinity.
     pub fn model<M: Module>(&self, module: M) -> Result<M> {
-        self.model_by(|record| {
-            strict::check_finite(record.clone())?;
-            strict::model_record(record, module)
-        })
+        self.model_by(|record| plain_model(record, module))
     }
 
     /// Loads the record of the model, in Burn's bytes, by a function of yours.
     ///
     /// # Errors
     ///
-    /// A file that is not as it was written; the errors of the function, with the file's path.
+    /// A file that is not as it was written; bytes that claim more tensors than they have room for;
+    /// the errors of the function. All come with the file's path.
     pub fn model_by<T>(&self, load: impl FnOnce(Bytes) -> Result<T>) -> Result<T> {
         let record = Bytes::from_bytes_vec(self.read(MODEL)?).shared();
-        load(record)
+        checked(record, load)
             .map_err(|error| Error::file("load the model from", self.path.join(MODEL), error))
     }
 
@@ -221,6 +219,18 @@ impl Commit {
             _ => Ok(()),
         }
     }
+}
+
+/// Loads a record whose header claims no more than its bytes have room for.
+pub(crate) fn checked<T>(record: Bytes, load: impl FnOnce(Bytes) -> Result<T>) -> Result<T> {
+    header::check(&record)?;
+    load(record)
+}
+
+/// Loads the record of a plain model whose numbers are all finite.
+pub(crate) fn plain_model<M: Module>(record: Bytes, module: M) -> Result<M> {
+    strict::check_finite(record.clone())?;
+    strict::model_record(record, module)
 }
 
 /// The action of errors about files of commits.
@@ -360,3 +370,6 @@ impl Commits {
         paths.try_for_each(|path| disk::set_aside(&path))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -145,7 +145,12 @@ impl Committer {
         self.0.outcome.end()
     }
 
-    /// The first error of a commit or of the history.
+    /// Keeps the first error, and stops the training.
+    pub fn fail(&self, error: Error) {
+        self.0.outcome.fail(error);
+    }
+
+    /// The first error of the model, a commit or the history.
     pub fn error(&self) -> Option<Error> {
         self.0.outcome.error()
     }

@@ -84,7 +84,9 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
         let (mut epoch, mut steps) = (starting_epoch, self.steps);
         while epoch <= num_epochs && !stopped && !interrupter.should_stop() {
             let mut save = |learner: &Learner<M>, point: CommitPoint| {
-                if let Some(checkpointer) = &mut checkpointer {
+                if let Some(checkpointer) = &mut checkpointer
+                    && !self.is_failed(learner)
+                {
                     learner.model().update_statistics();
                     self.committer.next_is(point);
                     checkpointer.checkpoint(learner, epoch, &store);
@@ -114,6 +116,11 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
                 if batches > done {
                     save(&learner, within(None));
                 }
+                break;
+            }
+
+            // A model that failed is not validated either.
+            if self.is_failed(&learner) {
                 break;
             }
 
@@ -308,6 +315,12 @@ impl<M: RunModel> SplitPass<'_, M> {
 }
 
 impl EpochLoop {
+    /// True where the model keeps an error, which ends the training.
+    fn is_failed<M: RunModel>(&self, learner: &Learner<M>) -> bool {
+        let error = learner.model().error();
+        error.map(|error| self.committer.fail(error)).is_some()
+    }
+
     /// Seeds the device, so that the random numbers of a batch and its step depend on the run's
     /// seed and the place in the run alone.
     fn seed(&self, epoch: usize, batch: usize, split: &str) {

@@ -73,6 +73,8 @@ pub fn fit<M: RunModel>(
 /// random state, and early stopping starts over.
 /// If a broken worker of a loader cuts an epoch short, Burn takes it for a whole one. After a
 /// signal the current epoch is lost.
+/// A strategy of yours that does not call [`valid`](burn::module::Module::valid) before it saves, as
+/// Burn's do to validate, saves batch-norm statistics one forward pass late.
 ///
 /// # What "bit for bit" asks for
 ///
@@ -139,8 +141,10 @@ impl<M: RunModel> Fit<M> {
     ///
     /// # Errors
     ///
-    /// A directory that cannot be made, or that another process has locked.
+    /// A directory that cannot be made, or that another process has locked; a parameter that Burn
+    /// would save and could not [load](RunModel::check_loadable), by path.
     pub fn with_commits(mut self, config: CommitConfig) -> Result<Self> {
+        self.model.check_loadable()?;
         let interrupter = self.training.interrupter();
         self.committer = Some(Committer::new(config, &self.model, interrupter)?);
         Ok(self)

@@ -55,6 +55,19 @@ pub trait RunModel: LearnerModel {
         Ok(None)
     }
 
+    /// Checks that Burn will load what it saves of the model, before a training commits it.
+    ///
+    /// Burn's own load, to which a resume leads, refuses a parameter that is saved in another shape
+    /// than it has in memory, such as the weight of a `Linear` in the column layout.
+    /// A model whose `try_load_record` is its own, and takes such a parameter, has nothing to check.
+    ///
+    /// # Errors
+    ///
+    /// The first such parameter, by path.
+    fn check_loadable(&self) -> Result<()> {
+        strict::check_loadable(self)
+    }
+
     /// Loads a record whole or not at all, from its bytes.
     ///
     /// # Errors
@@ -74,6 +87,11 @@ pub trait RunModel: LearnerModel {
     }
 
     /// The first error of a step, if the model keeps one; it ends the training.
+    ///
+    /// With commits, it is asked for before each validation and each commit, and the model that has
+    /// one gets neither. To end the training at the step itself, or in a
+    /// [kept strategy](crate::Fit::keep_strategy), which asks at the end alone, a model fails the
+    /// [interrupter](Self::with_interrupter) too.
     fn error(&self) -> Option<Error> {
         None
     }

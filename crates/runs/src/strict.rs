@@ -20,7 +20,7 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     optim::{GradientsParams, ModuleOptimizer, OptimizerRecord},
     store::ModuleRecord,
-    tensor::{Bool, Bytes, DType, Int, Tensor},
+    tensor::{Bool, Bytes, DType, Int, Shape, Tensor},
 };
 use burn_ema_base::first_non_finite;
 use burn_pack::{Reader, Scalar, Writer};
@@ -52,6 +52,20 @@ pub(crate) fn model_record<M: Module>(bytes: Bytes, module: M) -> Result<M> {
     // Statistics that a forward pass left to be taken over would come after those of the record.
     drop(module.valid());
     Ok(module.try_load_record(ModuleRecord::from_bytes(bytes)?)?)
+}
+
+/// Checks that Burn can load what it saves of a module.
+///
+/// Burn compares the shape in a record with the shape in memory, and so refuses a parameter that
+/// its layout mapping saves in another one.
+///
+/// # Errors
+///
+/// The first such parameter, in the module's order.
+pub(crate) fn check_loadable<M: Module>(module: &M) -> Result<()> {
+    let mut shapes = SavedShapes::default();
+    module.visit(&mut shapes);
+    shapes.refused.map_or(Ok(()), Err)
 }
 
 /// Reads the record of a scheduler's state, which must hold exactly what the scheduler would save.
@@ -143,6 +157,50 @@ impl ModuleVisitor for ModuleFields {
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
         let saved = param.transform_for_save().base();
         self.add(saved.dtype(), saved.shape().as_slice());
+    }
+}
+
+/// The first parameter whose shape in a record is not that in memory.
+#[derive(Default)]
+struct SavedShapes {
+    path: Vec<String>,
+    refused: Option<Error>,
+}
+
+impl SavedShapes {
+    fn compare(&mut self, saved: &Shape, in_memory: &Shape) {
+        if saved != in_memory && self.refused.is_none() {
+            let shape = in_memory.as_slice();
+            let expected = format!("to be saved as {shape:?}, its shape in memory");
+            let found = format!(
+                "{:?}: Burn loads no parameter that it saves in another shape, such as the weight \
+                 of a Linear in the column layout",
+                saved.as_slice()
+            );
+            self.refused = Some(Error::parameter(self.path.join("."), expected, found));
+        }
+    }
+}
+
+impl ModuleVisitor for SavedShapes {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.compare(&param.transform_for_save().base().shape(), &param.base().shape());
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        self.compare(&param.transform_for_save().base().shape(), &param.base().shape());
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        self.compare(&param.transform_for_save().base().shape(), &param.base().shape());
     }
 }
 

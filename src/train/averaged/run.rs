@@ -30,6 +30,11 @@ where
         Ok(Some(Counts { steps: step, samples }))
     }
 
+    /// All that is saved can be loaded: live's load is ours, and takes any saved shape.
+    fn check_loadable(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn load_strictly(self, record: Bytes) -> Result<Self> {
         // Not as a record of Burn's, which would be copied.
         self.loaded(ReadRecord::of_bytes(record)?)

@@ -9,7 +9,7 @@ use crate::Error;
 /// The interruption and the error that ended a training before its last epoch, if any.
 pub(crate) type Ending = (Option<Interruption>, Option<Arc<TrainingError>>);
 
-/// The first error of a commit or of the history, and what ended the training.
+/// The first error of the model, a commit or the history, and what ended the training.
 pub(super) struct Outcome {
     interrupter: Interrupter,
     state: Mutex<OutcomeState>,

@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 
-use burn_ema_base::header;
-
 use super::{
     tests::{Layers, Remembering, layers, optimizers, schedulers, trained},
     *,
 };
+use crate::commits::{checked, plain_model};
 
 #[path = "../../../../tests/shared/hostile.rs"]
 mod hostile;
@@ -79,13 +78,12 @@ fn fuzz_scheduler_record() {
     });
 }
 
-/// As a resume reads it.
+/// As [`Commit::model`](crate::Commit::model) reads it.
 #[test]
 fn fuzz_plain_record() {
     let records = Records::new();
     fuzz("plain_record", &records.corpus, records.of_module(), |_, bytes| {
-        header::check(&bytes)?;
-        model_record(bytes, live()).map(drop)
+        checked(bytes.shared(), |record| plain_model(record, live())).map(drop)
     });
 }
 

@@ -6,7 +6,7 @@ use burn::{
         sequential::SequentialLrSchedulerConfig, step::StepLrSchedulerConfig,
     },
     module::ParamGroup,
-    nn::{Linear, LinearConfig},
+    nn::{Linear, LinearConfig, LinearLayout},
     optim::{
         AdaGradConfig, AdafactorConfig, AdamConfig, AdamWConfig, AdanConfig, LambConfig,
         LionConfig, MuonConfig, Optimizer, RecordState, RmsPropConfig, SgdConfig, StateSink,
@@ -153,6 +153,28 @@ fn a_model_takes_all_and_only_its_parameters() {
     );
     assert_eq!(put(bias, DType::F32, &[5]), "layers.0.bias: expected f32 [4], found f32 [5]");
     assert_eq!(put(bias, DType::F16, &[4]), "layers.0.bias: expected f32 [4], found f16 [4]");
+}
+
+#[test]
+fn a_module_that_burn_saves_in_another_shape_than_it_loads_is_found() {
+    let device = Device::flex();
+    let with = |inputs, outputs, layout| {
+        let config = LinearConfig::new(inputs, outputs).with_layout(layout);
+        Layers { layers: vec![LinearConfig::new(2, inputs).init(&device), config.init(&device)] }
+    };
+    let refused = message(check_loadable(&with(3, 5, LinearLayout::Col)));
+    let start =
+        "layers.1.weight: expected to be saved as [3, 5], its shape in memory, found [5, 3]";
+    assert!(refused.starts_with(start), "{refused}");
+    // Burn answers as is said of it; should it learn to load these, the check can go.
+    for (inputs, outputs, layout) in
+        [(3, 5, LinearLayout::Col), (5, 5, LinearLayout::Col), (3, 5, LinearLayout::Row)]
+    {
+        let module = with(inputs, outputs, layout);
+        let loadable = check_loadable(&module).is_ok();
+        let record = module.clone().into_record();
+        assert_eq!(module.try_load_record(record).is_ok(), loadable, "{inputs}, {outputs}");
+    }
 }
 
 #[test]
