@@ -26,14 +26,17 @@
 //!
 //! # PyTorch's names and layout
 //!
-//! - A [`Linear`](burn::nn::Linear) and a layer of the [`Mlp`](crate::model::Mlp) have their weight
-//!   as `[outputs, inputs]`. Types go by their names, `Linear`, and `Dense` in a list in `Mlp`.
+//! - A [`Linear`](burn::nn::Linear) and a [`Dense`](crate::model::Dense) layer have their weight as
+//!   `[outputs, inputs]`.
 //! - Normalizations have `weight` and `bias` for `gamma` and `beta`.
 //! - Variants of enums are no part of a name.
-//! - An `Mlp` is a `Sequential` with an activation behind each layer: `0.weight`, `2.bias`.
+//! - An [`Mlp`](crate::model::Mlp) is a `Sequential` with an activation behind each layer:
+//!   `0.weight`, `2.bias`.
 //! - All else has its path in the module, and [`Names`] of yours come after.
 //!
-//! The first three are those of burn-store.
+//! The first three are those of burn-store, for which Burn's types go by their names: a `Linear` of
+//! yours is written as Burn's.
+//! A `Dense` or an `Mlp` of yours is none of this crate's, and is written as it is.
 //! Tensors that PyTorch keeps in another shape (the gates of its recurrent layers, the joint weight
 //! of its attention) are not converted.
 //! A batch norm's `num_batches_tracked` is neither written nor read; PyTorch does without it.

@@ -15,6 +15,7 @@ use super::source::dtype_in_file;
 use crate::{
     Error, Result,
     average::{Place, describe, recorded},
+    model::{Dense, Mlp},
 };
 
 /// Names of yours, where a module in PyTorch is not called as in Burn.
@@ -173,23 +174,20 @@ fn torch_path(place: &Place) -> String {
     names.collect::<Vec<_>>().join(".")
 }
 
-/// True if this is `layers.N.weight` or `layers.N.bias` of an `Mlp`.
+/// True if this is `layers.N.weight` or `layers.N.bias` of an [`Mlp`] of this crate.
 fn is_of_mlp(place: &Place) -> bool {
     let containers = &place.containers[..];
-    matches!(containers, [.., mlp, _, dense] if mlp == "Struct:Mlp" && dense == DENSE)
+    matches!(containers, [.., mlp, _, dense] if mlp == Mlp::CONTAINER && dense == Dense::CONTAINER)
 }
 
-/// The containers of a parameter for burn-store, to which a dense layer must look like a linear
-/// one.
+/// The containers of a parameter for burn-store, to which a [`Dense`] must look like a linear layer,
+/// since its weight lies as there.
 fn containers(place: &Place) -> Vec<String> {
     let mut containers = place.containers.clone();
-    if is_of_mlp(place)
-        && let Some(dense) = containers.last_mut()
+    if let Some(last) = containers.last_mut()
+        && *last == Dense::CONTAINER
     {
-        *dense = "Struct:Linear".to_owned();
+        *last = "Struct:Linear".to_owned();
     }
     containers
 }
-
-/// A layer of the perceptron, whose weight lies as a linear layer's.
-const DENSE: &str = "Struct:Dense";

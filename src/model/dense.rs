@@ -1,11 +1,13 @@
 //! A dense layer: product, bias and activation.
 
 use burn::{
-    module::{Content, DisplaySettings, Module, ModuleDisplay, Param},
+    module::{Content, DisplaySettings, ModuleDisplay, Param},
     nn::Initializer,
     tensor::{Device, Tensor},
 };
 use serde::{Deserialize, Serialize};
+
+use super::container::module_in_container;
 
 /// The function that a dense layer applies to its weighted sums `z`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,19 +67,22 @@ impl Activation {
 }
 
 /// A dense layer, `o = f(x W + b)`.
-#[derive(Module, Debug)]
-#[module(custom_display)]
+#[derive(Clone, Debug)]
 pub struct Dense {
     /// `W`, `[inputs, outputs]`.
     pub weight: Param<Tensor<2>>,
     /// `b`, `[outputs]`.
     pub bias: Option<Param<Tensor<1>>>,
     /// `f`.
-    #[module(skip)]
     pub activation: Activation,
 }
 
+module_in_container!(Dense { weight, bias; activation });
+
 impl Dense {
+    /// The container of its fields, which no struct of a user has.
+    pub(crate) const CONTAINER: &str = "Struct:burn_ema::Dense";
+
     /// A layer whose weights are drawn and whose bias is zero.
     pub(crate) fn new(
         [inputs, outputs]: [usize; 2],

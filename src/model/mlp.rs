@@ -2,12 +2,15 @@
 
 use burn::{
     config::Config,
-    module::Module,
+    module::ModuleDisplay,
     nn::Initializer,
     tensor::{Device, Tensor},
 };
 
-use super::dense::{Activation, Dense};
+use super::{
+    container::module_in_container,
+    dense::{Activation, Dense},
+};
 use crate::{Error, Result};
 
 /// Configuration of an [`Mlp`].
@@ -68,13 +71,20 @@ impl MlpConfig {
 }
 
 /// A multilayer perceptron: dense layers, one after the other.
-#[derive(Module, Debug)]
+#[derive(Clone, Debug)]
 pub struct Mlp {
     /// The layers, first to last.
     pub layers: Vec<Dense>,
 }
 
+module_in_container!(Mlp { layers });
+
+impl ModuleDisplay for Mlp {}
+
 impl Mlp {
+    /// The container of its layers, which no struct of a user has.
+    pub(crate) const CONTAINER: &str = "Struct:burn_ema::Mlp";
+
     /// The network's output.
     ///
     /// # Shapes

@@ -3,6 +3,7 @@
 //! [`Mlp`] learns [`Batch`]es under Burn's Learner with the feature `train`; it knows no optimizer.
 
 mod backprop;
+mod container;
 mod dense;
 #[cfg(feature = "train")]
 mod learn;

@@ -264,36 +264,70 @@ fn names_of_yours_go_both_ways() {
     assert!(reason.starts_with("__metadata__: expected a name"), "{reason}");
 }
 
+/// Structs of a user that have the names of this crate's, one of them of this crate's layers.
 mod theirs {
     use burn::{
         module::{Module, Param},
         tensor::Tensor,
     };
 
-    /// Called as a layer of ours, and not one.
     #[derive(Module, Debug)]
     pub struct Dense {
         pub weight: Param<Tensor<2>>,
     }
 
     #[derive(Module, Debug)]
+    pub struct Mlp<D> {
+        pub layers: Vec<D>,
+    }
+
+    #[derive(Module, Debug)]
     pub struct Decoder {
         pub layers: Vec<Dense>,
+        pub body: Mlp<Dense>,
+        pub ours: Mlp<burn_ema::model::Dense>,
     }
 }
 
-/// What has the name of a layer of the perceptron alone is written as it is.
+/// The type decides about a dense layer and a perceptron, not its name.
 #[test]
-fn a_dense_of_yours_is_not_turned() {
+fn structs_of_yours_are_written_as_they_are() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("model.safetensors");
-    let weight = || Param::from_tensor(Tensor::<2>::zeros([3, 3], &device()));
-    let decoder = theirs::Decoder { layers: vec![theirs::Dense { weight: weight() }] };
-    let decoder = randomized(decoder, 1);
-    export::save(&decoder, &path, &Form::torch(), &description()).unwrap();
-    assert_eq!(names_in(&path), ["layers.0.weight f32 [3, 3]"]);
-    let as_it_is = export::load_as(decoder.clone(), &path, &Form::Safetensors).unwrap();
-    assert_eq!(record(&as_it_is), record(&decoder));
+    let decoder = |seed| {
+        let zeros = |shape| Param::from_tensor(Tensor::<2>::zeros(shape, &device()));
+        let dense = |shape| theirs::Dense { weight: zeros(shape) };
+        let ours = MlpConfig::new(vec![4, 3, 2]).init(&device()).unwrap();
+        let decoder = theirs::Decoder {
+            layers: vec![dense([3, 3])],
+            body: theirs::Mlp { layers: vec![dense([2, 3]), dense([3, 3])] },
+            ours: theirs::Mlp { layers: ours.layers },
+        };
+        randomized(decoder, seed)
+    };
+    export::save(&decoder(1), &path, &Form::torch(), &description()).unwrap();
+    let expected = [
+        "body.layers.0.weight f32 [2, 3]",
+        "body.layers.1.weight f32 [3, 3]",
+        "layers.0.weight f32 [3, 3]",
+        // A dense layer of this crate in a list of theirs.
+        "ours.layers.0.bias f32 [3]",
+        "ours.layers.0.weight f32 [3, 4]",
+        "ours.layers.1.bias f32 [2]",
+        "ours.layers.1.weight f32 [2, 3]",
+    ];
+    assert_eq!(names_in(&path), expected);
+    let loaded = export::load_as(decoder(2), &path, &Form::torch()).unwrap();
+    assert_eq!(record(&loaded), record(&decoder(1)));
+
+    // The file has their numbers in the order of the module.
+    let theirs = |seed| {
+        let theirs::Decoder { layers, body, .. } = decoder(seed);
+        theirs::Decoder { layers, body, ours: theirs::Mlp { layers: Vec::new() } }
+    };
+    export::save(&theirs(1), &path, &Form::torch(), &description()).unwrap();
+    let as_it_is = export::load_as(theirs(2), &path, &Form::Safetensors).unwrap();
+    assert_eq!(record(&as_it_is), record(&theirs(1)));
 }
 
 /// Which layout a file of others has, and how to say it.

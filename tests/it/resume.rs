@@ -20,11 +20,19 @@ fn averaged(seed: u64, rules: &[Rule]) -> Averaged<Net> {
 
 #[track_caller]
 fn assert_same_state(found: &Averaged<Net>, expected: &Averaged<Net>) {
+    assert_same(found, expected, true);
+}
+
+/// The same; without the statistics of batch norms if two workers trained it, since they share
+/// these and write them in any order.
+#[track_caller]
+fn assert_same(found: &Averaged<Net>, expected: &Averaged<Net>, statistics: bool) {
     assert_eq!(found.steps(), expected.steps());
     assert!(found.names().len() >= expected.names().len());
-    assert_eq!(flat(found.live(), true), flat(expected.live(), true));
+    assert_eq!(flat(found.live(), statistics), flat(expected.live(), statistics));
     for (index, (from, to)) in found.averages().iter().zip(expected.averages()).enumerate() {
-        let handed_out = [found, expected].map(|model| flat(&model.average(index).unwrap(), true));
+        let handed_out =
+            [found, expected].map(|model| flat(&model.average(index).unwrap(), statistics));
         assert_eq!(handed_out[0], handed_out[1]);
         let (found, expected) = (from, to);
         assert_eq!(found.last_step(), expected.last_step());
@@ -51,7 +59,7 @@ fn four_epochs_are_two_and_two_bit_for_bit() {
             // Other objects with other weights, as a new process has them.
             let resumed: LearningResult<_> = Plan { epochs: 4, resume: Some(2), ..plan(&stopped) }
                 .launch(averaged(seed + 100, &[SLOW, FAST]));
-            assert_same_state(&resumed.model, &straight);
+            assert_same(&resumed.model, &straight, devices == 1);
         }
     }
 }

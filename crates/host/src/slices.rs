@@ -5,7 +5,7 @@
 use std::ops::{Add, AddAssign, Div, Mul, Sub};
 
 #[cfg(feature = "ndarray")]
-use burn::backend::ndarray::{NdArrayStorage, NdArrayTensor, SharedArray};
+use burn::backend::ndarray::{NdArrayTensor, SharedArray};
 use burn::{
     backend::{
         BackendTensor, DispatchTensor, DispatchTensorKind, TensorMetadata, flex::FlexTensor,
@@ -40,12 +40,18 @@ pub trait Real:
     /// The absolute value.
     fn magnitude(self) -> Self;
 
-    /// The storage of a tensor of ndarray of this dtype.
+    /// The numbers of a tensor of ndarray of this dtype, in order.
     #[cfg(feature = "ndarray")]
-    fn storage(tensor: &NdArrayTensor) -> Option<&NdArrayStorage<Self>>;
-    /// The storage of a tensor of ndarray of this dtype, to write.
+    fn array_slice(tensor: &NdArrayTensor) -> Option<&[Self]>;
+    /// The same, to write; `None` if another tensor shares them.
     #[cfg(feature = "ndarray")]
-    fn storage_mut(tensor: &mut NdArrayTensor) -> Option<&mut NdArrayStorage<Self>>;
+    fn sole_array_slice(tensor: &mut NdArrayTensor) -> Option<&mut [Self]>;
+    /// The same, to write, copied if need be.
+    #[cfg(feature = "ndarray")]
+    fn owned_array_slice(tensor: &mut NdArrayTensor) -> Option<&mut [Self]>;
+    /// A copy in order, if the numbers of a tensor of ndarray of this dtype are in another one.
+    #[cfg(feature = "ndarray")]
+    fn ordered_array(tensor: &NdArrayTensor) -> Option<NdArrayTensor>;
     /// A tensor of ndarray with this array.
     #[cfg(feature = "ndarray")]
     fn tensor(array: SharedArray<Self>) -> NdArrayTensor;
@@ -73,13 +79,39 @@ macro_rules! real {
             }
 
             #[cfg(feature = "ndarray")]
-            fn storage(tensor: &NdArrayTensor) -> Option<&NdArrayStorage<Self>> {
-                if let NdArrayTensor::$variant(storage) = tensor { Some(storage) } else { None }
+            fn array_slice(tensor: &NdArrayTensor) -> Option<&[Self]> {
+                match tensor {
+                    NdArrayTensor::$variant(storage) => storage.view().to_slice(),
+                    _ => None,
+                }
             }
 
             #[cfg(feature = "ndarray")]
-            fn storage_mut(tensor: &mut NdArrayTensor) -> Option<&mut NdArrayStorage<Self>> {
-                if let NdArrayTensor::$variant(storage) = tensor { Some(storage) } else { None }
+            fn sole_array_slice(tensor: &mut NdArrayTensor) -> Option<&mut [Self]> {
+                match tensor {
+                    NdArrayTensor::$variant(storage) if storage.is_unique() => {
+                        storage.ensure_owned().as_slice_mut()
+                    }
+                    _ => None,
+                }
+            }
+
+            #[cfg(feature = "ndarray")]
+            fn owned_array_slice(tensor: &mut NdArrayTensor) -> Option<&mut [Self]> {
+                let NdArrayTensor::$variant(storage) = tensor else { return None };
+                let array = storage.ensure_owned();
+                if !array.is_standard_layout() {
+                    *array = array.as_standard_layout().into_owned().into_shared();
+                }
+                array.as_slice_mut()
+            }
+
+            #[cfg(feature = "ndarray")]
+            fn ordered_array(tensor: &NdArrayTensor) -> Option<NdArrayTensor> {
+                let NdArrayTensor::$variant(storage) = tensor else { return None };
+                let view = storage.view();
+                let ordered = || view.as_standard_layout().into_owned().into_shared().into();
+                (!view.is_standard_layout()).then(ordered)
             }
 
             #[cfg(feature = "ndarray")]
@@ -207,9 +239,7 @@ pub fn numbers<T: Real>(tensor: &DispatchTensor) -> Option<&[T]> {
     match &tensor.kind {
         DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => tensor.as_slice(),
         #[cfg(feature = "ndarray")]
-        DispatchTensorKind::NdArray(BackendTensor::Float(tensor)) => {
-            T::storage(tensor)?.view().to_slice()
-        }
+        DispatchTensorKind::NdArray(BackendTensor::Float(tensor)) => T::array_slice(tensor),
         _ => None,
     }
 }
@@ -223,10 +253,7 @@ pub fn sole_numbers_mut<T: Real>(tensor: &mut DispatchTensor) -> Option<&mut [T]
             tensor.try_storage_mut().map(|storage| &mut storage[start..end])
         }
         #[cfg(feature = "ndarray")]
-        DispatchTensorKind::NdArray(BackendTensor::Float(tensor)) => {
-            let storage = T::storage_mut(tensor)?;
-            if storage.is_unique() { storage.ensure_owned().as_slice_mut() } else { None }
-        }
+        DispatchTensorKind::NdArray(BackendTensor::Float(tensor)) => T::sole_array_slice(tensor),
         _ => None,
     }
 }
@@ -254,13 +281,7 @@ fn owned_mut<T: Real>(tensor: &mut DispatchTensor) -> Option<&mut [T]> {
             Some(tensor.storage_mut())
         }
         #[cfg(feature = "ndarray")]
-        DispatchTensorKind::NdArray(BackendTensor::Float(tensor)) => {
-            let array = T::storage_mut(tensor)?.ensure_owned();
-            if !array.is_standard_layout() {
-                *array = array.as_standard_layout().into_owned().into_shared();
-            }
-            array.as_slice_mut()
-        }
+        DispatchTensorKind::NdArray(BackendTensor::Float(tensor)) => T::owned_array_slice(tensor),
         _ => None,
     }
 }
@@ -275,19 +296,12 @@ pub fn to_order(tensor: &DispatchTensor) -> Option<DispatchTensor> {
         }
         #[cfg(feature = "ndarray")]
         DispatchTensorKind::NdArray(BackendTensor::Float(tensor)) => {
-            let ordered = ordered::<f32>(tensor).or_else(|| ordered::<f64>(tensor))?;
+            let ordered = f32::ordered_array(tensor).or_else(|| f64::ordered_array(tensor))?;
             DispatchTensorKind::NdArray(BackendTensor::Float(ordered))
         }
         _ => return None,
     };
     Some(DispatchTensor { kind, ..tensor.clone() })
-}
-
-#[cfg(feature = "ndarray")]
-fn ordered<T: Real>(tensor: &NdArrayTensor) -> Option<NdArrayTensor> {
-    let view = T::storage(tensor)?.view();
-    let is_ordered = view.is_standard_layout();
-    (!is_ordered).then(|| T::tensor(view.as_standard_layout().into_owned().into_shared()))
 }
 
 /// The tensor, laid out in order if it is of the host: a view is copied.
