@@ -9,6 +9,7 @@ use std::{
 use burn::{
     data::dataset::DatasetError,
     lr_scheduler::constant::ConstantLr,
+    optim::{self as burns, ModuleOptimizer, momentum::MomentumConfig},
     tensor::TensorReadError,
     train::{
         EarlyStoppingStrategy, Interrupter, LearningResult, MultiDeviceOptim,
@@ -22,6 +23,7 @@ use burn::{
 };
 use burn_ema::{
     AverageConfig, Error, NonFinite, Rule,
+    fast::{AdamConfig, AdamWConfig, SgdConfig},
     runs::{CommitConfig, Commits, Fit, Progress, fit},
     train::Averaged,
 };
@@ -90,6 +92,51 @@ fn each_strategy_of_burns_commits_every_epoch_and_goes_on() {
         let whole = Plan { directory: directory.path().join("b"), ..longer };
         assert_same_state(&resumed.model, &whole.launch(averaged(5)).model, statistics);
     }
+}
+
+/// The optimizer's state is that of live alone, and goes back to it.
+#[test]
+fn a_module_with_averages_resumes_with_the_state_of_every_optimizer() {
+    let momentum = || Some(MomentumConfig::new());
+    let optimizers = || {
+        [
+            ("sgd", SgdConfig::new().init()),
+            ("sgd, momentum", SgdConfig::new().with_momentum(momentum()).init()),
+            ("adam", AdamConfig::new().init()),
+            ("adamw", AdamWConfig::new().init()),
+            ("burn's sgd", burns::SgdConfig::new().with_momentum(momentum()).init()),
+            ("burn's adam", burns::AdamConfig::new().init()),
+            ("burn's adamw", burns::AdamWConfig::new().init()),
+        ]
+    };
+    let launch = |plan: &Plan, optim: ModuleOptimizer| {
+        let averages = [Rule::ema(0.9), Rule::Equal].map(AverageConfig::new);
+        let model = Averaged::new(Net::new(6, &device()), averages).unwrap();
+        let training = plan.training().metrics((LossMetric::new(),));
+        let fit = fit(training, model, optim, ConstantLr::new(0.02));
+        let fit = fit.with_commits(CommitConfig::new(&plan.directory)).unwrap().resume()?;
+        fit.launch().map(|result| result.model)
+    };
+    for (name, optim) in optimizers() {
+        let directory = directory();
+        let plan = Plan::new(&directory.path().join("a"));
+        launch(&plan, optim.clone()).unwrap();
+        let longer = Plan { epochs: 4, ..plan };
+        let resumed =
+            launch(&longer, optim.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let whole = Plan { directory: directory.path().join("b"), ..longer };
+        assert_same_state(&resumed, &launch(&whole, optim).unwrap(), true);
+        assert_eq!(resumed.steps(), 32, "{name}");
+    }
+
+    // Of another optimizer it is refused.
+    let directory = directory();
+    let plan = Plan::new(&directory.path().join("a"));
+    launch(&plan, AdamConfig::new().init()).unwrap();
+    let other = SgdConfig::new().with_momentum(momentum()).init();
+    let error = launch(&plan, other).map(|_| ()).unwrap_err();
+    let file = plan.directory.join("commits/epoch-0002/optimizer.bpk");
+    assert_eq!(error.to_string(), format!("cannot resume from {}", file.display()));
 }
 
 #[test]

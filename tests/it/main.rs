@@ -78,5 +78,7 @@ mod survive; // faults of every kind, and runs that go on as if undisturbed
 mod switch; // the average copied back into live
 #[cfg(all(feature = "train", target_os = "linux"))]
 mod terminal; // a terminal for a program that wants one
+#[cfg(all(feature = "train", any(not(feature = "wgpu"), clippy)))]
+mod updates; // the hook's updates against those by hand; panics and NaN of a user's `optimize`
 #[cfg(feature = "train")]
 mod warnings; // what a user is told of an average, and when

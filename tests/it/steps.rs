@@ -444,6 +444,24 @@ fn faulty(at: &[u64], site: Site, number: f32) -> Training<Faulty> {
     Training::new(Faulty::new(0, &device().autodiff(), at, site, number), None)
 }
 
+/// The root of a negative moment is not finite, though the moment itself is.
+#[test]
+fn a_negative_moment_that_is_loaded_within_a_training_ends_it() {
+    for burns in [false, true] {
+        let mut training = faulty(&[], Site::Loss, 0.0);
+        if burns {
+            training.optim = burns_adam(None);
+        }
+        (1..4).for_each(|step| training.step(step));
+        let id = training.model.live().net.first.weight.id.val();
+        training.optim = with_moment(training.optim, id, "momentum.moment_2", -1.0);
+        let before = training.digest();
+        assert!(bad(&before).is_empty());
+        training.step(4);
+        ended_with_weights(training, &before, 4);
+    }
+}
+
 /// The moment divides by it, so that its weight moves no more; no commit takes it.
 #[test]
 fn a_gradient_whose_square_is_an_infinity_spoils_its_moment_unless_it_is_clipped() {
