@@ -128,7 +128,7 @@ fn a_worker_receives_no_average() {
     let worker = model.clone().fork(&ndarray);
     assert_eq!(worker.live().devices(), std::slice::from_ref(&ndarray));
     for average in worker.averages() {
-        assert_eq!(average.module().devices(), [Device::flex()], "its averages stayed");
+        assert_eq!(average.module().devices(), [device()], "its averages stayed");
     }
     assert_eq!(worker.average(0).unwrap().devices(), [ndarray], "handed out beside live");
 }
