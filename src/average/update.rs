@@ -133,6 +133,7 @@ pub(crate) fn update_after<M: Module>(
     }))
 }
 
+#[cfg(feature = "train")]
 impl<M: Module> Rollback<M> {
     /// Ends the update by the result of its check. If a tensor was beyond its bound, the averages
     /// are put back and updated again, now with a wait for every check.
