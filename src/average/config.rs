@@ -61,7 +61,7 @@ pub struct AverageConfig {
     /// several match, the last one decides.
     #[config(default = "Vec::new()")]
     pub policies: Vec<PathPolicy>,
-    /// The policy for the running statistics of batch norms that no glob matches.
+    /// The policy for running states, such as the statistics of batch norms, that no glob matches.
     #[config(default = "Policy::Copy")]
     pub statistics: Policy,
     /// The dtype that averaged parameters are kept in; by default f32 for 16-bit ones, and their

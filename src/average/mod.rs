@@ -34,6 +34,7 @@ pub mod post_hoc;
 mod profile;
 mod record;
 mod rule;
+mod sample;
 mod saved;
 mod snapshots;
 mod state;

@@ -1,7 +1,5 @@
 //! The warnings that an average gives, from how it stands now and where it will stand at its end.
 
-use std::mem;
-
 use burn::{backend::TensorMetadata, module::Module};
 
 use super::{
@@ -16,30 +14,35 @@ impl<M: Module> Average<M> {
     /// The warnings about this average if the training ended now, or at `total_steps` if the
     /// configuration has them.
     pub fn warnings(&self) -> Vec<Warning> {
-        warnings(self)
+        let seen = self.last_step();
+        Outlook::of(self, self.config.total_steps.unwrap_or(seen).max(seen)).warnings()
     }
 
-    /// The [warnings](Self::warnings) that this has not returned before.
+    /// The warnings about this average if the training ends now, whatever `total_steps` says: for a
+    /// training that has ended, perhaps early.
+    pub fn final_warnings(&self) -> Vec<Warning> {
+        Outlook { has_end: true, ..Outlook::of(self, self.last_step()) }.warnings()
+    }
+
+    /// The [warnings](Self::warnings) that this has not returned before, or not with numbers as bad
+    /// as now.
     pub fn take_warnings(&mut self) -> Vec<Warning> {
-        let mut new = self.warnings();
-        new.retain(|warning| !self.warned.contains(&mem::discriminant(warning)));
-        self.warned.extend(new.iter().map(mem::discriminant));
-        new
+        let warnings = self.warnings();
+        self.not_told(warnings)
     }
-}
 
-/// The warnings of an average, if the training ended now or at the end that its configuration says.
-fn warnings<M: Module>(average: &Average<M>) -> Vec<Warning> {
-    let seen = average.last_step();
-    let end = average.config.total_steps.unwrap_or(seen).max(seen);
-    let steps = end.saturating_sub(average.schedule.start);
-    let outlook = Outlook { average, end, steps };
-    let mut warnings = vec![outlook.no_update(), outlook.stops()];
-    if steps > 0 {
-        warnings.extend([outlook.start(), outlook.every(), outlook.window(), outlook.dtype()]);
+    /// Like [`take_warnings`](Self::take_warnings), of the
+    /// [final warnings](Self::final_warnings).
+    pub fn take_final_warnings(&mut self) -> Vec<Warning> {
+        let warnings = self.final_warnings();
+        self.not_told(warnings)
     }
-    warnings.push(outlook.non_finite());
-    warnings.into_iter().flatten().collect()
+
+    fn not_told(&mut self, mut warnings: Vec<Warning>) -> Vec<Warning> {
+        warnings.retain(|warning| self.warned.iter().all(|told| warning.adds_to(told)));
+        self.warned.extend(warnings.iter().cloned());
+        warnings
+    }
 }
 
 /// An average with the length of its training, from which its warnings are computed.
@@ -47,11 +50,30 @@ struct Outlook<'a, M: Module> {
     average: &'a Average<M>,
     /// The last step of the training.
     end: u64,
+    /// True if the training has no step after the end.
+    has_end: bool,
     /// The steps from the start of the average on.
     steps: u64,
 }
 
-impl<M: Module> Outlook<'_, M> {
+impl<'a, M: Module> Outlook<'a, M> {
+    fn of(average: &'a Average<M>, end: u64) -> Self {
+        let has_end = average.config.total_steps.is_some();
+        Self { average, end, has_end, steps: end.saturating_sub(average.schedule.start) }
+    }
+
+    fn warnings(&self) -> Vec<Warning> {
+        if let Some(nothing) = self.nothing() {
+            return vec![nothing];
+        }
+        let mut warnings = vec![self.no_update(), self.stops()];
+        if self.steps > 0 {
+            warnings.extend([self.start(), self.every(), self.window(), self.dtype()]);
+        }
+        warnings.extend([self.non_finite(), self.repeated_step()]);
+        warnings.into_iter().flatten().collect()
+    }
+
     fn name(&self) -> String {
         self.average.name().to_owned()
     }
@@ -60,11 +82,21 @@ impl<M: Module> Outlook<'_, M> {
         self.average.numbers.groups.iter()
     }
 
+    /// The warning about a module in which nothing can be averaged, unless the policies say so.
+    fn nothing(&self) -> Option<Warning> {
+        let Average { kept, asks_for_nothing, .. } = self.average;
+        let has_weights = kept.iter().any(|kept| {
+            kept.parameter.kind == ParameterKind::Weight
+                || matches!(kept.how, Treatment::Averaged(_))
+        });
+        (!has_weights && !asks_for_nothing).then(|| Warning::Nothing { name: self.name() })
+    }
+
     fn no_update(&self) -> Option<Warning> {
         let schedule = &self.average.schedule;
         let first = schedule.start.saturating_add(schedule.every);
         // Where the end is not known there may be more steps to come.
-        let never = self.average.config.total_steps.is_some() && first > self.end;
+        let never = self.has_end && first > self.end;
         never.then(|| Warning::NoUpdate { name: self.name(), first, end: self.end })
     }
 
@@ -150,6 +182,11 @@ impl<M: Module> Outlook<'_, M> {
         let refused = self.average.refused();
         let (path, step) = refused.last.clone()?;
         Some(Warning::NonFinite { name: self.name(), count: refused.count, path, step })
+    }
+
+    fn repeated_step(&self) -> Option<Warning> {
+        let (count, step) = (self.average.repeated, self.average.last_step());
+        (count > 0).then(|| Warning::RepeatedStep { name: self.name(), count, step })
     }
 }
 

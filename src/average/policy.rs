@@ -9,6 +9,23 @@ use super::rule::Rule;
 use crate::{Error, Result};
 
 /// The way in which an average treats a parameter.
+///
+/// # Parameters, running states and the rest
+///
+/// - A `Param` of floats is a weight, whether it is trained or frozen.
+/// - A `RunningState` of floats is a statistic, in whichever layer: a batch norm of Burn's or a
+///   layer of your own. It has the policy of the statistics
+///   ([`AverageConfig::statistics`](super::AverageConfig), by default a copy of live's), and each
+///   update takes it as it is after the last forward pass.
+/// - Integers, booleans and quantized parameters are copied, since there is nothing to mix.
+/// - What is no parameter (plain tensors, skipped fields, numbers) has no policy:
+///   [`Average::module`](super::Average::module) has it as it was in live at the last update.
+///   Burn does not show a plain tensor to anyone but the module itself, so one that is to be
+///   averaged must be a `Param`.
+/// - Tied parameters, two fields that hold clones of one `Param`, are averaged each by itself, and
+///   have one id in the average's module as they have in live. Burn's optimizers move only one of
+///   the two, since they find a gradient by its id and use it up: a model that ties its head to its
+///   embedding by a second field trains one of them, in Burn as such.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Policy {
@@ -23,7 +40,8 @@ pub enum Policy {
     /// Leave it out: it is neither updated nor saved.
     ///
     /// [`Average::module`](super::Average::module) has it as it was when the average was made,
-    /// and [`Average::module_like`](super::Average::module_like) as it is in live.
+    /// and [`Average::module_like`](super::Average::module_like) as it is in live. Live's own
+    /// tensors are not held for it, since the optimizer could not write them in place then.
     LeaveOut,
 }
 

@@ -99,7 +99,7 @@ impl<M: Module> Average<M> {
             let module = saved.take(name).ok_or_else(|| {
                 Error::parameter(name, "a module of this name", "nothing in the record")
             })?;
-            let parameters = walk::parameters(&module)?.into_iter();
+            let parameters = walk::tensors(&module)?.into_iter();
             Ok::<_, Error>(parameters.map(|p| (p.path, p.tensor)).collect::<BTreeMap<_, _>>())
         };
         let mut weights = tensors(name)?;
@@ -125,6 +125,7 @@ impl<M: Module> Average<M> {
             }
         }
         restored.numbers = numbers;
+        (restored.sample, restored.repeated) = (None, 0);
         Ok(restored)
     }
 

@@ -1,8 +1,7 @@
 //! An average of a module: its weights and its numbers.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    mem::Discriminant,
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::OnceLock,
 };
 
@@ -20,15 +19,16 @@ use super::{
     policy::Policy,
     profile::Profile,
     rule::Rule,
-    walk::{self, Live, Parameter, ParameterKind},
+    sample::Sample,
+    walk::{self, Live, Parameter, ParameterKind, Structure},
     warning::Warning,
 };
 use crate::{Error, Result, kernel};
 
 /// A smoothed copy of a module; [`update`](Self::update) is called after every optimizer step.
 ///
-/// Floating-point parameters are averaged, and the running statistics of a batch norm are copied
-/// from live, unless a [policy](Policy) says otherwise.
+/// Floating-point parameters are averaged, and running states, such as the statistics of a batch
+/// norm, are copied from live, unless a [policy](Policy) says otherwise.
 /// Integer, boolean and quantized parameters are copied from live.
 ///
 /// The average holds one copy of the weights, in f32 where live has 16 bits. With [`Rule::Window`]
@@ -55,21 +55,27 @@ use crate::{Error, Result, kernel};
 pub struct Average<M: Module> {
     pub(super) config: AverageConfig,
     name: String,
-    /// The module's structure, in validation mode, without weights.
-    pub(super) skeleton: M,
+    /// Live as it was at the last update, without the tensors of its parameters.
+    pub(super) structure: Structure<M>,
     pub(super) kept: Vec<Kept>,
     /// Live's parameter ids, from when its parameters were last in the order of `kept`. The same
     /// ids again are paired without a look at their paths.
     pub(super) paired: Vec<ParamId>,
-    /// True if the average stays on its device when live moves to another one.
-    pub(super) stays: bool,
+    /// The device on which the average stays when live moves to another one.
+    pub(super) stays: Option<Device>,
     pub(super) schedule: Schedule,
     pub(super) numbers: Numbers,
+    /// True if the policies say of all parameters that they are not to be averaged.
+    pub(super) asks_for_nothing: bool,
+    /// A few of live's weights at the last step, where they are in host memory.
+    pub(super) sample: Option<Sample>,
+    /// The calls with the last step again and other weights, none of which was taken.
+    pub(super) repeated: u64,
     /// The share that the starting weights will have in each group at the end of the training; none
     /// where it cannot be computed. It is computed when it is first asked for.
     pub(super) forecast: OnceLock<Vec<Option<f64>>>,
-    /// The kinds of warnings that `take_warnings` has returned.
-    pub(super) warned: Vec<Discriminant<Warning>>,
+    /// The warnings that `take_warnings` has returned.
+    pub(super) warned: Vec<Warning>,
 }
 
 /// A parameter of the module, with the tensors that the average keeps for it.
@@ -114,16 +120,23 @@ impl<M: Module> Average<M> {
     /// An average that starts at a module's weights, at a clock.
     pub(crate) fn new(config: &AverageConfig, module: &M, now: Clock) -> Result<Self> {
         let schedule = config.check()?;
-        // `clone` would share a batch norm's statistics with live; `valid` does not.
+        // `clone` would share the running states with live; `valid` does not.
         let module = module.valid();
         let parameters = walk::parameters(&module)?;
         let paired = parameters.iter().map(|parameter| parameter.id).collect();
         let paths = parameters.iter().map(|p| (p.path.as_str(), p.kind));
         let policies = config.policies(paths)?;
 
+        let asked = parameters.iter().zip(&policies);
+        let mut asked = asked.filter(|(p, _)| p.kind != ParameterKind::Statistic).peekable();
+        let asks_for_nothing = asked.peek().is_some()
+            && asked.all(|(_, policy)| !matches!(policy, Policy::Average | Policy::Rule(_)));
+
         let mut groups = vec![config.rule.clone()];
+        // Tied parameters share one id in live, and so they do here.
+        let mut ids = HashMap::new();
         let kept = parameters.into_iter().zip(policies).map(|(mut parameter, policy)| {
-            parameter.id = ParamId::new();
+            parameter.id = *ids.entry(parameter.id).or_insert_with(ParamId::new);
             let how = match (policy, parameter.kind) {
                 (Policy::Freeze, _) => Treatment::Frozen,
                 (Policy::LeaveOut, _) => Treatment::LeftOut,
@@ -167,12 +180,15 @@ impl<M: Module> Average<M> {
         Ok(Self {
             name: config.label(),
             config: config.clone(),
-            skeleton: walk::skeleton(module),
+            structure: Structure::of(module),
             kept,
             paired,
-            stays: false,
+            stays: None,
             schedule,
             numbers: Numbers { course, groups, refused: Refused::default() },
+            asks_for_nothing,
+            sample: None,
+            repeated: 0,
             forecast: OnceLock::new(),
             warned: Vec::new(),
         })
@@ -185,7 +201,6 @@ impl<M: Module> Average<M> {
     pub fn keep_on(mut self, device: &Device) -> Self {
         let device = device.clone().inner();
         let there = Tensor::<1>::zeros([1], &device).into_dispatch();
-        self.skeleton = self.skeleton.to_device(&device);
         for kept in &mut self.kept {
             let tensor = &mut kept.parameter.tensor;
             if !kernel::are_on_same_device(tensor, &there) {
@@ -197,21 +212,24 @@ impl<M: Module> Average<M> {
                 kernel::make_unique(&mut kept.parameter.tensor);
             }
         }
-        self.stays = true;
+        self.stays = Some(device);
         self
     }
 
     /// An owned plain module in validation mode with the averaged weights, in live's dtypes and
     /// on the devices where live was at the last update.
     ///
+    /// Everything that is no parameter, such as a plain tensor, a skipped field or a number, is as
+    /// it was in live at the last update; before the first one, when the average was made or
+    /// loaded.
+    /// A parameter that the policies [leave out](Policy::LeaveOut) is as it was when the average
+    /// was made.
+    ///
     /// If that needs no conversion, the module shares the weights with the average until the next
     /// update, and no copy is made.
     pub fn module(&self) -> M {
         self.fill(|kept| {
-            let mut tensor = self.value(kept);
-            if kept.parameter.kind != ParameterKind::Constant {
-                tensor = kernel::cast(tensor, kept.parameter.dtype);
-            }
+            let tensor = self.in_live_dtype(kept);
             match &kept.live_device {
                 Some(device) => kernel::to_device(tensor, device),
                 None => tensor,
@@ -222,38 +240,44 @@ impl<M: Module> Average<M> {
     /// Like [`module`](Self::module), in the dtypes and on the devices in which the average is
     /// kept.
     pub fn module_as_kept(&self) -> M {
-        self.fill(|kept| self.value(kept))
+        let module = self.fill(|kept| self.value(kept));
+        match &self.stays {
+            Some(device) => module.to_device(device),
+            None => module,
+        }
     }
 
-    /// Like [`module`](Self::module), but on live's devices and with everything that is copied or
-    /// left out (statistics of batch norms, constants) as it is in live now.
+    /// Like [`module`](Self::module), but on the devices where live is now, and with the parameters
+    /// that are left out as they are in live.
+    ///
+    /// If live is on several devices, what is no parameter is on those of the last update.
     ///
     /// # Errors
     ///
     /// A parameter that only one side has, or of another shape or dtype.
     pub fn module_like(&self, live: &M) -> Result<M> {
-        let live = live.valid();
-        let walked = Live::walk(&live);
+        let walked = Live::walk(live);
         let tensors = walked.pair(self.parameters(), &mut self.paired.clone())?;
-        let pairs = self.kept.iter().zip(tensors.iter());
-        let own = pairs
-            .filter(|(kept, _)| matches!(kept.how, Treatment::Averaged(_) | Treatment::Frozen));
-        let mut own: HashMap<_, _> =
-            own.map(|(kept, live)| (kept.parameter.path.as_str(), (kept, live))).collect();
-        Ok(walk::fill(live.clone(), |path| {
-            let (kept, live) = own.remove(path)?;
-            let mut tensor = self.value(kept);
-            if kept.parameter.kind != ParameterKind::Constant {
-                tensor = kernel::cast(tensor, live.dtype());
+        let mut live_of: HashMap<_, _> =
+            self.parameters().map(|p| p.path.as_str()).zip(tensors.iter()).collect();
+        let module = self.fill(|kept| {
+            let value = self.in_live_dtype(kept);
+            match live_of.remove(kept.parameter.path.as_str()) {
+                Some(live) if kept.how == Treatment::LeftOut => live.clone(),
+                Some(live) => kernel::on_device_of(value, live),
+                None => value,
             }
-            Some((kept.parameter.id, kernel::on_device_of(tensor, live)))
-        }))
+        });
+        Ok(match &live.devices()[..] {
+            [device] => module.to_device(&device.clone().inner()),
+            _ => module,
+        })
     }
 
     /// Moves live towards the average, by the share `share` of the way, in `(0, 1]`; 1 copies the
     /// average (Li et al. 2024, "Switch EMA").
     ///
-    /// Only averaged weights move; statistics of batch norms do not.
+    /// Only averaged weights move; running states, such as the statistics of batch norms, do not.
     /// Each parameter keeps its training state and its id, so that an optimizer goes on with its
     /// moments.
     ///
@@ -396,10 +420,11 @@ impl<M: Module> Average<M> {
         &self.numbers.refused
     }
 
-    /// True if the module has running statistics of batch norms.
+    /// The paths of the module's running states.
     #[cfg(feature = "train")]
-    pub(crate) fn has_statistics(&self) -> bool {
-        self.kept.iter().any(|kept| kept.parameter.kind == ParameterKind::Statistic)
+    pub(crate) fn statistics(&self) -> BTreeSet<String> {
+        let statistics = self.parameters().filter(|p| p.kind == ParameterKind::Statistic);
+        statistics.map(|parameter| parameter.path.clone()).collect()
     }
 
     /// True if the average's time is counted in samples.
@@ -418,7 +443,10 @@ impl<M: Module> Average<M> {
     #[cfg(feature = "train")]
     pub(crate) fn started_anew(&self, module: &M, now: Clock) -> Result<Self> {
         let anew = Self::new(&self.config, module, now)?;
-        Ok(if self.stays { anew.keep_on(&self.device()) } else { anew })
+        Ok(match &self.stays {
+            Some(device) => anew.keep_on(device),
+            None => anew,
+        })
     }
 
     /// The parameters, in their order.
@@ -427,17 +455,26 @@ impl<M: Module> Average<M> {
     }
 
     pub(super) fn device(&self) -> Device {
-        self.skeleton.devices().into_iter().next().unwrap_or_default()
+        self.structure.devices().into_iter().next().unwrap_or_default()
     }
 
     /// The module with a tensor in the place of each parameter.
     pub(super) fn fill(&self, mut tensor_of: impl FnMut(&Kept) -> DispatchTensor) -> M {
         let mut by_path: HashMap<_, _> =
             self.kept.iter().map(|kept| (kept.parameter.path.as_str(), kept)).collect();
-        walk::fill(self.skeleton.valid(), |path| {
+        self.structure.filled(|path| {
             let kept = by_path.remove(path)?;
             Some((kept.parameter.id, tensor_of(kept)))
         })
+    }
+
+    /// The parameter's value in the average, in live's dtype, on the device where it is kept.
+    fn in_live_dtype(&self, kept: &Kept) -> DispatchTensor {
+        let value = self.value(kept);
+        match kept.parameter.kind {
+            ParameterKind::Constant => value,
+            _ => kernel::cast(value, kept.parameter.dtype),
+        }
     }
 
     /// The parameter's value in the average, in the dtype and on the device where it is kept.

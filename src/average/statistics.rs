@@ -39,7 +39,8 @@ use crate::{Error, Result};
 /// A batch norm's mean is over the batches that reach it.
 /// One that `forward` runs several times on a batch counts as one whose momentum is that of all
 /// these runs together, so that the last of them weighs the most.
-/// Frozen batch norms keep their statistics.
+/// Frozen batch norms keep their statistics, and so do running states of other layers, whose
+/// formula nobody but the layer knows.
 ///
 /// `forward` runs the model on one batch, which must lie on an autodiff device; what it returns
 /// is dropped.
@@ -161,10 +162,8 @@ fn layers<M: Module>(module: &M) -> Result<Vec<Layer>> {
         .filter(|parameter| parameter.kind == ParameterKind::Statistic)
         .map(|parameter| (parameter.path.clone(), Statistic::new(parameter)))
         .collect();
-    let means: Vec<_> =
-        statistics.keys().filter(|path| path.ends_with("running_mean")).cloned().collect();
     let mut layers = Vec::new();
-    for path in means {
+    for path in walk::batch_norm_means(module) {
         let prefix = path.trim_end_matches("running_mean");
         if flags.get(&format!("{prefix}training")) == Some(&false) {
             continue;

@@ -12,9 +12,10 @@ use super::{
     config::NonFinite,
     course::Due,
     numbers::{Move, Moved},
+    sample::Sample,
     state::{Average, Kept, Treatment},
     unconfirmed::{Rollback, Unconfirmed},
-    walk::{Live, ParameterKind},
+    walk::{Live, ParameterKind, Structure},
 };
 use crate::{
     Error, Result,
@@ -69,29 +70,32 @@ pub(crate) fn update_after<M: Module>(
         .map(|average| average.numbers.course.due(&average.schedule, clock(average)));
     let dues = dues.collect::<Result<Vec<_>>>()?;
 
-    // A batch norm shows the statistics of a forward pass only after the next one; `valid` makes
-    // them current.
-    let current;
-    let mut due = averages.iter().zip(&dues).filter(|(_, due)| **due != Due::Nothing).peekable();
-    let is_walked = due.peek().is_some() || !facts.trained.is_empty();
-    let module = match due.any(|(average, _)| average.takes_statistics()) {
-        true => {
-            current = live.valid();
-            &current
-        }
-        false => live,
-    };
+    let is_due = dues.iter().any(|due| *due != Due::Nothing);
+    // A traversal shows running states one forward pass late; `valid` makes them current.
+    let current = is_due.then(|| live.valid());
+    let module = current.as_ref().unwrap_or(live);
+    let is_repeated = averages.iter().any(|average| average.can_tell_lives(step));
+    let is_walked = is_due || is_repeated || !facts.trained.is_empty();
     let live = is_walked.then(|| Live::walk(module));
 
     // Everything that can fail comes before anything changes.
     let mut plans = Vec::with_capacity(averages.len());
     for (average, due) in averages.iter_mut().zip(dues) {
         plans.push(match (&live, due) {
+            (Some(live), Due::Nothing) if average.can_tell_lives(step) => {
+                let parameters = average.kept.iter().map(|kept| &kept.parameter);
+                let tensors = live.pair(parameters, &mut average.paired)?;
+                match average.sample == average.sample_of(&tensors) {
+                    true => Plan::Nothing,
+                    false => Plan::Repeat,
+                }
+            }
             (None, _) | (_, Due::Nothing) => Plan::Nothing,
             (Some(live), due) => {
                 let parameters = average.kept.iter().map(|kept| &kept.parameter);
                 let tensors = live.pair(parameters, &mut average.paired)?;
-                Plan::Take { tensors, due, moves: average.moves(due)? }
+                let sample = average.sample_of(&tensors);
+                Plan::Take { tensors, due, moves: average.moves(due)?, sample }
             }
         });
     }
@@ -108,29 +112,48 @@ pub(crate) fn update_after<M: Module>(
     for (average, plan) in averages.iter_mut().zip(&plans) {
         if let Plan::Take { tensors, moves, .. } = plan {
             let each = average.kept.iter_mut().zip(tensors.iter());
-            each.for_each(|(kept, live)| kept.take(live, moves, average.stays));
+            each.for_each(|(kept, live)| kept.take(live, moves, average.stays.is_some()));
         }
     }
+    let mut taken = Vec::with_capacity(averages.len());
     for (average, plan) in averages.iter_mut().zip(plans) {
         let now = clock(average);
+        let is_new = now.step > average.last_step();
         let numbers = &mut average.numbers;
+        let mut sampled = None;
+        taken.push(matches!(plan, Plan::Take { .. }));
         let done = match plan {
             Plan::Nothing | Plan::Refuse => Due::Nothing,
-            Plan::Take { due, moves, .. } => {
+            Plan::Repeat => {
+                average.repeated = average.repeated.saturating_add(1);
+                Due::Nothing
+            }
+            Plan::Take { due, moves, sample, .. } => {
                 let groups = numbers.groups.iter_mut().zip(moves);
                 groups.for_each(|(group, moved)| *group = moved.group);
                 numbers.refused.in_a_row = 0;
+                sampled = sample;
                 due
             }
         };
-        if now.step > numbers.course.seen.step {
+        if is_new {
             numbers.course.advance(&average.schedule, now, done);
+            average.sample = sampled;
         }
     }
-    Ok(check.zip(before).map(|(check, before)| {
-        let (live, trained) = (module.clone(), facts.trained.to_vec());
+    let unconfirmed = check.zip(before).map(|(check, before)| {
+        // `valid`, since the structure is about to be taken from `current`.
+        let (live, trained) = (module.valid(), facts.trained.to_vec());
         Unconfirmed { check, update: Rollback { before, live, trained, step, samples } }
-    }))
+    });
+    let takers = averages
+        .iter_mut()
+        .zip(taken)
+        .filter_map(|(average, taken)| taken.then_some(&mut average.structure));
+    if let Some(current) = current {
+        Structure::follow(takers, current);
+    }
+    Ok(unconfirmed)
 }
 
 #[cfg(feature = "train")]
@@ -195,7 +218,7 @@ fn look<M: Module>(
     if facts.may_wait
         && others.is_empty()
         && live.tensors().iter().any(kernel::is_on_gpu)
-        && !averages.iter().any(|average| average.stays)
+        && !averages.iter().any(|average| average.stays.is_some())
     {
         let checked: Vec<_> = bounded(live.tensors(), bounds.iter().copied()).collect();
         if let Some(check) = kernel::start_check(&checked)
@@ -245,7 +268,7 @@ fn mixing<'a, M: Module>(
 ) -> Vec<Towards<'a>> {
     let each = averages.iter_mut().zip(plans).filter_map(|(average, plan)| {
         let Plan::Take { tensors, moves, .. } = plan else { return None };
-        Some((average.kept.iter_mut().zip(tensors.iter()), moves, average.stays))
+        Some((average.kept.iter_mut().zip(tensors.iter()), moves, average.stays.is_some()))
     });
     let mut each: Vec<_> = each.collect();
     let longest = each.iter().map(|(kept, ..)| kept.len()).max().unwrap_or(0);
@@ -262,20 +285,25 @@ fn mixing<'a, M: Module>(
 /// The plan of one average for an update.
 enum Plan<'a> {
     Nothing,
+    /// The average has seen this step already, with other weights.
+    Repeat,
     /// The average stays as it is, since live holds a NaN or an infinity.
     Refuse,
     Take {
         tensors: Cow<'a, [DispatchTensor]>,
         due: Due,
         moves: Vec<Move>,
+        sample: Option<Sample>,
     },
 }
 
 impl<M: Module> Average<M> {
     /// Updates the average with live's weights after optimizer step `step`.
     ///
-    /// Steps count from 1.
-    /// A second call with the same step changes nothing. An update after several steps covers all
+    /// Steps count from 1, through the whole training.
+    /// A second call with the same step changes nothing; if live's weights are others than in the
+    /// first call, it is counted, and [warned of](Self::warnings), where they are in host memory.
+    /// An update after several steps covers all
     /// of them, so that the width of the average does not depend on how often it is updated.
     ///
     /// Parameters are paired by path, and the average follows live's parameters to other devices
@@ -325,12 +353,19 @@ impl<M: Module> Average<M> {
         })
     }
 
-    fn takes_statistics(&self) -> bool {
-        let mut statistics =
-            self.kept.iter().filter(|k| k.parameter.kind == ParameterKind::Statistic);
-        statistics.any(|kept| {
-            matches!(kept.how, Treatment::Averaged(_) | Treatment::Copied | Treatment::Frozen)
-        })
+    /// True if the average has seen this step already, and can tell whether another live is that of
+    /// then.
+    fn can_tell_lives(&self, step: u64) -> bool {
+        self.sample.is_some() && self.last_step() == step
+    }
+
+    /// The sample of live's averaged weights, from its tensors in the average's order.
+    fn sample_of(&self, tensors: &[DispatchTensor]) -> Option<Sample> {
+        let weights = self.kept.iter().zip(tensors).filter(|(kept, _)| {
+            matches!(kept.how, Treatment::Averaged(_))
+                && kept.parameter.kind == ParameterKind::Weight
+        });
+        Sample::of(weights.map(|(_, live)| live))
     }
 
     /// Counts an update that was refused because of a parameter.

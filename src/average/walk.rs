@@ -3,9 +3,12 @@
 //! Parameters are paired by their path in the module, such as `layers.0.weight`.
 //! Nothing is paired by position and nothing is skipped: a difference is an error with the path.
 
+mod running; // which floats are running states
+mod structure; // a module without the tensors of its parameters
+
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
 };
 
 use burn::{
@@ -15,6 +18,8 @@ use burn::{
 };
 
 use crate::{Error, Result, kernel};
+
+pub(super) use self::structure::Structure;
 
 /// A parameter of a module, taken off autodiff; the tensor shares the module's storage.
 #[derive(Clone, Debug)]
@@ -33,7 +38,8 @@ pub(super) struct Parameter {
 pub(super) enum ParameterKind {
     /// A float that an optimizer may move.
     Weight,
-    /// A running statistic of a batch norm.
+    /// A running state (`RunningState` of Burn), such as the statistics of a batch norm: a forward
+    /// pass changes it, and no optimizer moves it.
     Statistic,
     /// An integer, a boolean or a quantized number: there is nothing to mix.
     Constant,
@@ -57,6 +63,21 @@ pub(crate) fn describe(dtype: DType, shape: &Shape) -> String {
 ///
 /// Two parameters of one path cannot be told apart.
 pub(super) fn parameters<M: Module>(module: &M) -> Result<Vec<Parameter>> {
+    let mut found = tensors(module)?;
+    let states = running::running_states(module);
+    for parameter in found.iter_mut().filter(|parameter| states.contains(&parameter.path)) {
+        parameter.kind = ParameterKind::Statistic;
+    }
+    Ok(found)
+}
+
+/// Like [`parameters`], for those who need paths and tensors alone: running states count as
+/// weights here, since to find them takes longer.
+///
+/// # Errors
+///
+/// Two parameters of one path cannot be told apart.
+pub(super) fn tensors<M: Module>(module: &M) -> Result<Vec<Parameter>> {
     let mut collect = Collect::default();
     module.visit(&mut collect);
     let mut seen = BTreeMap::new();
@@ -67,16 +88,6 @@ pub(super) fn parameters<M: Module>(module: &M) -> Result<Vec<Parameter>> {
         }
     }
     Ok(collect.found)
-}
-
-/// Puts each tensor that `tensor_of` gives for a path in the place of the parameter there.
-///
-/// The module keeps the rest: its structure, layout mappings and training state.
-pub(super) fn fill<M: Module>(
-    module: M,
-    tensor_of: impl FnMut(&str) -> Option<(ParamId, DispatchTensor)>,
-) -> M {
-    module.map(&mut Fill { path: Vec::new(), tensor_of })
 }
 
 /// Moves floats of a module that trains: the tensor that `moved` gives for a path and the tensor
@@ -99,13 +110,16 @@ pub(crate) fn path_of<M: Module>(module: &M, id: ParamId) -> Option<String> {
     collect.found.into_iter().find(|parameter| parameter.id == id).map(|parameter| parameter.path)
 }
 
-/// The statistics of a module's batch norms, by path, after its last forward pass.
+/// The tensors at these paths as they are after the module's last forward pass.
 #[cfg(feature = "train")]
-pub(crate) fn statistics<M: Module>(module: &M) -> BTreeMap<String, DispatchTensor> {
+pub(crate) fn statistics<M: Module>(
+    module: &M,
+    paths: &BTreeSet<String>,
+) -> BTreeMap<String, DispatchTensor> {
     let mut collect = Collect::default();
-    // A walk over the module itself shows them one forward pass late.
+    // A walk over the module itself shows running states one forward pass late.
     module.valid().visit(&mut collect);
-    let statistics = collect.found.into_iter().filter(|p| p.kind == ParameterKind::Statistic);
+    let statistics = collect.found.into_iter().filter(|found| paths.contains(&found.path));
     statistics.map(|parameter| (parameter.path, parameter.tensor)).collect()
 }
 
@@ -133,11 +147,6 @@ pub(crate) struct Entry {
 /// column layout, whose saved form is transposed; see [`recorded_layout`] for the right one.
 pub(super) fn load<M: Module>(module: M, entry_of: impl FnMut(&str) -> Option<Entry>) -> M {
     module.map(&mut Load { path: Vec::new(), entry_of })
-}
-
-/// The module with each of its tensors replaced by one of a single element.
-pub(super) fn skeleton<M: Module>(module: M) -> M {
-    module.map(&mut Skeleton)
 }
 
 /// A parameter as a record stores it.
@@ -182,6 +191,20 @@ pub(super) fn flags<M: Module>(module: &M) -> BTreeMap<String, bool> {
     let mut flags = FlagPaths::default();
     module.visit(&mut flags);
     flags.1
+}
+
+/// The paths of the running means of Burn's batch norms.
+#[cfg(feature = "train")]
+pub(super) fn batch_norm_means<M: Module>(module: &M) -> Vec<String> {
+    recorded(module)
+        .into_iter()
+        .filter(|Recorded { place, .. }| {
+            let container = place.containers.last().map(String::as_str);
+            let name = place.names.last().map(String::as_str);
+            container == Some("Struct:BatchNorm") && name == Some("running_mean")
+        })
+        .map(|recorded| recorded.place.path())
+        .collect()
 }
 
 /// Live as an update sees it: its tensors and ids in its own order, without names.
@@ -239,7 +262,7 @@ impl<'a, M: Module> Live<'a, M> {
         paired: &mut Vec<ParamId>,
     ) -> Result<Cow<'_, [DispatchTensor]>> {
         if self.ids != *paired {
-            let live = self::parameters(self.module)?;
+            let live = self::tensors(self.module)?;
             if !live.iter().map(|p| &p.path).eq(parameters.clone().map(|p| &p.path)) {
                 return check(parameters.clone(), Cow::Owned(pair(parameters, live)?));
             }
@@ -308,14 +331,6 @@ impl Place {
     pub fn path(&self) -> String {
         self.names.join(".")
     }
-
-    /// True if a float here is a running statistic of a batch norm, which the layer updates itself
-    /// and no optimizer moves.
-    fn is_statistic(&self) -> bool {
-        let name = self.names.last().map(String::as_str);
-        self.containers.last().is_some_and(|container| container == "Struct:BatchNorm")
-            && matches!(name, Some("running_mean" | "running_var"))
-    }
 }
 
 #[derive(Default)]
@@ -330,7 +345,6 @@ impl Collect {
         let dtype = tensor.dtype();
         let kind = match float && dtype.is_float() {
             false => ParameterKind::Constant, // a quantized base is frozen
-            true if self.place.is_statistic() => ParameterKind::Statistic,
             true => ParameterKind::Weight,
         };
         self.found.push(Parameter { path: self.place.path(), id, dtype, tensor, kind });
@@ -384,47 +398,6 @@ impl ModuleVisitor for TensorVisitor {
 
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
         self.push(param.id, param.base().without_autodiff());
-    }
-}
-
-struct Fill<F> {
-    path: Vec<String>,
-    tensor_of: F,
-}
-
-impl<F: FnMut(&str) -> Option<(ParamId, DispatchTensor)>> Fill<F> {
-    fn fill<const D: usize, K: Basic>(&mut self, param: Param<Tensor<D, K>>) -> Param<Tensor<D, K>>
-    where
-        Tensor<D, K>: burn::module::ParameterValue,
-    {
-        let Some((id, tensor)) = (self.tensor_of)(&self.path.join(".")) else { return param };
-        let (_, _, mapper) = param.consume();
-        Param::from_mapped_value(id, Tensor::from_dispatch(tensor), mapper)
-    }
-}
-
-impl<F: FnMut(&str) -> Option<(ParamId, DispatchTensor)>> ModuleMapper for Fill<F> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        self.fill(param)
-    }
-
-    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
-        self.fill(param)
-    }
-
-    fn map_bool<const D: usize>(
-        &mut self,
-        param: Param<Tensor<D, Bool>>,
-    ) -> Param<Tensor<D, Bool>> {
-        self.fill(param)
     }
 }
 
@@ -492,29 +465,6 @@ impl<F: FnMut(&str) -> Option<Entry>> ModuleMapper for Load<F> {
         param: Param<Tensor<D, Bool>>,
     ) -> Param<Tensor<D, Bool>> {
         self.load(param)
-    }
-}
-
-struct Skeleton;
-
-impl ModuleMapper for Skeleton {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let (id, tensor, mapper) = param.consume();
-        Param::from_mapped_value(id, Tensor::zeros([1; D], &tensor.device()), mapper)
-    }
-
-    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
-        let (id, tensor, mapper) = param.consume();
-        Param::from_mapped_value(id, Tensor::zeros([1; D], &tensor.device()), mapper)
-    }
-
-    fn map_bool<const D: usize>(
-        &mut self,
-        param: Param<Tensor<D, Bool>>,
-    ) -> Param<Tensor<D, Bool>> {
-        let (id, tensor, mapper) = param.consume();
-        let skeleton = Tensor::<D, Int>::zeros([1; D], &tensor.device()).bool();
-        Param::from_mapped_value(id, skeleton, mapper)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The warnings of an average and of the hook, and their texts.
 
-use std::fmt;
+use std::{fmt, mem};
 
 use burn::tensor::DType;
 
@@ -10,6 +10,11 @@ use super::rule::Rule;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Warning {
+    /// The module has no floating-point parameter, so that nothing is averaged.
+    Nothing {
+        /// The name of the average.
+        name: String,
+    },
     /// More than a tenth of the average is still what it started from.
     Start {
         /// The name of the average.
@@ -80,6 +85,29 @@ pub enum Warning {
         /// The step of the last one.
         step: u64,
     },
+    /// The average was updated again at a step that it had seen, with other weights, and took none
+    /// of them.
+    RepeatedStep {
+        /// The name of the average.
+        name: String,
+        /// How often.
+        count: u64,
+        /// The last step.
+        step: u64,
+    },
+    /// Live was changed outside of `optimize`, and no average with it.
+    Bypassed {
+        /// The changes since the last update of the averages.
+        changes: u64,
+    },
+    /// The averages of a clone of the hook are no longer those of its training, since a record was
+    /// loaded.
+    Replaced {
+        /// The step of the record.
+        step: u64,
+        /// The last step that the clone's averages have seen.
+        last: u64,
+    },
     /// Steps of the optimizer were refused, since their numbers were not finite.
     RefusedSteps {
         /// How many.
@@ -141,11 +169,50 @@ impl fmt::Display for Warning {
                 "{name}: {count} updates were refused, the last at step {step}: {path} held a NaN \
                  or an infinity"
             ),
+            Self::Nothing { name } => write!(
+                f,
+                "{name}: the module has no floating-point parameter, so that nothing is averaged: \
+                 make the tensors that are to be averaged a `Param<Tensor<D>>`"
+            ),
+            Self::RepeatedStep { name, count, step } => write!(
+                f,
+                "{name}: {count} times an update came again at step {step} with other weights, \
+                 and it took none of them: count the optimizer steps through the whole training, \
+                 not from the start of an epoch"
+            ),
+            Self::Bypassed { changes } => write!(
+                f,
+                "live was changed {changes} times outside of `optimize`, and no average with it: \
+                 call `averaged.optimize(&mut optimizer, lr, grads)`, and in a struct of your own \
+                 pass `optimize` and `optimize_multi` on to its `Averaged`"
+            ),
+            Self::Replaced { step, last } => write!(
+                f,
+                "these averages are those of step {last}, and their training goes on from step \
+                 {step} in the model that a record was loaded into: ask that model"
+            ),
             Self::RefusedSteps { count, what, step } => write!(
                 f,
                 "{count} steps of the optimizer were refused, the last at step {step}: {what} held \
                  a NaN or an infinity"
             ),
+        }
+    }
+}
+
+impl Warning {
+    /// True if this is worth telling after another warning was told: it is of another kind, or its
+    /// numbers are much worse.
+    pub(crate) fn adds_to(&self, told: &Self) -> bool {
+        match (self, told) {
+            (Self::Start { share, .. }, Self::Start { share: told, .. }) => *share > told + 0.1,
+            (Self::Window { steps, .. }, Self::Window { steps: told, .. }) => *steps < told / 2.0,
+            (Self::NonFinite { count, .. }, Self::NonFinite { count: told, .. })
+            | (Self::RepeatedStep { count, .. }, Self::RepeatedStep { count: told, .. })
+            | (Self::Bypassed { changes: count }, Self::Bypassed { changes: told }) => {
+                *count / 2 >= *told
+            }
+            _ => mem::discriminant(self) != mem::discriminant(told),
         }
     }
 }

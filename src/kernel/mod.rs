@@ -22,7 +22,7 @@ use burn::{
 };
 
 #[cfg(feature = "flex")]
-use burn_ema_host::{are_both_flex, is_on_host, owned_numbers_mut, shape, slice, to_order};
+use burn_ema_host::{Slice, are_both_flex, is_on_host, owned_numbers_mut, shape, slice, to_order};
 
 #[cfg(feature = "train")]
 use crate::Result;
@@ -167,6 +167,22 @@ impl Towards<'_> {
         };
         !cfg!(feature = "portable") && pairs && is_on_host(average) && is_on_host(live)
     }
+}
+
+/// Hands on up to `most` numbers of a tensor, spread evenly, if they are in host memory.
+pub(crate) fn sample(tensor: &DispatchTensor, most: usize, take: impl FnMut(f64)) {
+    #[cfg(feature = "flex")]
+    if let Some(numbers) = slice(tensor) {
+        let each = (0..numbers.len()).step_by(numbers.len().div_ceil(most).max(1));
+        match numbers {
+            Slice::F32(numbers) => each.map(|i| f64::from(numbers[i])).for_each(take),
+            Slice::F64(numbers) => each.map(|i| numbers[i]).for_each(take),
+            Slice::F16(numbers) => each.map(|i| f64::from(numbers[i])).for_each(take),
+            Slice::Bf16(numbers) => each.map(|i| f64::from(numbers[i])).for_each(take),
+        }
+    }
+    #[cfg(not(feature = "flex"))]
+    let _ = (tensor, most, take);
 }
 
 /// Moves one average towards its live tensor.

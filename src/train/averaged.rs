@@ -1,6 +1,8 @@
 //! The hook: a live module with its averages, as one module for Burn's Learner.
 
+mod change; // whether a traversal has changed live
 mod clock; // the steps and samples that the hook has seen
+mod display; // how it is shown
 mod guard; // which steps it refuses
 mod handle; // its averages, which its clones share
 mod module; // Burn's `Module` for it
@@ -10,8 +12,6 @@ mod record; // its records
 mod run; // `RunModel` for it, for trainings that commit
 mod step; // Burn's step traits for it
 mod validation; // the modules that compute outputs in validation, and their metrics
-
-use std::fmt;
 
 use burn::{
     tensor::Device,
@@ -69,6 +69,9 @@ pub use self::run::AveragedCommit;
 /// The averages are behind a handle, which `clone` and `fork` share, so that the Learner's copy
 /// of its model at every step copies no weights.
 /// A clone is therefore no backup of the averages; `valid().train()` is an independent copy.
+/// Loading a record makes a new handle. The clones from before keep the old one, whose averages
+/// stand still then: [`average`](Self::average) refuses them, and
+/// [`take_warnings`](Self::take_warnings) tells it.
 /// When live moves to another device, an average moves there at its next update, unless it
 /// [stays](Self::keep_average_on) on a device.
 ///
@@ -76,6 +79,31 @@ pub use self::run::AveragedCommit;
 ///
 /// `visit` and `map` go through the live module alone. So optimizers, `num_params`, freezing and
 /// LoRA, which use them, see no average.
+/// An optimizer that steps an `Averaged` as a plain module therefore moves live past its averages.
+/// The second such change without an update between is an [error](Error::Bypassed), which also
+/// `average` returns; one is told by [`take_warnings`](Self::take_warnings).
+/// A loop of your own steps by `optimize`, as Burn's does:
+///
+/// ```
+/// # use burn::{module::Module, optim::{GradientsParams, ModuleOptimizer, SgdConfig}, tensor::{Device, Tensor}};
+/// # use burn::train::TrainStep;
+/// # use burn_ema::{AverageConfig, Rule, model::MlpConfig, train::Averaged};
+/// # let device = Device::default();
+/// # let live = MlpConfig::new(vec![2, 3, 1]).init(&device)?;
+/// # let mut averaged = Averaged::new(live, [AverageConfig::new(Rule::ema(0.99))])?.train();
+/// # let mut optimizer: ModuleOptimizer = SgdConfig::new().init();
+/// # let input = Tensor::<2>::ones([4, 2], &device.autodiff());
+/// let output = averaged.live().forward(input);
+/// let loss = output.powi_scalar(2).mean();
+/// let grads = GradientsParams::from_grads(loss.backward(), &averaged);
+/// averaged = averaged.optimize(&mut optimizer, 0.1.into(), grads);
+/// assert_eq!(averaged.steps(), 1);
+/// # Ok::<_, burn_ema::Error>(())
+/// ```
+///
+/// Where `Averaged` is a field of a module of yours, that module's `optimize` and `optimize_multi`
+/// must call those of the field.
+///
 /// Records (`into_record`, `try_load_record`, `save_file`) hold everything: live under `live.`,
 /// each average under `averages.NAME.`.
 /// A struct of yours that contains an `Averaged` and derives `Module` saves live alone, and so
@@ -163,7 +191,7 @@ impl<M: LearnerModel> Averaged<M> {
             }
         }
         Ok(Self {
-            guard: Guard::new(averages[0].has_statistics()),
+            guard: Guard::new(averages[0].statistics()),
             live,
             clock: StepClock::default(),
             averages: Handle::new(averages),
@@ -310,13 +338,18 @@ impl<M: LearnerModel> Averaged<M> {
     }
 
     /// The average of this index, as an owned plain module in validation mode, in live's dtype
-    /// and on its devices.
+    /// and on its devices; see [`Average::module_like`].
     ///
     /// # Errors
     ///
-    /// No average of this index; live's parameters are no longer those of the average.
+    /// No average of this index; live's parameters are no longer those of the average; live was
+    /// changed [past](Self#what-burn-sees) the averages; a record was loaded into a clone, so that
+    /// the averages of this one stand still.
     pub fn average(&self, index: usize) -> Result<M> {
-        self.averages.average(index)?.module_like(&self.live)
+        if let Some(error @ Error::Bypassed { .. }) = self.error() {
+            return Err(error);
+        }
+        self.averages.of_training(index)?.module_like(&self.live)
     }
 
     /// A copy of the averages with their numbers, which shares their weights until the next update.
@@ -347,10 +380,21 @@ impl<M: LearnerModel> Averaged<M> {
         self.clock.samples()
     }
 
-    /// The warnings about the averages and about refused steps, each returned once: see
-    /// [`Average::warnings`](crate::Average::warnings).
+    /// The warnings about the averages, about refused steps and about changes of live outside of
+    /// `optimize`, each returned once, or again when its numbers are much worse: see
+    /// [`Average::take_warnings`].
+    ///
+    /// After [`runs::fit`](crate::runs::fit) these are the [final](Self::take_final_warnings) ones.
     pub fn take_warnings(&self) -> Vec<Warning> {
-        self.averages.take_warnings().into_iter().chain(self.guard.take_warning()).collect()
+        let warnings = self.averages.take_warnings(self.clock.bypassed);
+        warnings.into_iter().chain(self.guard.take_warning()).collect()
+    }
+
+    /// Like [`take_warnings`](Self::take_warnings) for a training that has ended: the averages are
+    /// judged by what they have seen, whatever their `total_steps` says.
+    pub fn take_final_warnings(&self) -> Vec<Warning> {
+        self.averages.end();
+        self.take_warnings()
     }
 
     /// The first error of a step or an update; after it the averages are not updated any more.
@@ -421,22 +465,6 @@ impl<M: LearnerModel> Averaged<M> {
     /// Register it for training: `training.metric_train(model.trace_metric())`.
     pub fn trace_metric(&self) -> TraceMetric {
         self.validation.trace_metric()
-    }
-}
-
-impl<M: LearnerModel> fmt::Debug for Averaged<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Averaged")
-            .field("live", &self.live)
-            .field("step", &self.steps())
-            .field("averages", &self.names())
-            .finish_non_exhaustive()
-    }
-}
-
-impl<M: LearnerModel> fmt::Display for Averaged<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\naverages: {}", self.live, self.names().join(", "))
     }
 }
 

@@ -78,6 +78,8 @@ mod survive; // faults of every kind, and runs that go on as if undisturbed
 mod switch; // the average copied back into live
 #[cfg(all(feature = "train", target_os = "linux"))]
 mod terminal; // a terminal for a program that wants one
+#[cfg(feature = "train")]
+mod unusual; // modules and loops that users bring beside the usual ones
 #[cfg(all(feature = "train", any(not(feature = "wgpu"), clippy)))]
 mod updates; // the hook's updates against those by hand; panics and NaN of a user's `optimize`
 #[cfg(feature = "train")]

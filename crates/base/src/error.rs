@@ -90,6 +90,18 @@ pub enum Error {
         in_a_row: u64,
     },
 
+    /// Live was changed several times without an update of its averages between, as by an
+    /// optimizer that steps the hook as a plain module.
+    #[error(
+        "live was changed {changes} times outside of `optimize`, and no average with it: call \
+         `averaged.optimize(&mut optimizer, lr, grads)`, and in a struct of your own pass \
+         `optimize` and `optimize_multi` on to its `Averaged`"
+    )]
+    Bypassed {
+        /// The changes since the last update of the averages.
+        changes: u64,
+    },
+
     /// An error of the caller's, from a function that was handed in.
     #[error(transparent)]
     Other(std::sync::Arc<dyn std::error::Error + Send + Sync>),

@@ -267,7 +267,8 @@ impl<M: RunModel> Fit<M> {
     ///
     /// After an error the model is not returned. What it shares with a clone that was made before
     /// the launch, such as averages of weights, is still there in the clone, as it was before the
-    /// step that failed. With commits, the newest commit is there too.
+    /// step that failed. Not so after a resume, which loads the model anew: the newest commit has
+    /// it then.
     ///
     /// # Errors
     ///
@@ -324,6 +325,7 @@ impl<M: RunModel> Fit<M> {
             return Err(error);
         }
         let mut result = launched.map_err(|panic| Error::Panic(message(&*panic)))?;
+        result.model.ended();
         // Burn's dashboard has cleared both in the result by now.
         if let Some((interrupted, error)) = committer.as_ref().map(Committer::end) {
             result.interrupted = result.interrupted.or(interrupted);

@@ -102,6 +102,9 @@ pub trait RunModel: LearnerModel {
         drop(interrupter);
         self
     }
+
+    /// Tells the model that its training has ended, perhaps early.
+    fn ended(&self) {}
 }
 
 /// The progress of a training, as its model has counted it.

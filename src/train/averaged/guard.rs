@@ -2,7 +2,7 @@
 //! changes nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -33,8 +33,9 @@ type FiniteLoss<M> = Arc<dyn Fn(&<M as TrainStep>::Output) -> bool + Send + Sync
 #[derive(Clone)]
 pub(super) struct Guard<M: LearnerModel> {
     pub policy: NonFinite,
-    /// True if live has batch norms, whose statistics a forward pass changes.
-    has_statistics: bool,
+    /// The paths of live's running states, such as the statistics of batch norms, which a forward
+    /// pass changes.
+    statistics: Arc<BTreeSet<String>>,
     finite_loss: Option<FiniteLoss<M>>,
     state: Arc<Mutex<State>>,
 }
@@ -48,8 +49,8 @@ struct State {
     before: Option<StepBackup>,
 }
 
-/// What the forward passes of a step change: the number of samples and batch-norm statistics, as
-/// they were before the first of these passes.
+/// What the forward passes of a step change: the number of samples and the running states, as they
+/// were before the first of these passes.
 #[derive(Clone)]
 struct StepBackup {
     step: u64,
@@ -58,9 +59,9 @@ struct StepBackup {
 }
 
 impl<M: LearnerModel> Guard<M> {
-    pub fn new(has_statistics: bool) -> Self {
-        let policy = NonFinite::Skip { limit: 3 };
-        Self { policy, has_statistics, finite_loss: None, state: Arc::default() }
+    pub fn new(statistics: BTreeSet<String>) -> Self {
+        let (policy, statistics) = (NonFinite::Skip { limit: 3 }, Arc::new(statistics));
+        Self { policy, statistics, finite_loss: None, state: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -105,14 +106,17 @@ impl<M: LearnerModel> Guard<M> {
         (!warned).then_some(Warning::RefusedSteps { count, what, step })
     }
 
-    /// Saves batch-norm statistics and the number of samples before the first forward pass of a
+    /// Saves the running states and the number of samples before the first forward pass of a
     /// step, so that a refused step can restore them.
     pub fn before_step(&self, live: &M, clock: &StepClock<M>) {
         let step = clock.attempted + 1;
         if !self.is_on() || self.lock().before.as_ref().is_some_and(|b| b.step == step) {
             return;
         }
-        let statistics = if self.has_statistics { statistics(live) } else { BTreeMap::new() };
+        let statistics = match self.statistics.is_empty() {
+            true => BTreeMap::new(),
+            false => statistics(live, &self.statistics),
+        };
         let before = StepBackup { step, samples: clock.samples(), statistics };
         self.lock().before = Some(before);
     }

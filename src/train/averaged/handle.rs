@@ -29,6 +29,12 @@ struct Shared<M: LearnerModel> {
     /// The last update of the averages, if a GPU has not confirmed yet that its numbers are finite.
     unconfirmed: Option<Unconfirmed<M>>,
     error: Option<Error>,
+    /// True if the training has ended.
+    has_ended: bool,
+    /// The step of a record that a clone of the hook has loaded, if no update came after it.
+    replaced: Option<u64>,
+    /// The warnings about the handle itself that were returned.
+    told: Vec<Warning>,
 }
 
 /// Where averages are stored, and how often.
@@ -42,18 +48,33 @@ struct SnapshotSchedule {
 
 impl<M: LearnerModel> Handle<M> {
     pub fn new(averages: Vec<Average<M>>) -> Self {
-        let shared = Shared { averages, unconfirmed: None, error: None };
+        let shared = Shared {
+            averages,
+            unconfirmed: None,
+            error: None,
+            has_ended: false,
+            replaced: None,
+            told: Vec::new(),
+        };
         Self { shared: Arc::new(Mutex::new(shared)), snapshots: None }
     }
 
     /// A new handle of other averages, with the same snapshots and first error.
     pub fn with(&self, averages: Vec<Average<M>>) -> Self {
-        let shared = Shared { averages, unconfirmed: None, error: self.error() };
-        Self { shared: Arc::new(Mutex::new(shared)), snapshots: self.snapshots.clone() }
+        let new = Self { snapshots: self.snapshots.clone(), ..Self::new(averages) };
+        {
+            let (mut shared, mine) = (new.lock(), self.lock());
+            shared.error.clone_from(&mine.error);
+            shared.told.clone_from(&mine.told);
+            (shared.has_ended, shared.replaced) = (mine.has_ended, mine.replaced);
+        }
+        new
     }
 
-    /// A new handle of averages that were loaded, with the same snapshots and no error.
-    pub fn restored(&self, averages: Vec<Average<M>>) -> Self {
+    /// A new handle of averages that were loaded from a record of this step, with the same
+    /// snapshots and no error. This handle's clones learn of it.
+    pub fn restored(&self, averages: Vec<Average<M>>, step: u64) -> Self {
+        self.lock().replaced = Some(step);
         Self { snapshots: self.snapshots.clone(), ..Self::new(averages) }
     }
 
@@ -78,9 +99,45 @@ impl<M: LearnerModel> Handle<M> {
         average.ok_or_else(|| no_average(shared.averages.len(), index))
     }
 
-    /// The warnings of the averages, each once.
-    pub fn take_warnings(&self) -> Vec<Warning> {
-        self.lock().averages.iter_mut().flat_map(Average::take_warnings).collect()
+    /// Like [`average`](Self::average), of a training that goes on in this handle.
+    ///
+    /// # Errors
+    ///
+    /// No average of this index; averages from before a record that a clone of the hook has loaded.
+    pub fn of_training(&self, index: usize) -> Result<Average<M>> {
+        let average = self.average(index)?;
+        match self.lock().replaced_at() {
+            None => Ok(average),
+            Some((step, last)) => {
+                let expected =
+                    format!("those of step {step}, to which a clone has loaded a record");
+                let found = format!("those of step {last}; ask the model that was loaded");
+                Err(Error::value("the averages of this clone", expected, found))
+            }
+        }
+    }
+
+    /// The warnings of the averages, each once; `bypassed` counts the changes of live outside of
+    /// `optimize`.
+    pub fn take_warnings(&self, bypassed: u64) -> Vec<Warning> {
+        let mut shared = self.lock();
+        let bypassed = (bypassed > 0).then_some(Warning::Bypassed { changes: bypassed });
+        let replaced = shared.replaced_at();
+        let replaced = replaced.map(|(step, last)| Warning::Replaced { step, last });
+        let mut warnings: Vec<_> = bypassed.into_iter().chain(replaced).collect();
+        warnings.retain(|warning| shared.told.iter().all(|told| warning.adds_to(told)));
+        shared.told.extend(warnings.iter().cloned());
+        let take = match shared.has_ended {
+            true => Average::take_final_warnings,
+            false => Average::take_warnings,
+        };
+        warnings.extend(shared.averages.iter_mut().flat_map(take));
+        warnings
+    }
+
+    /// Notes that the training has ended, so that warnings are about what the averages have seen.
+    pub fn end(&self) {
+        self.lock().has_ended = true;
     }
 
     /// A copy of the averages, which shares their weights until an update.
@@ -112,10 +169,11 @@ impl<M: LearnerModel> Handle<M> {
     ///
     /// The first error of an update; it is kept.
     pub fn update(&mut self, live: &M, clock: &StepClock<M>, trained: &[ParamId]) -> Result<()> {
-        let Shared { averages, unconfirmed, error } = &mut *self.lock();
+        let Shared { averages, unconfirmed, error, replaced, .. } = &mut *self.lock();
         if let Some(error) = error {
             return Err(error.clone());
         }
+        *replaced = None;
         // What is stored must be confirmed, so an update that is stored waits for the GPU.
         let stores = self.snapshots.as_ref().is_some_and(|storing| storing.is_due(clock.steps));
         let facts = StepFacts { trained, may_wait: !stores };
@@ -175,6 +233,13 @@ impl<M: LearnerModel> Handle<M> {
 }
 
 impl<M: LearnerModel> Shared<M> {
+    /// The step of a record that replaced these averages, and their own last step, if that lies
+    /// before it.
+    fn replaced_at(&self) -> Option<(u64, u64)> {
+        let last = self.averages.iter().map(Average::last_step).max().unwrap_or(0);
+        self.replaced.filter(|step| *step > last).map(|step| (step, last))
+    }
+
     fn confirm(&mut self, update: Rollback<M>, within: Option<&[bool]>) {
         let confirmed = match within {
             Some(within) => update.confirm(within, &mut self.averages),

@@ -7,7 +7,7 @@ use burn::{
     train::LearnerModel,
 };
 
-use super::{Averaged, validation::Validation};
+use super::{Averaged, change::ChangeFinder, validation::Validation};
 use crate::{Average, Error, Result, average::ReadRecord};
 
 impl<M: LearnerModel> Module for Averaged<M> {
@@ -63,7 +63,12 @@ impl<M: LearnerModel> Module for Averaged<M> {
     }
 
     fn map<P: ModuleMapper>(self, mapper: &mut P) -> Self {
-        self.map_live(|live| live.map(mapper))
+        let mut finder = ChangeFinder { mapper, has_changed: false };
+        let mapped = self.map_live(|live| live.map(&mut finder));
+        match finder.has_changed {
+            true => mapped.bypassed(),
+            false => mapped,
+        }
     }
 
     fn into_record(self) -> ModuleRecord {
@@ -88,6 +93,21 @@ impl<M: LearnerModel> Averaged<M> {
         if let Some(error) = self.averages.error() {
             self.options.stop(error.to_string());
         }
+    }
+
+    /// Counts a change of live outside of `optimize`.
+    ///
+    /// One may be meant, such as a clip of the weights after each step, and the next update takes
+    /// it in. Several without an update between them are the steps of a training whose averages
+    /// stand still, which is an error.
+    fn bypassed(mut self) -> Self {
+        self.clock.bypassed += 1;
+        if self.clock.bypassed > 1 {
+            let error = Error::Bypassed { changes: self.clock.bypassed };
+            self.options.stop(error.to_string());
+            self.averages.keep_error(error);
+        }
+        self
     }
 
     /// Maps live alone; the modules of a validation snapshot no longer fit it.

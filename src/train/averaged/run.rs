@@ -52,6 +52,11 @@ where
     fn with_interrupter(self, interrupter: Interrupter) -> Self {
         Averaged::with_interrupter(self, interrupter)
     }
+
+    /// From now on, warnings are about what the averages have seen.
+    fn ended(&self) {
+        self.averages.end();
+    }
 }
 
 /// The averages in a commit of an [`Averaged`], without its program: live and the average that

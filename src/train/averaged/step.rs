@@ -95,6 +95,7 @@ impl<M: LearnerModel> Averaged<M> {
                 stepped.guard.accept();
                 stepped.clock.steps += 1;
                 stepped.clock.attempted += 1;
+                stepped.clock.bypassed = 0;
                 stepped.updated(&trained)
             }
             Ok(Verdict::Refuse { what }) => {

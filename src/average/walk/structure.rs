@@ -1,0 +1,148 @@
+//! A module without the tensors of its parameters.
+
+use burn::{
+    backend::DispatchTensor,
+    module::{Module, ModuleMapper, Param, ParamId, ParameterValue},
+    tensor::{Bool, Device, Int, Tensor, kind::Basic},
+};
+
+/// A module without the tensors of its parameters: its structure, and all that is no parameter,
+/// such as plain tensors and skipped fields.
+///
+/// A placeholder of one element stands for each parameter, so that a structure holds no weights,
+/// and an optimizer can go on in place.
+#[derive(Clone, Debug)]
+pub(in crate::average) struct Structure<M> {
+    module: M,
+    placeholders: Placeholders,
+}
+
+/// A tensor of one element for each rank, kind and device of the parameters.
+///
+/// They are made once, since a structure is taken at every update.
+#[derive(Clone, Debug, Default)]
+struct Placeholders {
+    floats: Vec<Placeholder>,
+    ints: Vec<Placeholder>,
+    bools: Vec<Placeholder>,
+}
+
+#[derive(Clone, Debug)]
+struct Placeholder {
+    rank: usize,
+    device: Device,
+    tensor: DispatchTensor,
+}
+
+impl<M: Module> Structure<M> {
+    /// The structure of a module in validation mode, which shares no state with another.
+    pub fn of(module: M) -> Self {
+        let mut placeholders = Placeholders::default();
+        Self { module: module.map(&mut placeholders), placeholders }
+    }
+
+    /// Gives each of these the structure of the same module as it is now, in validation mode, which
+    /// shares no state with another.
+    pub fn follow<'a>(each: impl IntoIterator<Item = &'a mut Self>, now: M)
+    where
+        M: 'a,
+    {
+        let mut each = each.into_iter();
+        let Some(first) = each.next() else { return };
+        first.module = now.map(&mut first.placeholders);
+        each.for_each(|other| other.clone_from(first));
+    }
+
+    /// The devices of the module.
+    pub fn devices(&self) -> Vec<Device> {
+        self.module.devices()
+    }
+
+    /// The module with the tensor and the id that `tensor_of` gives for the path of a parameter.
+    pub fn filled(&self, tensor_of: impl FnMut(&str) -> Option<(ParamId, DispatchTensor)>) -> M {
+        // `clone` would share the running states.
+        self.module.valid().map(&mut Fill { path: Vec::new(), tensor_of })
+    }
+}
+
+/// The placeholder of a rank on a device, made by `zeros` the first time.
+fn placeholder<const D: usize, K: Basic>(
+    known: &mut Vec<Placeholder>,
+    device: &Device,
+    zeros: impl FnOnce([usize; D], &Device) -> Tensor<D, K>,
+) -> Tensor<D, K> {
+    let found = known.iter().find(|known| known.rank == D && known.device == *device);
+    let tensor = found.map(|found| found.tensor.clone()).unwrap_or_else(|| {
+        let tensor = zeros([1; D], device).into_dispatch();
+        known.push(Placeholder { rank: D, device: device.clone(), tensor: tensor.clone() });
+        tensor
+    });
+    Tensor::from_dispatch(tensor)
+}
+
+impl ModuleMapper for Placeholders {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, tensor, mapper) = param.consume();
+        let zeros = |shape, device: &Device| Tensor::zeros(shape, device);
+        let tensor = placeholder(&mut self.floats, &tensor.device(), zeros);
+        Param::from_mapped_value(id, tensor, mapper)
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        let (id, tensor, mapper) = param.consume();
+        let zeros = |shape, device: &Device| Tensor::zeros(shape, device);
+        let tensor = placeholder(&mut self.ints, &tensor.device(), zeros);
+        Param::from_mapped_value(id, tensor, mapper)
+    }
+
+    fn map_bool<const D: usize>(
+        &mut self,
+        param: Param<Tensor<D, Bool>>,
+    ) -> Param<Tensor<D, Bool>> {
+        let (id, tensor, mapper) = param.consume();
+        let zeros = |shape, device: &Device| Tensor::<D, Int>::zeros(shape, device).bool();
+        let tensor = placeholder(&mut self.bools, &tensor.device(), zeros);
+        Param::from_mapped_value(id, tensor, mapper)
+    }
+}
+
+struct Fill<F> {
+    path: Vec<String>,
+    tensor_of: F,
+}
+
+impl<F: FnMut(&str) -> Option<(ParamId, DispatchTensor)>> Fill<F> {
+    fn fill<const D: usize, K: Basic>(&mut self, param: Param<Tensor<D, K>>) -> Param<Tensor<D, K>>
+    where
+        Tensor<D, K>: ParameterValue,
+    {
+        let Some((id, tensor)) = (self.tensor_of)(&self.path.join(".")) else { return param };
+        let (_, _, mapper) = param.consume();
+        Param::from_mapped_value(id, Tensor::from_dispatch(tensor), mapper)
+    }
+}
+
+impl<F: FnMut(&str) -> Option<(ParamId, DispatchTensor)>> ModuleMapper for Fill<F> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        self.fill(param)
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        self.fill(param)
+    }
+
+    fn map_bool<const D: usize>(
+        &mut self,
+        param: Param<Tensor<D, Bool>>,
+    ) -> Param<Tensor<D, Bool>> {
+        self.fill(param)
+    }
+}

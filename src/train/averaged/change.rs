@@ -1,0 +1,54 @@
+//! Whether a traversal has changed a weight.
+
+use burn::{
+    module::{Flag, ModuleMapper, Param},
+    tensor::{Bool, Int, Tensor},
+};
+
+/// A mapper that also finds out whether the mapper in it has changed a floating-point parameter, as
+/// an optimizer does, or has left all as they were, as freezing does.
+///
+/// To compare, it holds a parameter while that is mapped, so that the mapper cannot write in place;
+/// from the first change on it only passes parameters on.
+pub(super) struct ChangeFinder<'a, P> {
+    pub mapper: &'a mut P,
+    pub has_changed: bool,
+}
+
+impl<P: ModuleMapper> ModuleMapper for ChangeFinder<'_, P> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.mapper.enter_module(name, container);
+    }
+
+    fn exit_module(&mut self, name: &str, container: &str) {
+        self.mapper.exit_module(name, container);
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.has_changed || !param.is_initialized() {
+            return self.mapper.map_float(param);
+        }
+        let before = param.base().without_autodiff();
+        let mapped = self.mapper.map_float(param);
+        let after = mapped.base().without_autodiff();
+        self.has_changed = before.shape() != after.shape()
+            || before.dtype() == after.dtype()
+                && before.into_data().as_bytes() != after.into_data().as_bytes();
+        mapped
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        self.mapper.map_int(param)
+    }
+
+    fn map_bool<const D: usize>(
+        &mut self,
+        param: Param<Tensor<D, Bool>>,
+    ) -> Param<Tensor<D, Bool>> {
+        self.mapper.map_bool(param)
+    }
+
+    fn map_flag(&mut self, flag: Param<Flag>) -> Param<Flag> {
+        self.mapper.map_flag(flag)
+    }
+}

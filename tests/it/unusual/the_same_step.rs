@@ -1,0 +1,52 @@
+//! The same step again.
+
+use super::*;
+
+fn live(seed: u64) -> Net {
+    Net::new(seed, &device())
+}
+
+#[test]
+fn other_weights_at_the_last_step_are_counted_and_told_of() {
+    let mut average = AverageConfig::new(Rule::debiased(0.9)).init(&live(0)).unwrap();
+    for seed in 1..=50 {
+        average.update(&live(seed), 1).unwrap();
+    }
+    let told = average.take_warnings();
+    let repeated = told.iter().find(|told| matches!(told, Warning::RepeatedStep { .. }));
+    let Some(Warning::RepeatedStep { count: 49, step: 1, .. }) = repeated else {
+        panic!("{told:?}")
+    };
+    assert!(average.take_warnings().is_empty());
+    // Also where the end is known, and beside other averages.
+    let config = AverageConfig::new(Rule::debiased(0.9)).with_total_steps(Some(50));
+    let start = live(0);
+    let mut averages = [config.init(&start).unwrap(), copy_of_live().init(&start).unwrap()];
+    for (seed, step) in [(1, 1), (2, 2), (3, 2), (3, 2), (4, 3), (4, 3)] {
+        burn_ema::average::update_all(&mut averages, &live(seed), step, None).unwrap();
+    }
+    for average in &averages {
+        let warnings = average.warnings();
+        let repeated = warnings.iter().filter(|w| matches!(w, Warning::RepeatedStep { .. }));
+        let counts: Vec<_> = repeated.cloned().collect();
+        let [Warning::RepeatedStep { count: 2, step: 3, .. }] = counts[..] else {
+            panic!("{counts:?}")
+        };
+    }
+    assert_eq!(flat(&averages[1].module(), false), flat(&live(4), false), "as before: none");
+}
+
+#[test]
+fn replicas_of_one_step_are_silent() {
+    let mut average = copy_of_live().init(&live(0)).unwrap();
+    for step in 1..=5 {
+        let replica = live(step);
+        // Another replica has the same weights in tensors of its own, and other statistics.
+        let other = live(step);
+        let _ = other.train().forward(Tensor::ones([4, 2], &device().autodiff()));
+        average.update(&replica, step).unwrap();
+        average.update(&live(step), step).unwrap();
+        average.update(&replica.clone(), step).unwrap();
+    }
+    assert_eq!(average.warnings(), []);
+}
