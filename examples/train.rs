@@ -463,10 +463,12 @@ fn configure(
         same("--lr", args.lr, saved.lr)?;
         same("--optimizer", optimizer.map(OptimizerKind::name), saved.optimizer.name())?;
         // The target and the task are the run's by now, and so is the seed of the split.
+        let file = args.data.as_ref().or(saved.data.as_ref());
         ensure!(
             preparation == saved.preparation && data_sha256 == saved.data_sha256,
-            "--data: the data differs from that of the run, which cannot change: the SHA-256 of \
-             its rows is {data_sha256}, that of the run's {}; {ANEW}",
+            "--data: the data differs from that of the run, which cannot change: the rows of {} \
+             have the SHA-256 {data_sha256}, those of the run {}; {ANEW}",
+            file.map_or("the digits".into(), |file| file.display().to_string()),
             saved.data_sha256
         );
         let epochs = args.epochs.unwrap_or(saved.epochs);
