@@ -22,8 +22,8 @@ use crate::mean::Seen;
 /// A renderer that writes one line an epoch: the metrics of validation, each with those of its name
 /// in brackets (`Loss` with `Loss (live)`), the rate of the training and the time that is left.
 ///
-/// The mean over the batches of an epoch is formed as in [`metrics.csv`](crate::METRICS), in which
-/// a batch weighs as its items.
+/// In the mean over an epoch, a batch that has one number for its loss weighs as its items, as in
+/// [`metrics.csv`](crate::METRICS).
 ///
 /// ```text
 /// epoch  7/30  Loss 0.0312 (live 0.0325)  Accuracy 96.10 % (live 95.83 %)  8900 rows/s, 3 s left
