@@ -8,9 +8,12 @@ use burn::{
     lr_scheduler::constant::ConstantLr,
     module::Module,
     nn::conv::{Conv2d, Conv2dConfig},
-    nn::{Linear, LinearConfig, loss::CrossEntropyLossConfig},
+    nn::{Linear, LinearConfig},
     optim::AdamConfig,
-    tensor::{Device, Tensor, activation::relu},
+    tensor::{
+        Device, Tensor,
+        activation::{log_softmax, relu},
+    },
     train::metric::{AccuracyMetric, LossMetric},
     train::{ClassificationOutput, InferenceStep, SupervisedTraining, TrainOutput, TrainStep},
 };
@@ -43,9 +46,10 @@ impl ConvNet {
         let [rows, _] = batch.inputs.dims();
         let images: Tensor<4> = batch.inputs.reshape([rows, 1, 8, 8]);
         let output = self.head.forward(relu(self.conv.forward(images)).flatten::<2>(1, 3));
-        let targets = batch.targets.argmax(1).reshape([rows]);
-        let loss = CrossEntropyLossConfig::new().init(&output.device());
-        ClassificationOutput::new(loss.forward(output.clone(), targets.clone()), output, targets)
+        // The cross-entropy of each row, so that metrics weigh a shorter batch by its rows.
+        let shares = log_softmax(output.clone(), 1) * batch.targets.clone();
+        let loss = -shares.sum_dim(1).squeeze_dim::<1>(1);
+        ClassificationOutput::new(loss, output, batch.targets.argmax(1).squeeze_dim::<1>(1))
     }
 }
 
@@ -54,7 +58,7 @@ impl TrainStep for ConvNet {
     type Output = ClassificationOutput;
     fn step(&self, batch: Batch) -> TrainOutput<ClassificationOutput> {
         let output = self.answer(batch);
-        TrainOutput::new(self, output.loss.backward(), output)
+        TrainOutput::new(self, output.loss.clone().mean().backward(), output)
     }
 }
 

@@ -20,8 +20,8 @@ impl InferenceStep for Net {
     type Output = RegressionOutput;
     fn step(&self, rows: Tensor<2>) -> RegressionOutput {
         let output = self.layer.forward(self.norm.forward(rows.clone()));
-        let loss = MseLoss::new().forward(output.clone(), rows.clone(), Reduction::Mean);
-        RegressionOutput::new(loss, output, rows)
+        let errors = MseLoss::new().forward_no_reduction(output.clone(), rows.clone());
+        RegressionOutput::new(errors.mean_dim(1).squeeze_dim(1), output, rows) // a loss a row
     }
 }
 
@@ -31,7 +31,7 @@ impl TrainStep for Net {
     fn step(&self, rows: Tensor<2>) -> TrainOutput<RegressionOutput> {
         let noise = rows.random_like(Distribution::Default); // goes on, too
         let output = InferenceStep::step(self, rows + noise);
-        TrainOutput::new(self, output.loss.backward(), output)
+        TrainOutput::new(self, output.loss.clone().mean().backward(), output)
     }
 }
 

@@ -170,6 +170,7 @@ fn start(args: &Args) -> Result<RunDirectory> {
         data: None,
         data_sha256: table.sha256(),
         seed: args.seed,
+        commit_every: None,
     };
     if RunDirectory::open(&args.run).is_err() {
         return Ok(RunDirectory::create(&args.run, &config)?);

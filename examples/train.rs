@@ -15,7 +15,11 @@
 #[macro_use]
 mod shared; // `println!` to a reader that may leave
 
-use std::{fmt::Display, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::{self, Display},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::{
@@ -41,7 +45,7 @@ use burn_ema_lab::{
     report::{Page, Report, Scores, Summary},
     run::{OptimizerKind, RunConfig, RunDirectory},
 };
-use clap::{Parser, ValueEnum};
+use clap::{ArgGroup, Parser, ValueEnum};
 
 /// Tensors come and go at every step.
 #[global_allocator]
@@ -49,6 +53,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 #[command(about = "Train a sigmoid perceptron; validate, test and save its average")]
+// A run that goes on has its data and its target already.
+#[command(group = ArgGroup::new("rows").args(["data", "resume"]).multiple(true))]
+#[command(group = ArgGroup::new("column").args(["target", "resume"]).multiple(true))]
 struct Args {
     /// Passes over the training split [default: 40]
     #[arg(long)]
@@ -76,13 +83,13 @@ struct Args {
     seed: Option<u64>,
     /// A CSV file with a header, all of whose columns but the target are numbers; without it, the
     /// digits that ship with the crate
-    #[arg(long, requires = "target")]
+    #[arg(long, requires = "column")]
     data: Option<PathBuf>,
     /// The column of the CSV to learn
-    #[arg(long, requires = "data")]
+    #[arg(long, requires = "rows")]
     target: Option<String>,
     /// What the target is [default: classes for text and for few whole numbers]
-    #[arg(long, requires = "data")]
+    #[arg(long, requires = "rows")]
     task: Option<Learned>,
     /// The device, such as flex, ndarray or wgpu; else BURN_DEVICE, else the Cargo features decide
     #[arg(long)]
@@ -90,11 +97,12 @@ struct Args {
     /// The directory of the run
     #[arg(long, default_value = "artifacts/runs/default")]
     run: PathBuf,
-    /// Go on from the newest commit of the run, or begin where there is none; more epochs and other
-    /// averages may be given
+    /// Go on from the newest commit of the run, as it was begun: more epochs, other averages and
+    /// another --commit-every may be given. With --data and --target, begin it where there is none
     #[arg(long)]
     resume: bool,
-    /// Commit within epochs too, after so many steps, and not at the end of each alone
+    /// Commit within epochs too, after so many steps, and not at the end of each alone; 0 for the
+    /// ends alone [default: that of the run with --resume, else 0]
     #[arg(long, value_name = "STEPS")]
     commit_every: Option<u64>,
     /// Remove the run that is in the directory and start anew
@@ -109,10 +117,34 @@ impl Args {
     }
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Learned {
     Classification,
     Regression,
+}
+
+impl Learned {
+    /// The option that stands for the task of a run.
+    fn of(task: &Task) -> Self {
+        match task {
+            Task::Classification { .. } => Self::Classification,
+            Task::Regression { .. } => Self::Regression,
+        }
+    }
+
+    fn kind(self) -> TaskKind {
+        match self {
+            Self::Classification => TaskKind::Classification,
+            Self::Regression => TaskKind::Regression,
+        }
+    }
+}
+
+impl Display for Learned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -141,21 +173,31 @@ fn main() -> Result<ExitCode> {
             };
             (Some(saved), committed)
         }
+        // The digits are begun by a command without --resume, so that a slip in --run begins none.
+        Err(error) if args.resume && args.data.is_none() => {
+            return Err(error).with_context(|| {
+                format!(
+                    "--resume finds no run in {} and no --data to begin one with; without \
+                     --resume a run of the digits begins",
+                    args.run.display()
+                )
+            });
+        }
         _ => (None, None),
     };
+    if let Some(saved) = &saved {
+        same_data(&args, saved)?;
+    }
     let seed = args.seed.or(saved.as_ref().map(|saved| saved.seed)).unwrap_or(1);
     let file = args.data.as_ref().map(|file| file.canonicalize().unwrap_or(file.clone()));
     let file = file.or(saved.as_ref().and_then(|saved| saved.data.clone()));
     let target = args.target.as_deref().or(saved.as_ref().map(|s| s.preparation.target()));
-    let table = match (&file, target) {
-        (Some(file), Some(target)) => match args.task {
-            None => Table::read(file, target)?,
-            Some(Learned::Classification) => {
-                Table::read_as(file, target, TaskKind::Classification)?
-            }
-            Some(Learned::Regression) => Table::read_as(file, target, TaskKind::Regression)?,
-        },
-        _ => digits()?,
+    let task = saved.as_ref().map(|saved| Learned::of(saved.preparation.task()));
+    let table = match (&file, target, args.task.or(task)) {
+        (None, ..) => digits()?,
+        (Some(_), None, _) => bail!("--data needs --target, the column to learn, to begin a run"),
+        (Some(file), Some(target), None) => Table::read(file, target)?,
+        (Some(file), Some(target), Some(task)) => Table::read_as(file, target, task.kind())?,
     };
     let data = Prepared::new(&table, seed)?;
     match data.preparation.task() {
@@ -259,7 +301,8 @@ fn main() -> Result<ExitCode> {
     let mut commits = run
         .commit_config(&config)?
         .with_config(&committed_as)?
-        .with_every_steps(args.commit_every)
+        .with_every_steps(config.commit_every)
+        .with_change("commit_every", Change::Free)
         .with_change("data", Change::Free);
     if changes_averages {
         commits = commits.with_change("averages", Change::Free);
@@ -419,11 +462,13 @@ fn configure(
         same("--batch-size", args.batch_size, saved.batch_size)?;
         same("--lr", args.lr, saved.lr)?;
         same("--optimizer", optimizer.map(OptimizerKind::name), saved.optimizer.name())?;
+        // The target and the task are the run's by now, and so is the seed of the split.
+        let file = args.data.as_ref().or(saved.data.as_ref());
         ensure!(
             preparation == saved.preparation && data_sha256 == saved.data_sha256,
-            "the data differs from that of the run, which cannot change: its SHA-256 is \
-             {data_sha256}, that of the run's {}, or the column, its kind or the split is \
-             another; {ANEW}",
+            "--data: the data differs from that of the run, which cannot change: the rows of {} \
+             have the SHA-256 {data_sha256}, those of the run {}; {ANEW}",
+            file.map_or("the digits".into(), |file| file.display().to_string()),
             saved.data_sha256
         );
         let epochs = args.epochs.unwrap_or(saved.epochs);
@@ -433,7 +478,8 @@ fn configure(
             saved.epochs
         );
         let averages = if averages.is_empty() { saved.averages.clone() } else { averages };
-        return Ok(RunConfig { epochs, averages, ..saved.clone() });
+        let commit_every = args.commit_every.or(saved.commit_every);
+        return Ok(RunConfig { epochs, averages, commit_every, ..saved.clone() });
     }
     let output = match preparation.task() {
         Task::Classification { .. } => Activation::Sigmoid,
@@ -458,7 +504,17 @@ fn configure(
         data: None,
         data_sha256,
         seed,
+        commit_every: args.commit_every,
     })
+}
+
+/// Refuses an option that names other data than the run's, before it is read.
+fn same_data(args: &Args, saved: &RunConfig) -> Result<()> {
+    if let (Some(data), None) = (&args.data, &saved.data) {
+        bail!("--data is {}, but the run learns the digits; {ANEW}", data.display());
+    }
+    same("--target", args.target.as_deref(), saved.preparation.target())?;
+    same("--task", args.task, Learned::of(saved.preparation.task()))
 }
 
 /// What to do where another setting is wanted.

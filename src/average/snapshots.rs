@@ -197,8 +197,8 @@ impl Snapshots {
     /// # Errors
     ///
     /// An average whose rule is no power function ([`Rule::Equal`] is one), or that has others for
-    /// single paths, or that has seen no update yet; a weight outside the range of f16; a file
-    /// that cannot be written or removed.
+    /// single paths, or that has seen no update yet; a weight outside the range of the dtype, with
+    /// its path, the step and its value; a file that cannot be written or removed.
     pub fn store<M: Module>(&self, average: &Average<M>) -> Result<PathBuf> {
         let gamma = gamma(average)?;
         let course = &average.numbers.course;
@@ -219,11 +219,13 @@ impl Snapshots {
         pack.entries.retain(|path, _| !left_out.contains(&path[..]));
         let mixed = pack.entries.iter_mut().filter(|(path, _)| !not_mixed.contains(&path[..]));
         for (path, Entry { data, .. }) in mixed {
-            *data = data.clone().convert_dtype(self.dtype.into());
-            if let Some(number) = data.iter::<f64>().find(|number| !number.is_finite()) {
-                let expected = format!("numbers that fit {}", DType::from(self.dtype).name());
-                return Err(Error::parameter(path, expected, format!("{number} after rounding")));
+            let rounded = data.clone().convert_dtype(self.dtype.into());
+            let pairs = || data.iter::<f64>().zip(rounded.iter::<f64>());
+            let found = pairs().find(|(_, rounded)| !rounded.is_finite());
+            if let Some((number, rounded)) = found {
+                return Err(self.too_large(path, step, number, rounded));
             }
+            *data = rounded;
         }
         let lines = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join("\n");
         let pack = pack
@@ -239,6 +241,21 @@ impl Snapshots {
         self.remove_after(step, Some(average.name()))?;
         pack.write(&path)?;
         Ok(path)
+    }
+
+    /// The error for a number that the dtype of the snapshots does not hold.
+    fn too_large(&self, path: &str, step: u64, number: f64, rounded: f64) -> Error {
+        let expected = format!("numbers that fit {}", DType::from(self.dtype).name());
+        let shown = match number.abs() < 1e16 {
+            true => number.to_string(),
+            false => format!("{number:e}"),
+        };
+        let remedy = match (number as f32).is_finite() {
+            true => "f32 holds it (`FloatDType::F32` in `Snapshots::create` or `resume`)",
+            false => "f32 does not hold it either",
+        };
+        let found = format!("{rounded} in the place of {shown} at step {step}; {remedy}");
+        Error::parameter(path, expected, found)
     }
 
     /// Removes what was stored after a step, of one name or of all.

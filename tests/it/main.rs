@@ -11,6 +11,8 @@ mod average; // `Average`: its pairing, its storage
 mod averages; // a noisy weight and its averages: the figures, against closed forms
 mod backprop; // gradients in closed form against PyTorch, autodiff, central differences
 #[cfg(feature = "train")]
+mod best; // the best commit and early stopping by metrics that are there, and that are not
+#[cfg(feature = "train")]
 mod browser; // the page of a run in Chromium, where someone asks for it
 // Clippy looks at all features at once.
 #[cfg(all(feature = "train", any(not(feature = "wgpu"), clippy)))]
@@ -21,6 +23,8 @@ mod clocks; // samples, epochs, a late start, several steps an update
 mod commits; // a training that commits, in this process: against Burn's loop, what is kept
 #[cfg(all(feature = "train", unix))]
 mod compare; // the comparison with PyTorch, without PyTorch
+#[cfg(feature = "train")]
+mod configs; // configurations of runs: numbers, sets, what is no JSON
 #[cfg(all(feature = "tui", target_os = "linux"))]
 mod dashboard; // Burn's full-screen dashboard, and what ends a training there
 #[cfg(feature = "train")]
@@ -36,12 +40,16 @@ mod gains; // live against its averages over many seeds: statistics, wrong label
 #[cfg(feature = "train")]
 mod gauges; // several averages of one training: metrics, gaps, distances, the best
 #[cfg(feature = "train")]
+mod go_on; // runs of the example that go on as they were begun
+#[cfg(feature = "train")]
 mod guard; // NaN and infinity, refused
 mod guide; // what the guide says, and the formulas of the documentation
 #[cfg(feature = "train")]
 mod hand; // hands beside a training, such as a diary, and floats put into a module
 #[cfg(feature = "train")]
 mod hook; // `Averaged` under every strategy of Burn's Learner, against a loop by hand
+#[cfg(feature = "train")]
+mod loaders; // loaders without a batch, of another size, with a shorter last batch
 #[cfg(all(feature = "train", target_os = "linux"))]
 mod lock; // one process at a time writes to a run
 #[cfg(feature = "train")]

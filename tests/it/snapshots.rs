@@ -637,12 +637,27 @@ fn averages_that_cannot_be_stored_are_refused() {
     assert_eq!(refusal(&after(power().with_start(5), 5)), expected, "it is live still");
     assert_eq!(refusal(&after(power().with_every(5), 4)), expected);
 
-    let mut large = flat(&net, false);
-    large[40] = 70_000.0;
-    let mut average = power().init(&net).unwrap();
-    average.update(&with_floats(Net::new(0, &device()), &large), 1).unwrap();
-    let error = refusal(&average);
-    assert!(error.starts_with("first.bias: expected numbers that fit f16, found inf"), "{error}");
+    let with_one = |number: f64, step: u64| {
+        let mut large = flat(&net, false);
+        large[40] = number;
+        let mut average = power().init(&net).unwrap();
+        average.update(&with_floats(Net::new(0, &device()), &large), step).unwrap();
+        average
+    };
+    // 65504 is the largest number of f16, and 65520 the first that rounds to an infinity.
+    snapshots.store(&with_one(65_519.0, 1)).unwrap();
+    fs::remove_file(snapshots.list().unwrap().pop().unwrap().path).unwrap();
+    for (number, step, expected) in [
+        (65_520.0, 7, "inf in the place of 65520 at step 7; f32 holds it"),
+        (-1e9, 3, "-inf in the place of -1000000000 at step 3; f32 holds it"),
+        (2f64.powi(100), 5, "inf in the place of 1.2676506002282294e30 at step 5; f32 holds it"),
+        (70_000.0, 1, "inf in the place of 70000 at step 1; f32 holds it"),
+    ] {
+        let error = refusal(&with_one(number, step));
+        let expected = format!("first.bias: expected numbers that fit f16, found {expected}");
+        assert!(error.starts_with(&expected), "{error}");
+    }
+    let average = with_one(70_000.0, 1);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing was written");
     let single = Snapshots::create(directory.path(), FloatDType::F32).unwrap();
     single.store(&average).unwrap();

@@ -1,6 +1,8 @@
 //! The changes of a run's configuration that are allowed when it goes on.
 
-use serde_json::Value;
+use std::cmp::Ordering;
+
+use serde_json::{Number, Value};
 
 use crate::{Error, Result};
 
@@ -17,10 +19,12 @@ pub enum Change {
 ///
 /// Fields are named by their path, such as `model.sizes`; a path that may change takes what lies
 /// below it along.
+/// Numbers are compared by their values, so that 1 is 1.0.
 ///
 /// # Errors
 ///
-/// The first such field, with what the run has and what was given.
+/// The first such field, with what the run has and what was given; where only the order of its
+/// values differs, also the reason that a set may have for that.
 pub(crate) fn check(saved: &Value, given: &Value, may: &[(String, Change)]) -> Result<()> {
     compare("config", saved, given, may)
 }
@@ -31,7 +35,12 @@ fn compare(path: &str, saved: &Value, given: &Value, may: &[(String, Change)]) -
     match (change, saved, given) {
         (Some(Change::Free), ..) => Ok(()),
         (Some(Change::Upward), Value::Number(saved), Value::Number(given))
-            if given.as_f64() >= saved.as_f64() =>
+            if order(given, saved).is_some_and(Ordering::is_ge) =>
+        {
+            Ok(())
+        }
+        (None, Value::Number(saved), Value::Number(given))
+            if order(given, saved).is_some_and(Ordering::is_eq) =>
         {
             Ok(())
         }
@@ -46,11 +55,18 @@ fn compare(path: &str, saved: &Value, given: &Value, may: &[(String, Change)]) -
                 compare(&format!("{path}.{name}"), &of(saved), &of(given), may)
             })
         }
-        (None, Value::Array(saved), Value::Array(given)) if saved.len() == given.len() => {
-            let mut pairs = saved.iter().zip(given).enumerate();
-            pairs.try_for_each(|(index, (saved, given))| {
-                compare(&format!("{path}[{index}]"), saved, given, may)
-            })
+        (None, Value::Array(those), Value::Array(these)) if those.len() == these.len() => {
+            let mut pairs = those.iter().zip(these).enumerate();
+            let compared = pairs.try_for_each(|(index, (that, this))| {
+                compare(&format!("{path}[{index}]"), that, this, may)
+            });
+            match compared {
+                Err(_) if sorted(those) == sorted(these) => {
+                    let found = format!("{given}: {UNORDERED}");
+                    Err(Error::parameter(path, format!("{saved}, as in the run"), found))
+                }
+                compared => compared,
+            }
         }
         (_, saved, given) if saved == given => Ok(()),
         (change, saved, given) => {
@@ -59,6 +75,32 @@ fn compare(path: &str, saved: &Value, given: &Value, may: &[(String, Change)]) -
             Err(Error::parameter(path, expected, given))
         }
     }
+}
+
+/// The reason why a configuration may differ in an order alone.
+const UNORDERED: &str = "the order alone differs; a HashSet or a HashMap has none that \
+                                    stays from one process to the next, so use a BTreeSet, a \
+                                    BTreeMap or a sorted Vec";
+
+/// The texts of values, sorted.
+fn sorted(values: &[Value]) -> Vec<String> {
+    let mut texts: Vec<_> = values.iter().map(Value::to_string).collect();
+    texts.sort();
+    texts
+}
+
+/// Compares two numbers by their values, whole ones exactly.
+fn order(one: &Number, other: &Number) -> Option<Ordering> {
+    match (whole(one), whole(other)) {
+        (Some(one), Some(other)) => Some(one.cmp(&other)),
+        _ => one.as_f64().partial_cmp(&other.as_f64()),
+    }
+}
+
+/// The number as an integer, where it is a whole one.
+fn whole(number: &Number) -> Option<i128> {
+    let float = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 1e38);
+    number.as_i128().or(float.map(|float| float as i128))
 }
 
 #[cfg(test)]
@@ -106,5 +148,70 @@ mod tests {
         for (path, value, message) in cases {
             assert_eq!(refusal(path, value).as_deref(), Some(message));
         }
+    }
+    fn refusal(saved: &Value, given: &Value) -> Option<String> {
+        check(saved, given, &[]).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn equal_numbers_are_equal_however_they_are_written() {
+        let largest = 9_007_199_254_740_992_u64; // 2^53
+        for (one, other) in [
+            (json!(1), json!(1.0)),
+            (json!(-3.0), json!(-3)),
+            (json!(0), json!(-0.0)),
+            (json!(largest), json!(largest as f64)),
+            (json!(u64::MAX), json!(u64::MAX)),
+            (json!({ "a": [1, { "b": 2.0 }] }), json!({ "a": [1.0, { "b": 2 }] })),
+        ] {
+            assert_eq!(refusal(&one, &other), None);
+            assert_eq!(refusal(&other, &one), None);
+        }
+        for (one, other) in [
+            (json!(1), json!(1.5)),
+            (json!(largest + 1), json!(largest as f64)),
+            (json!(largest), json!(largest + 1)),
+            (json!(u64::MAX), json!(u64::MAX as f64)),
+            (json!(i64::MIN), json!(i64::MIN + 1)),
+            (json!(1), json!(true)),
+            (json!(1), json!("1")),
+            (json!(0), json!(null)),
+        ] {
+            assert!(refusal(&one, &other).is_some() && refusal(&other, &one).is_some(), "{one}");
+        }
+        // "Or more" is as exact.
+        let may = [("epochs".to_owned(), Change::Upward)];
+        let grows = |from: Value, to: Value| {
+            check(&json!({ "epochs": from }), &json!({ "epochs": to }), &may).is_ok()
+        };
+        assert!(grows(json!(2), json!(2.0)) && grows(json!(2.0), json!(3)));
+        assert!(grows(json!(largest), json!(largest + 1)));
+        assert!(!grows(json!(largest + 1), json!(largest)) && !grows(json!(3), json!(2.5)));
+    }
+
+    #[test]
+    fn values_in_another_order_are_named_as_such() {
+        let runs = |values: Value| json!({ "model": { "names": values } });
+        for (saved, given, path) in [
+            (json!(["a", "b", "c"]), json!(["c", "a", "b"]), "config.model.names"),
+            (json!([1, 2]), json!([2, 1]), "config.model.names"),
+            // A set of pairs, and a list of sets.
+            (json!([["a", 1], ["b", 2]]), json!([["b", 2], ["a", 1]]), "config.model.names"),
+            (json!([["a"], ["b", "c"]]), json!([["a"], ["c", "b"]]), "config.model.names[1]"),
+        ] {
+            let message = refusal(&runs(saved), &runs(given)).unwrap();
+            assert!(message.starts_with(&format!("{path}: expected [")), "{message}");
+            assert!(message.contains("HashSet") && message.contains("BTreeSet"), "{message}");
+        }
+        for (saved, given) in [
+            (json!(["a", "b"]), json!(["a", "c"])),
+            (json!(["a", "a", "b"]), json!(["a", "b", "b"])),
+        ] {
+            let message = refusal(&runs(saved), &runs(given)).unwrap();
+            assert!(!message.contains("HashSet"), "{message}");
+        }
+        // The keys of a map have no order in JSON.
+        let map = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        assert_eq!(refusal(&map(r#"{"a":1,"b":2}"#), &map(r#"{"b":2,"a":1}"#)), None);
     }
 }

@@ -14,7 +14,7 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, Once, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -29,21 +29,22 @@ use burn::{
         checkpoint::{
             Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
         },
-        metric::store::EventStoreClient,
+        metric::store::{EventStoreClient, Split},
     },
 };
 use burn_ema_base::disk;
 
 use self::{
-    log::{Log, Logger},
+    log::{Log, Logger, no_batch},
     outcome::Outcome,
     records::{Planned, Records},
 };
 pub(crate) use self::{outcome::Ending, records::CommitPoint};
 use crate::{
     Commit, CommitConfig, Commits, Counts, Error, Manifest, Progress, Result, RunLock, RunModel,
-    changes,
+    Warnings, changes,
     commits::MODEL,
+    config::BestEpoch,
     history::{History, Mark},
     manifest::FORMAT,
     strict,
@@ -70,6 +71,9 @@ struct SharedCommitter {
     log: Log,
     records: Records,
     outcome: Outcome,
+    warnings: Warnings,
+    /// Done when the metric of the best commit was looked for.
+    best: Once,
 }
 
 /// The part of a manifest that the model decides.
@@ -100,6 +104,7 @@ impl Committer {
         mut config: CommitConfig,
         model: &M,
         interrupter: Interrupter,
+        warnings: Warnings,
     ) -> Result<Self> {
         let lock = match config.lock.take() {
             Some(lock) => lock,
@@ -120,6 +125,8 @@ impl Committer {
             log: Log::default(),
             records: Records::default(),
             outcome: Outcome::new(interrupter),
+            warnings,
+            best: Once::new(),
         })))
     }
 
@@ -148,6 +155,11 @@ impl Committer {
     /// Keeps the first error, and stops the training.
     pub fn fail(&self, error: Error) {
         self.0.outcome.fail(error);
+    }
+
+    /// Fails the training, since a loader has no batch.
+    pub fn fail_without_batch(&self, split: &Split, epoch: usize) {
+        self.fail(no_batch(split, epoch));
     }
 
     /// The first error of the model, a commit or the history.
@@ -255,6 +267,11 @@ impl Committer {
         self.0.log.show_until(epoch);
     }
 
+    /// Says that the metrics of a batch with so many items come next, or those of the end of a split.
+    pub fn expect(&self, items: Option<usize>) {
+        self.0.log.expect(items);
+    }
+
     /// Says that the next commit is of this place.
     pub fn next_is(&self, place: CommitPoint) {
         self.0.records.next_is(place);
@@ -276,22 +293,45 @@ impl Committer {
     /// Plans the commit that Burn asks for; false if an error rules it out.
     fn plan(&self, epoch: usize, store: &EventStoreClient) -> bool {
         let place = self.0.records.take_next();
-        let place =
-            place.unwrap_or(CommitPoint { progress: Progress::after(epoch), steps: 0, mark: None });
+        let place = place.unwrap_or(CommitPoint {
+            progress: Progress::after(epoch),
+            steps: 0,
+            loader: None,
+            mark: None,
+        });
         // After an error the history may lack what a metric would have said.
         if self.0.outcome.is_failed() {
             return false;
         }
-        let CommitPoint { progress, steps, mark } = place;
+        let CommitPoint { progress, steps, loader, mark } = place;
         let Some(metrics) = mark.or_else(|| self.mark(store)) else { return false };
-        self.0.records.plan(Planned { progress, steps, metrics });
+        self.0.records.plan(Planned { progress, steps, loader, metrics });
+        if progress.batches == 0 {
+            self.0.best.call_once(|| self.look_for_best());
+        }
         true
+    }
+
+    /// Looks for the metric by which the best commit is kept, after an epoch.
+    ///
+    /// The epoch is committed all the same: a run with another setting goes on from there.
+    fn look_for_best(&self) {
+        let Some(BestEpoch { key, chosen, .. }) = &self.0.config.best else { return };
+        let Some(found) = self.0.log.lacks(key) else { return };
+        let expected = "a metric that gives numbers, by which the best commit is kept (register it \
+                        with `metric_valid_numeric`, or choose by `with_keep_best` or \
+                        `without_best`)";
+        let error = Error::parameter(key, expected, found);
+        match chosen {
+            true => self.0.outcome.fail(error),
+            false => self.0.warnings.add(error),
+        }
     }
 
     /// Commits, with the record of the schedule, which Burn hands over last.
     fn commit(&self, scheduler: Result<Bytes>) -> Result<()> {
         let (plan, [model, optimizer]) = self.0.records.take();
-        let Some(Planned { progress, steps, metrics }) = plan else { return Ok(()) };
+        let Some(Planned { progress, steps, loader, metrics }) = plan else { return Ok(()) };
         let (model, optimizer, scheduler) = (model?, optimizer?, scheduler?);
         let SharedCommitter { config, store, about: AboutModel { parts, counts }, .. } = &*self.0;
 
@@ -316,6 +356,7 @@ impl Committer {
             progress,
             steps: counts.steps,
             samples: counts.samples,
+            loader,
             seed,
             parts: parts.clone(),
             config: config.config.clone(),

@@ -9,7 +9,10 @@ use burn::train::metric::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Change, Error, Progress, Result, RunLock, history::Mark, manifest::MOST_CONFIG_BYTES};
+use crate::{
+    Change, Error, Progress, Result, RunLock, changes, floats, history::Mark,
+    manifest::MOST_CONFIG_BYTES,
+};
 
 /// The settings of commits for [`Fit::with_commits`](crate::Fit::with_commits): where, when, and
 /// which are kept.
@@ -36,16 +39,19 @@ pub struct CommitConfig {
     every_steps: Option<u64>,
     every: Option<Duration>,
     last: usize,
-    best: Option<BestEpoch>,
+    pub(crate) best: Option<BestEpoch>,
     non_finite: bool,
     pub(crate) lock: Option<Arc<RunLock>>,
 }
 
 /// The metric by which the best epoch is kept.
 #[derive(Clone, Debug)]
-struct BestEpoch {
-    key: String,
+pub(crate) struct BestEpoch {
+    /// The key of the metric, such as `valid/Loss`.
+    pub key: String,
     lowest: bool,
+    /// False for the default.
+    pub chosen: bool,
 }
 
 impl CommitConfig {
@@ -66,7 +72,7 @@ impl CommitConfig {
             every_steps: None,
             every: None,
             last: 2,
-            best: Some(BestEpoch { key: "valid/Loss".to_owned(), lowest: true }),
+            best: Some(BestEpoch { key: "valid/Loss".to_owned(), lowest: true, chosen: false }),
             non_finite: false,
             lock: None,
         }
@@ -75,12 +81,26 @@ impl CommitConfig {
     /// The configuration that decides the run: a resumed run that differs in a field is refused, by
     /// its name.
     ///
+    /// Fields are compared as JSON: numbers by their values, so that 1 is 1.0; a field that is
+    /// missing as one that is `None`; sequences with their order. A `HashSet` has another order in
+    /// every process, so a configuration with one needs a `BTreeSet` or a sorted `Vec` instead; the
+    /// keys of a map may come in any order.
+    ///
     /// # Errors
     ///
     /// A configuration that is no JSON, or of which that has more than 1 MiB: name a large part by
-    /// its digest.
+    /// its digest. A NaN or an infinity, by the name of its field, since JSON would have `null`, as
+    /// for `None`. A configuration that differs when it is written twice.
     pub fn with_config(mut self, config: &impl Serialize) -> Result<Self> {
-        self.config = serde_json::to_value(config).map_err(Error::other)?;
+        floats::check("config", config)?;
+        let written = || serde_json::to_value(config).map_err(Error::other);
+        self.config = written()?;
+        changes::check(&self.config, &written()?, &[]).map_err(|error| match error {
+            Error::Parameter { path, found, .. } => {
+                Error::parameter(path, "the same value each time that it is written", found)
+            }
+            error => error,
+        })?;
         let length = self.config.to_string().len();
         if length > MOST_CONFIG_BYTES {
             let expected = format!("at most {MOST_CONFIG_BYTES} bytes of JSON");
@@ -130,9 +150,14 @@ impl CommitConfig {
 
     /// Keeps the commit of the epoch with the best value of a metric of validation beside the
     /// newest ones.
+    ///
+    /// The metric must be registered for validation and give numbers, as by
+    /// `metric_valid_numeric`; otherwise the training ends with an error after its first epoch.
+    /// By default it is the loss, whose absence is a [warning](crate::Warnings) alone.
     pub fn with_keep_best<Me: Metric>(mut self, metric: &Me, direction: Direction) -> Self {
         let lowest = matches!(direction, Direction::Lowest);
-        self.best = Some(BestEpoch { key: format!("{}/{}", Split::Valid, metric.name()), lowest });
+        let key = format!("{}/{}", Split::Valid, metric.name());
+        self.best = Some(BestEpoch { key, lowest, chosen: true });
         self
     }
 
@@ -170,7 +195,7 @@ impl CommitConfig {
     /// The commits that stay, of those that are there.
     pub(crate) fn keep(&self, places: &[Progress], mark: &Mark) -> Vec<Progress> {
         let newest = &places[places.len().saturating_sub(self.last)..];
-        let best = self.best.as_ref().and_then(|BestEpoch { key, lowest }| {
+        let best = self.best.as_ref().and_then(|BestEpoch { key, lowest, .. }| {
             let ends = places.iter().filter(|place| place.batches == 0);
             let values = ends.filter_map(|place| {
                 let value = mark.epochs.get(&place.epochs)?.get(key)?.0;

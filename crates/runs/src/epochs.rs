@@ -12,13 +12,13 @@ use burn::{
     train::{
         EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
         SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader,
-        TrainingComponents, TrainingItem, ValidLoader,
+        TrainingComponents, TrainingItem, ValidLoader, metric::store::Split,
     },
 };
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Error, Progress, RunModel,
+    Error, LoaderSize, Progress, RunModel,
     committer::{CommitPoint, Committer},
 };
 
@@ -30,6 +30,8 @@ pub(crate) struct EpochLoop {
     pub batches: usize,
     /// The optimizer steps that were done before.
     pub steps: u64,
+    /// The size of the loader with which these batches were done.
+    pub loader: Option<LoaderSize>,
 }
 
 /// How a pass over a split ended.
@@ -80,6 +82,11 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
         self.committer.show_until(None);
         // A training that cannot commit does not begin.
         self.committer.mark(&store);
+        // Nor does one that would end at its first validation.
+        let is_left = starting_epoch <= num_epochs && !stopped;
+        if is_left && valid.num_items() == 0 && valid.iter().next().is_none() {
+            self.committer.fail_without_batch(&Split::Valid, starting_epoch);
+        }
 
         let (mut epoch, mut steps) = (starting_epoch, self.steps);
         while epoch <= num_epochs && !stopped && !interrupter.should_stop() {
@@ -100,6 +107,7 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
                 epoch,
                 batches: done,
                 steps,
+                size: LoaderSize { items: train.num_items(), batch: 0 },
                 accumulation: grad_accumulation.unwrap_or(1),
                 interrupter: &interrupter,
                 events: &mut events,
@@ -107,9 +115,10 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
             let end = pass.train(self, &mut learner, &train, &mut save);
             let batches = pass.batches;
             steps = pass.steps;
+            let loader = Some(pass.size);
             let within = |mark| {
                 let progress = Progress { epochs: epoch - 1, batches };
-                CommitPoint { progress, steps, mark }
+                CommitPoint { progress, steps, loader, mark }
             };
             interrupter.fail_on_error(events.flush());
             if end == PassEnd::Stopped {
@@ -130,6 +139,7 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
                 epoch,
                 batches,
                 steps,
+                size: LoaderSize::default(),
                 accumulation: 1,
                 interrupter: &interrupter,
                 events: &mut events,
@@ -142,9 +152,10 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
                 }
                 break;
             }
-            stopped = stops(epoch);
             let progress = Progress::after(epoch);
-            save(&learner, CommitPoint { progress, steps, mark: None });
+            save(&learner, CommitPoint { progress, steps, loader: None, mark: None });
+            // After the commit, which stays where early stopping finds no metric.
+            stopped = stops(epoch);
             epoch += 1;
         }
         // Waits until the last commit is written, or has failed.
@@ -161,6 +172,8 @@ struct SplitPass<'a, M: RunModel> {
     batches: usize,
     /// The optimizer steps that are done, in all epochs.
     steps: u64,
+    /// The size of the loader, as far as it is known.
+    size: LoaderSize,
     accumulation: usize,
     interrupter: &'a Interrupter,
     events: &'a mut SupervisedTrainingEventProcessor<M>,
@@ -175,19 +188,30 @@ impl<M: RunModel> SplitPass<'_, M> {
         save: &mut impl FnMut(&Learner<M>, CommitPoint),
     ) -> PassEnd {
         let Self { epoch, interrupter, .. } = *self;
+        let before = at.loader.filter(|_| self.batches > 0);
+        if let Some(before) = before.filter(|before| before.items != self.size.items) {
+            return self.resized(at, before, format!("{} items", self.size.items));
+        }
         at.seed(epoch, 0, "train");
         let mut batches = loader.iter();
+        let mut processed = 0;
         // Skips the batches that were done before the commit.
         for number in 0..self.batches {
             at.seed(epoch, number, "train");
             match batches.next() {
-                Some(Ok(_)) => {}
+                Some(Ok(_)) => self.count(&mut processed, batches.progress().items_processed),
                 Some(Err(error)) => return self.fail(error),
                 None => {
                     let found = format!("{number} batches of {} seen before", self.batches);
                     return self.short("training", found);
                 }
+            };
+            if let Some(before) = before.filter(|before| before.batch < self.size.batch) {
+                return self.resized(at, before, self.size);
             }
+        }
+        if let Some(before) = before.filter(|before| *before != self.size) {
+            return self.resized(at, before, self.size);
         }
         at.seed(epoch, self.batches, "train");
         let mut next = batches.next();
@@ -207,6 +231,7 @@ impl<M: RunModel> SplitPass<'_, M> {
                 Err(error) => return self.fail(error),
             };
             let progress = batches.progress();
+            let items = self.count(&mut processed, progress.items_processed);
             let output = learner.train_step(batch);
             self.batches += 1;
             let grads = match self.accumulation {
@@ -231,6 +256,7 @@ impl<M: RunModel> SplitPass<'_, M> {
             let iteration = Some(self.batches);
             let lr = Some(learner.lr_current());
             let item = TrainingItem::new(output.item, progress, iteration, lr);
+            at.committer.expect(Some(items));
             interrupter.fail_on_error(self.events.process_train(LearnerEvent::ProcessedItem(item)));
             // A stop waits for the end of a step, from where a resume can go on; an error does not.
             // After the last batch the epoch ends first.
@@ -243,7 +269,8 @@ impl<M: RunModel> SplitPass<'_, M> {
             if stepped && !whole && at.committer.config().is_due(since, last.elapsed()) {
                 interrupter.fail_on_error(self.events.flush());
                 let progress = Progress { epochs: epoch - 1, batches: self.batches };
-                save(learner, CommitPoint { progress, steps: self.steps, mark: None });
+                let (steps, loader) = (self.steps, Some(self.size));
+                save(learner, CommitPoint { progress, steps, loader, mark: None });
                 (since, last) = (0, Instant::now());
             }
             at.seed(epoch, self.batches, "train");
@@ -255,6 +282,7 @@ impl<M: RunModel> SplitPass<'_, M> {
             let found = format!("{} of {} items", seen.items_processed, seen.items_total);
             return self.short("training", found);
         }
+        at.committer.expect(None);
         interrupter.fail_on_error(self.events.process_train(LearnerEvent::EndSplit(epoch)));
         PassEnd::Whole
     }
@@ -276,7 +304,7 @@ impl<M: RunModel> SplitPass<'_, M> {
         let model = learner.model().valid();
         at.seed(epoch, 0, "valid");
         let mut batches = loader.iter();
-        let mut iteration = 0;
+        let (mut iteration, mut processed) = (0, 0);
         while let Some(batch) = batches.next() {
             let batch = match batch {
                 Ok(batch) => batch,
@@ -284,8 +312,10 @@ impl<M: RunModel> SplitPass<'_, M> {
             };
             let progress = batches.progress();
             iteration += 1;
+            let items = self.count(&mut processed, progress.items_processed);
             let output = InferenceStep::step(&model, batch);
             let item = TrainingItem::new(output, progress, Some(iteration), None);
+            at.committer.expect(Some(items));
             interrupter.fail_on_error(self.events.process_valid(LearnerEvent::ProcessedItem(item)));
             if interrupter.should_stop() {
                 return PassEnd::Stopped;
@@ -296,9 +326,25 @@ impl<M: RunModel> SplitPass<'_, M> {
             let found = format!("{} of {} items", seen.items_processed, seen.items_total);
             return self.short("validation", found);
         }
+        at.committer.expect(None);
         interrupter.fail_on_error(self.events.process_valid(LearnerEvent::EndSplit(epoch)));
         interrupter.fail_on_error(self.events.process_train(LearnerEvent::EndEpoch(epoch)));
         PassEnd::Whole
+    }
+
+    /// Counts a batch, and returns its items: those that are done, less those that were.
+    fn count(&mut self, processed: &mut usize, now: usize) -> usize {
+        let items = now.saturating_sub(*processed);
+        *processed = now;
+        self.size.batch = self.size.batch.max(items);
+        items
+    }
+
+    /// Fails the training, since the place of its commit is one in other batches.
+    fn resized(&self, at: &EpochLoop, before: LoaderSize, found: impl ToString) -> PassEnd {
+        let expected = format!("{before}, as in the commit within epoch {}", self.epoch);
+        at.committer.fail(Error::parameter("the training loader", expected, found));
+        PassEnd::Stopped
     }
 
     fn fail(&self, error: DatasetError) -> PassEnd {

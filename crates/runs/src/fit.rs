@@ -14,7 +14,7 @@ use burn::{
 use burn_ema_base::header;
 
 use crate::{
-    Commit, CommitConfig, Error, Newest, Progress, Result, RunModel,
+    Commit, CommitConfig, Error, LoaderSize, Newest, Progress, Result, RunModel, Warnings,
     commits::MODEL,
     committer::{Committer, OPTIMIZER, SCHEDULER, message},
     epochs::EpochLoop,
@@ -54,6 +54,8 @@ pub fn fit<M: RunModel>(
         device: None,
         keeps_strategy: false,
         resumed: None,
+        loader: None,
+        warnings: Warnings::default(),
     }
 }
 
@@ -99,6 +101,9 @@ pub struct Fit<M: RunModel> {
     device: Option<Device>,
     keeps_strategy: bool,
     resumed: Option<Resumed>,
+    /// The size of the training loader at the commit that it goes on from, within an epoch.
+    loader: Option<LoaderSize>,
+    warnings: Warnings,
 }
 
 /// The place at which a training goes on.
@@ -146,7 +151,8 @@ impl<M: RunModel> Fit<M> {
     pub fn with_commits(mut self, config: CommitConfig) -> Result<Self> {
         self.model.check_loadable()?;
         let interrupter = self.training.interrupter();
-        self.committer = Some(Committer::new(config, &self.model, interrupter)?);
+        let warnings = self.warnings.clone();
+        self.committer = Some(Committer::new(config, &self.model, interrupter, warnings)?);
         Ok(self)
     }
 
@@ -168,8 +174,12 @@ impl<M: RunModel> Fit<M> {
     /// # Errors
     ///
     /// No [commits](Self::with_commits); commits of which none is whole; a commit of another
-    /// configuration, seed, model, optimizer or schedule: the error names the field or parameter
-    /// that differs.
+    /// configuration or seed, of another model, or of another kind of optimizer or schedule: the
+    /// error names the field or parameter that differs.
+    ///
+    /// The numbers of an optimizer and a schedule that are no state of theirs, such as a constant
+    /// learning rate, are those of this program. Name them in the configuration
+    /// ([`with_config`](CommitConfig::with_config)), so that others are refused.
     pub fn resume(self) -> Result<Self> {
         let Newest { commit, passed_over } = self.committer()?.store().newest()?;
         match (commit, passed_over) {
@@ -212,6 +222,7 @@ impl<M: RunModel> Fit<M> {
         passed_over.extend(committer.go_on(commit, files));
         let from = Some(commit.progress());
         self.resumed = Some(Resumed { from, steps: commit.manifest().steps, passed_over });
+        self.loader = commit.manifest().loader;
         Ok(self)
     }
 
@@ -254,6 +265,11 @@ impl<M: RunModel> Fit<M> {
         self.resumed.as_ref()
     }
 
+    /// The warnings of the training with commits, to read while it runs and when it has ended.
+    pub fn warnings(&self) -> Warnings {
+        self.warnings.clone()
+    }
+
     /// Trains, and returns the result.
     ///
     /// A training that was stopped by [`Interrupter::stop`](burn::train::Interrupter::stop) is no
@@ -278,7 +294,13 @@ impl<M: RunModel> Fit<M> {
     ///
     /// With commits also:
     ///
+    /// - A training or validation loader without a batch, by its name.
     /// - An epoch whose data ended early, unless the strategy is kept, which cannot tell.
+    /// - A resume within an epoch whose training loader has another number of items or another
+    ///   batch size than at the commit.
+    /// - A metric that gives no number, by which the [best commit](CommitConfig::with_keep_best) is
+    ///   to be kept or early stopping asks: after the first epoch, which is committed. Where the
+    ///   best is kept by default, it is a [warning](Self::warnings).
     /// - A metric logger of the training's own.
     /// - A run that has commits and is not resumed.
     /// - A kept strategy that would go on within an epoch.
@@ -286,7 +308,7 @@ impl<M: RunModel> Fit<M> {
         if let Some(error) = self.model.error() {
             return Err(error);
         }
-        let Self { mut training, model, optimizer, lr, committer, device, .. } = self;
+        let Self { mut training, model, optimizer, lr, committer, device, loader, .. } = self;
         if let Some(committer) = &committer {
             let from = match &self.resumed {
                 Some(resumed) => resumed.from,
@@ -307,7 +329,8 @@ impl<M: RunModel> Fit<M> {
             if !self.keeps_strategy {
                 let device = if device.is_autodiff() { device } else { device.autodiff() };
                 let steps = self.resumed.as_ref().map_or(0, |resumed| resumed.steps);
-                let strategy = EpochLoop { device, committer: committer.clone(), batches, steps };
+                let committer = committer.clone();
+                let strategy = EpochLoop { device, committer, batches, steps, loader };
                 training =
                     training.with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)));
             }

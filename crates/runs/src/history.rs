@@ -5,7 +5,7 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
@@ -22,13 +22,22 @@ use burn_ema_base::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    mean::{Number, Running, Seen, weight},
+};
 
 /// The file of a run's metrics, in its directory.
 ///
-/// A line is a batch, with the number of values that it is the mean of in `count`; or the value of
-/// an epoch, with `epoch` there; or `part`, for a resumed epoch of which the whole is not known; or
-/// `text`.
+/// A line is a batch, with its weight in `count`; or the value of an epoch, with `epoch` there; or
+/// `part`, for a resumed epoch of which the whole is not known; or `text`.
+///
+/// The weight of a batch is the number of values that the metric says its value is the mean of.
+/// Where that is one number for the whole batch, such as a loss that was reduced to a scalar, it is
+/// the items of the batch, as the loader counts them: so the value of an epoch is the mean over
+/// items, also where the last batch is shorter. Burn itself takes such a batch for one value, and
+/// so does a training with a [kept strategy](crate::Fit::keep_strategy), which does not show the
+/// loader.
 pub const METRICS: &str = "metrics.csv";
 
 /// The metric, as `text`, that names the part of the model which answers validation from an epoch
@@ -51,52 +60,6 @@ pub(crate) struct Mark {
 
 /// A split and the name of a metric, such as `valid/Loss`.
 pub(crate) type Key = String;
-
-/// A float that may be a NaN or an infinity, and so is saved as text: JSON has neither.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub(crate) struct Number(pub f64);
-
-impl PartialEq for Number {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.to_bits() == other.0.to_bits()
-    }
-}
-
-impl From<Number> for String {
-    fn from(Number(number): Number) -> Self {
-        number.to_string()
-    }
-}
-
-impl TryFrom<String> for Number {
-    type Error = std::num::ParseFloatError;
-
-    fn try_from(text: String) -> std::result::Result<Self, Self::Error> {
-        text.parse().map(Self)
-    }
-}
-
-/// The sum of a metric over the batches of an epoch, as Burn forms it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Running {
-    pub sum: Number,
-    pub count: usize,
-}
-
-impl Running {
-    fn add(&mut self, value: f64, count: usize) {
-        if count > 0 {
-            self.sum.0 += value * count as f64;
-            self.count += count;
-        }
-    }
-
-    fn mean(&self) -> f64 {
-        self.sum.0 / self.count as f64
-    }
-}
 
 /// The first line.
 const HEADER: &str = "split,epoch,metric,value,count\n";
@@ -121,7 +84,12 @@ pub(crate) struct History {
     epochs: BTreeMap<usize, BTreeMap<Key, Number>>,
     running: BTreeMap<Key, Running>,
     /// The sums of the current epoch that this process has seen, which are all that Burn has.
-    seen: BTreeMap<Key, Running>,
+    seen: BTreeMap<Key, Seen>,
+    /// The metrics that have given a number, and those that gave text.
+    numbers: BTreeSet<Key>,
+    texts: BTreeSet<Key>,
+    /// The last epoch whose validation has ended in this process.
+    validated: Option<usize>,
     /// The current epoch and split.
     current: Option<(usize, String)>,
     /// The last epoch that is shown, where later ones are hidden.
@@ -165,6 +133,9 @@ impl History {
             epochs: BTreeMap::new(),
             running: BTreeMap::new(),
             seen: BTreeMap::new(),
+            numbers: BTreeSet::new(),
+            texts: BTreeSet::new(),
+            validated: None,
             current: None,
             shown: None,
         }
@@ -192,6 +163,7 @@ impl History {
                 Self::create(run)?
             }
         };
+        history.numbers = mark.epochs.values().flat_map(BTreeMap::keys).cloned().collect();
         history.epochs = mark.epochs.clone();
         history.running = mark.running.clone();
         Ok(history)
@@ -283,10 +255,12 @@ impl History {
         Ok((self.path.clone(), file))
     }
 
-    /// Takes the metrics of a batch, or of the end of a split.
+    /// Takes the metrics of a batch, or of the end of a split; the items of the batch, where they
+    /// are known.
     pub fn log(
         &mut self,
         update: &MetricsUpdate,
+        items: Option<usize>,
         epoch: usize,
         split: &Split,
         names: impl Fn(&burn::train::metric::MetricId) -> String,
@@ -302,6 +276,7 @@ impl History {
             let text = &entry.serialized_entry;
             if !text.is_not_available() {
                 let name = names(&entry.metric_id);
+                self.texts.insert(format!("{split}/{name}"));
                 self.line(&split, epoch, &name, &text.serialized, "text")?;
             }
         }
@@ -312,25 +287,35 @@ impl History {
             }
             let entry = NumericEntry::deserialize(&metric.entry.serialized_entry.serialized);
             let Ok(entry) = entry else { continue };
-            self.number(&split, epoch, &name, entry)?;
+            self.number(&split, epoch, &name, entry, items)?;
         }
         Ok(())
     }
 
-    fn number(&mut self, split: &str, epoch: usize, name: &str, entry: NumericEntry) -> Result<()> {
+    fn number(
+        &mut self,
+        split: &str,
+        epoch: usize,
+        name: &str,
+        entry: NumericEntry,
+        items: Option<usize>,
+    ) -> Result<()> {
         let key = format!("{split}/{name}");
-        let (value, count) = match entry {
-            NumericEntry::Value(value) => (value, Some(1)),
-            NumericEntry::Aggregated { aggregated_value, count } => (aggregated_value, Some(count)),
-            NumericEntry::Final(value) => (value, None),
+        self.numbers.insert(key.clone());
+        let (value, count, items) = match entry {
+            NumericEntry::Value(value) => (value, Some(1), None),
+            NumericEntry::Aggregated { aggregated_value, count } => {
+                (aggregated_value, Some(count), items)
+            }
+            NumericEntry::Final(value) => (value, None, None),
         };
         let Some(count) = count else {
             let (running, seen) = (self.running.remove(&key), self.seen.remove(&key));
             // Burn's mean is of what this process has seen; after a resume the epoch has more.
             let value = match (running, seen) {
-                (Some(all), Some(seen)) if seen.mean().to_bits() == value.to_bits() => all.mean(),
+                (Some(all), Some(seen)) if seen.ends_with(value) => all.mean(),
                 // No mean: what it would be of the whole epoch, no one knows.
-                (Some(all), seen) if seen.as_ref() != Some(&all) => {
+                (Some(all), seen) if seen.as_ref().map(|seen| &seen.weighted) != Some(&all) => {
                     return self.line(split, epoch, name, &value.to_string(), "part");
                 }
                 _ => value,
@@ -340,9 +325,9 @@ impl History {
             // The end of a split: readers see it at once.
             return self.write();
         };
-        for sums in [&mut self.running, &mut self.seen] {
-            sums.entry(key.clone()).or_default().add(value, count);
-        }
+        self.seen.entry(key.clone()).or_default().add(value, count, items);
+        let count = weight(count, items);
+        self.running.entry(key).or_default().add(value, count);
         self.line(split, epoch, name, &value.to_string(), &count.to_string())
     }
 
@@ -364,9 +349,11 @@ impl History {
         }
     }
 
-    /// The end of a split: metrics that Burn does not end come to the mean of their values, as
-    /// Burn itself takes them.
+    /// The end of a split: metrics that Burn does not end come to the mean of their values.
     pub fn end(&mut self, epoch: usize, split: &Split) -> Result<()> {
+        if *split == Split::Valid {
+            self.validated = Some(epoch);
+        }
         let split = split.to_string();
         let of_split = |key: &&String| key.split_once('/').is_some_and(|(of, _)| of == split);
         let keys: Vec<_> = self.running.keys().filter(of_split).cloned().collect();
@@ -383,6 +370,24 @@ impl History {
     /// Hides the epochs after one, as if they were to come; none is hidden otherwise.
     pub fn show_until(&mut self, epoch: Option<usize>) {
         self.shown = epoch;
+    }
+
+    /// True where the epoch has ended in this process, with its validation.
+    pub fn has_ended(&self, epoch: usize) -> bool {
+        self.validated.is_some_and(|last| (1..=last).contains(&epoch))
+    }
+
+    /// A description of what there is in the place of a metric that has given no number; none for
+    /// one that has.
+    pub fn lacks(&self, key: &str) -> Option<String> {
+        let found = match (self.numbers.contains(key), self.texts.contains(key)) {
+            (true, _) => return None,
+            (false, true) => "one that gives text",
+            (false, false) => "none of this name",
+        };
+        let numbers: Vec<_> = self.numbers.iter().map(String::as_str).collect();
+        let numbers = if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") };
+        Some(format!("{found}; those that give numbers: {numbers}"))
     }
 
     /// The value of a metric in an epoch, final or so far.

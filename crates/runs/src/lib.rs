@@ -80,13 +80,16 @@ mod committer; // Burn's three checkpointers as one commit
 mod config; // the settings of commits: where, when, and which are kept
 mod epochs; // Burn's training as a loop that can stop and go on at any batch
 mod fit; // a training whose errors are an `Err`
+mod floats; // NaNs and infinities in a configuration
 mod history; // the metrics of a run
 mod lock; // one process at a time
 mod manifest; // the description that a commit holds of itself
+mod mean; // the mean of a metric over an epoch
 mod model; // the trait of a model whose trainings can commit
 mod progress; // one line per epoch
 mod signals; // Ctrl-C and `kill`
 mod strict; // records, loaded whole or not at all
+mod warnings; // remarks on a training that are no errors
 
 pub use burn_ema_base::{Error, Result};
 pub use changes::Change;
@@ -95,7 +98,8 @@ pub use config::CommitConfig;
 pub use fit::{Fit, Resumed, fit};
 pub use history::{METRICS, VALIDATED};
 pub use lock::RunLock;
-pub use manifest::{File, Manifest, Progress};
+pub use manifest::{File, LoaderSize, Manifest, Progress};
 pub use model::{Counts, RunModel};
 pub use progress::ProgressLines;
 pub use signals::{Signal, Signals};
+pub use warnings::Warnings;

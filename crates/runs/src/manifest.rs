@@ -95,6 +95,9 @@ pub struct Manifest {
     pub steps: u64,
     /// The samples so far; 0 where they are not counted.
     pub samples: u64,
+    /// The size of the training loader, for a commit within an epoch; none at the end of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loader: Option<LoaderSize>,
     /// The seed from which the random numbers of all steps are drawn.
     pub seed: u64,
     /// The [parts](crate::RunModel::parts) of the model, the first of which answers validation:
@@ -111,6 +114,22 @@ pub struct Manifest {
     pub versions: Vec<String>,
     /// The time of writing, in seconds since 1970; for people alone.
     pub written: u64,
+}
+
+/// The size of a training loader, without which the place in an epoch means nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoaderSize {
+    /// The items of an epoch.
+    pub items: usize,
+    /// The items of the largest batch so far.
+    pub batch: usize,
+}
+
+impl fmt::Display for LoaderSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} items in batches of {}", self.items, self.batch)
+    }
 }
 
 /// A file of a commit.

@@ -17,8 +17,13 @@ use burn::train::{
     },
 };
 
+use crate::mean::Seen;
+
 /// A renderer that writes one line an epoch: the metrics of validation, each with those of its name
 /// in brackets (`Loss` with `Loss (live)`), the rate of the training and the time that is left.
+///
+/// In the mean over an epoch, a batch that has one number for its loss weighs as its items, as in
+/// [`metrics.csv`](crate::METRICS).
 ///
 /// ```text
 /// epoch  7/30  Loss 0.0312 (live 0.0325)  Accuracy 96.10 % (live 95.83 %)  8900 rows/s, 3 s left
@@ -34,6 +39,8 @@ pub struct ProgressLines {
     /// The rows of the training split that were done, and when; first and last of the epoch.
     trained: Option<[(usize, Instant); 2]>,
     trains: bool,
+    /// The items of the split at hand that are done.
+    items: usize,
     without: Vec<String>,
 }
 
@@ -42,6 +49,9 @@ struct Shown {
     id: MetricId,
     name: String,
     unit: String,
+    /// The value of the last batch and its count, until the items of the batch are known.
+    batch: Option<(f64, usize)>,
+    seen: Seen,
     value: Option<f64>,
 }
 
@@ -56,6 +66,7 @@ impl ProgressLines {
             done_before: 0,
             trained: None,
             trains: false,
+            items: 0,
             without: Vec::new(),
         }
     }
@@ -89,10 +100,20 @@ impl ProgressLines {
     }
 
     fn take(&mut self, state: MetricState) {
-        if let MetricState::Numeric(entry, Some(NumericEntry::Final(value))) = state
+        if let MetricState::Numeric(entry, Some(number)) = state
             && let Some(shown) = self.metrics.iter_mut().find(|shown| shown.id == entry.metric_id)
         {
-            shown.value = Some(value);
+            match number {
+                NumericEntry::Final(value) => {
+                    let seen = std::mem::take(&mut shown.seen);
+                    let is_mean = seen.ends_with(value);
+                    shown.value = Some(if is_mean { seen.weighted.mean() } else { value });
+                }
+                NumericEntry::Aggregated { aggregated_value, count } => {
+                    shown.batch = Some((aggregated_value, count));
+                }
+                NumericEntry::Value(_) => {}
+            }
         }
     }
 
@@ -167,6 +188,7 @@ impl TrainingProgressLogger for ProgressLines {
 
     fn start_split(&mut self, split: &str, _total_items: usize) {
         self.trains = split == Split::Train.to_string();
+        self.items = 0;
     }
 
     fn update_split(&mut self, items_processed: usize) {
@@ -175,6 +197,13 @@ impl TrainingProgressLogger for ProgressLines {
             // A resumed epoch begins in its midst.
             let [first, _] = self.trained.unwrap_or([now; 2]);
             self.trained = Some([first, now]);
+        }
+        let items =
+            items_processed.saturating_sub(std::mem::replace(&mut self.items, items_processed));
+        for Shown { batch, seen, .. } in &mut self.metrics {
+            if let Some((value, count)) = batch.take() {
+                seen.add(value, count, Some(items));
+            }
         }
     }
 
@@ -240,6 +269,8 @@ impl MetricsRenderer for ProgressLines {
             id: definition.metric_id,
             name: definition.name.to_string(),
             unit: unit.unwrap_or_default(),
+            batch: None,
+            seen: Seen::default(),
             value: None,
         });
     }

@@ -31,6 +31,9 @@ pub struct RunConfig {
     pub data_sha256: String,
     /// The seed of the split, the first weights and the order of the rows.
     pub seed: u64,
+    /// The steps after which the run commits within an epoch too; none or 0 for the ends of epochs
+    /// alone.
+    pub commit_every: Option<u64>,
 }
 
 impl RunConfig {

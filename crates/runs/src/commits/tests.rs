@@ -16,6 +16,7 @@ fn a_header_that_claims_too_much_reaches_no_loader() {
         progress,
         steps: 1,
         samples: 0,
+        loader: None,
         seed: 0,
         parts: Vec::new(),
         config: serde_json::Value::Null,

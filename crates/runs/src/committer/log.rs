@@ -1,7 +1,7 @@
 //! The metric logger of a training that commits: it writes Burn's metrics to the history.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -30,12 +30,28 @@ struct LogState {
     names: HashMap<MetricId, String>,
     /// The questions that Burn has put to our logger.
     questions: u64,
+    /// The items of each batch whose metrics are yet to come, and none for the end of a split.
+    /// Empty under a kept strategy, which does not show its batches.
+    items: VecDeque<Option<usize>>,
+    /// The updates of the split so far, of which its end is one.
+    updates: usize,
 }
 
 impl Log {
     /// Begins with a history, new or of a run that goes on.
     pub fn begin(&self, history: History) {
         self.lock().history = Some(history);
+    }
+
+    /// Says that the metrics of a batch with so many items come next, or those of the end of a split.
+    pub fn expect(&self, items: Option<usize>) {
+        self.lock().items.push_back(items);
+    }
+
+    /// A description of what there is in the place of a metric that has given no number; none for
+    /// one that has.
+    pub fn lacks(&self, key: &str) -> Option<String> {
+        self.lock().history.as_ref().and_then(|history| history.lacks(key))
     }
 
     /// Hides the epochs after `epoch`, so that early stopping decides again as it did at its end;
@@ -101,8 +117,14 @@ impl Logger {
 
 impl MetricLogger for Logger {
     fn log(&mut self, update: MetricsUpdate, epoch: usize, split: &Split) {
+        let items = {
+            let mut state = Logger::log(self);
+            state.updates += 1;
+            state.items.pop_front().flatten()
+        };
         self.change(|history, names| {
-            history.log(&update, epoch, split, |id| names.get(id).cloned().unwrap_or_default())
+            let name = |id: &MetricId| names.get(id).cloned().unwrap_or_default();
+            history.log(&update, items, epoch, split, name)
         });
     }
 
@@ -114,7 +136,18 @@ impl MetricLogger for Logger {
     ) -> std::result::Result<Vec<NumericEntry>, String> {
         let mut state = Logger::log(self);
         state.questions += 1;
-        let value = state.history.as_ref().and_then(|history| history.value(name, epoch, split));
+        let history = state.history.as_ref();
+        let value = history.and_then(|history| history.value(name, epoch, split));
+        // Only early stopping asks for an epoch that has ended.
+        let key = format!("{split}/{name}");
+        let lacks = history.filter(|history| history.has_ended(epoch));
+        let lacks = lacks.and_then(|history| history.lacks(&key)).filter(|_| value.is_none());
+        drop(state);
+        if let Some(found) = lacks {
+            let expected = "a metric that gives numbers, by which early stopping decides (register \
+                            it as a numeric one)";
+            self.0.0.outcome.fail(Error::parameter(key, expected, found));
+        }
         Ok(value.into_iter().collect())
     }
 
@@ -123,6 +156,22 @@ impl MetricLogger for Logger {
     }
 
     fn log_epoch_summary(&mut self, summary: EpochSummary) {
-        self.change(|history, _| history.end(summary.epoch_number, &summary.split));
+        let EpochSummary { epoch_number: epoch, split } = summary;
+        self.change(|history, _| history.end(epoch, &split));
+        // The end itself is an update. A training that is stopped may have no batch of the epoch.
+        let updates = std::mem::take(&mut Logger::log(self).updates);
+        if updates <= 1 && !self.0.0.outcome.is_ending() {
+            self.0.0.outcome.fail(no_batch(&split, epoch));
+        }
     }
+}
+
+/// The error of an epoch without a batch, in which there is nothing to train or to validate.
+pub(super) fn no_batch(split: &Split, epoch: usize) -> Error {
+    let loader = match split {
+        Split::Train => "the training loader",
+        _ => "the validation loader",
+    };
+    let found = "none: its data set is empty, or has less than a batch that must be whole";
+    Error::parameter(loader, format!("a batch in epoch {epoch}"), found)
 }

@@ -43,6 +43,11 @@ impl Outcome {
         self.lock().error.clone()
     }
 
+    /// True where someone asked to stop, or where something failed.
+    pub fn is_ending(&self) -> bool {
+        self.interrupter.should_stop() || self.is_failed()
+    }
+
     /// True after any error of the training, a commit or the history, which stops the training.
     pub fn is_failed(&self) -> bool {
         self.interrupter.error().is_some() || self.lock().error.is_some()

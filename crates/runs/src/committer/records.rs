@@ -7,13 +7,15 @@ use std::{
 
 use burn::tensor::Bytes;
 
-use crate::{Progress, Result, history::Mark};
+use crate::{LoaderSize, Progress, Result, history::Mark};
 
 /// A place where the loop is about to commit.
 pub(crate) struct CommitPoint {
     pub progress: Progress,
     /// The optimizer steps so far.
     pub steps: u64,
+    /// The size of the training loader, within an epoch.
+    pub loader: Option<LoaderSize>,
     /// The history as it was at an earlier moment; as it is otherwise.
     pub mark: Option<Mark>,
 }
@@ -22,6 +24,7 @@ pub(crate) struct CommitPoint {
 pub(super) struct Planned {
     pub progress: Progress,
     pub steps: u64,
+    pub loader: Option<LoaderSize>,
     pub metrics: Mark,
 }
 
