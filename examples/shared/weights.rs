@@ -1,8 +1,8 @@
 //! The perceptron in a file of weights, and the options that say how the file is read.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use burn::tensor::Device;
 use burn_ema::{
     average::Description,
@@ -71,23 +71,23 @@ impl ReadOptions {
             Some(said) => eprintln!("{}: {kind}, {said}", file.display()),
             None => eprintln!("{}: {kind}", file.display()),
         }
-        let number = |name: &str| name.split('.').find_map(|part| part.parse::<usize>().ok());
-        let matrices = tensors.iter().filter(|(_, (_, shape))| shape.len() == 2);
-        let mut weights: Vec<_> =
-            matrices.map(|(name, (_, shape))| (number(name), shape)).collect();
-        weights.sort_by_key(|(number, _)| *number);
-        let widths = |is_of_torch: &bool| -> Vec<[usize; 2]> {
-            let widths = |shape: &[usize]| match is_of_torch {
-                false => [shape[0], shape[1]],
-                true => [shape[1], shape[0]],
-            };
-            weights.iter().map(|(_, shape)| widths(shape)).collect()
+        let matrices: Vec<_> = tensors.iter().filter(|(_, (_, shape))| shape.len() == 2).collect();
+        // The layers of a part of the file, each from inputs to outputs.
+        let layers = |part: &str, is_of_torch: bool| -> Vec<[usize; 2]> {
+            let number = |name: &str| name.split('.').find_map(|part| part.parse::<usize>().ok());
+            let within = matrices.iter().filter_map(|(name, (_, shape))| {
+                let widths = if is_of_torch { [shape[1], shape[0]] } else { [shape[0], shape[1]] };
+                Some((number(name.strip_prefix(part)?), widths))
+            });
+            let mut within: Vec<_> = within.collect();
+            within.sort_by_key(|(number, _)| *number);
+            within.into_iter().map(|(_, widths)| widths).collect()
         };
-        let follow = |weights: &[[usize; 2]]| weights.windows(2).all(|it| it[0][1] == it[1][0]);
+        let follow = |layers: &[[usize; 2]]| layers.windows(2).all(|it| it[0][1] == it[1][0]);
         let [inputs, outputs] = [config.sizes[0], config.sizes[config.sizes.len() - 1]];
-        let ends = |weights: &[[usize; 2]]| match weights {
+        let ends = |layers: &[[usize; 2]]| match layers {
             [] => (inputs, outputs),
-            [first, ..] => (first[0], weights[weights.len() - 1][1]),
+            [first, ..] => (first[0], layers[layers.len() - 1][1]),
         };
         // Safetensors of others have either layout.
         let layouts: &[bool] = match (self.form, kind) {
@@ -96,15 +96,22 @@ impl ReadOptions {
             (None, Kind::Safetensors) => &[false, true],
             (None, Kind::Torch) => &[true, false],
         };
-        let fits = |weights: &Vec<_>| follow(weights) && ends(weights) == (inputs, outputs);
-        let weights = layouts.iter().map(widths).find(fits).unwrap_or_else(|| widths(&layouts[0]));
-        if !follow(&weights) {
-            // The library says which prefixes there are.
-            let refused = export::load_with(config.init(device)?, file, options);
-            let found = format!("expected layers that follow each other, found {weights:?}");
-            return Ok((refused.context(found)?, description));
-        }
-        let found = ends(&weights);
+        // All of the file; else a part, of which the library says that it needs its prefix.
+        let parts = matrices.iter().filter_map(|(name, _)| {
+            let within = name.rsplitn(3, '.').nth(2)?;
+            Some(&name[..=within.len()])
+        });
+        let parts: BTreeSet<_> = [""].into_iter().chain(parts).collect();
+        let all = parts.iter().flat_map(|part| layouts.iter().map(move |layout| (*part, *layout)));
+        let mut all = all.map(|(part, is_of_torch)| (part, layers(part, is_of_torch)));
+        let fitting = all.find(|(_, layers)| follow(layers) && ends(layers) == (inputs, outputs));
+        let (part, layers) = fitting.unwrap_or_else(|| ("", layers("", layouts[0])));
+        ensure!(
+            follow(&layers),
+            "{}: expected layers that follow each other, found such from and to {layers:?}",
+            file.display()
+        );
+        let found = ends(&layers);
         ensure!(
             found == (inputs, outputs),
             "{}: expected a network from {inputs} inputs to {outputs} outputs, found one from {} to {}",
@@ -121,12 +128,13 @@ impl ReadOptions {
             "{}: expected at most {bytes} bytes of weights, as the file has, found {claimed}",
             file.display()
         );
-        let sizes = match &weights[..] {
+        let sizes = match &layers[..] {
             [] => config.sizes.clone(),
-            _ => [inputs].into_iter().chain(weights.iter().map(|width| width[1])).collect(),
+            _ => [inputs].into_iter().chain(layers.iter().map(|widths| widths[1])).collect(),
         };
         let config = MlpConfig { sizes, ..config.clone() };
-        let config = config.with_bias(tensors.keys().any(|name| name.ends_with("bias")));
+        let is_bias = |name: &String| name.starts_with(part) && name.ends_with("bias");
+        let config = config.with_bias(tensors.keys().any(is_bias));
         Ok((export::load_with(config.init(device)?, file, options)?, description))
     }
 }
