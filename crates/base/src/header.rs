@@ -21,8 +21,8 @@ const HEADER: usize = 10;
 /// thousand tensors.
 const FREE: u64 = 1 << 16;
 
-/// The bytes of a file that come with an item, at least: an entry has eighteen items where its
-/// tensor has six dimensions, takes 80 bytes and its name, and its numbers 256 or more.
+/// The bytes of a file that come with an item, at least: an entry has sixteen items where its
+/// tensor has four dimensions, takes 80 bytes and its name, and its numbers 256 or more.
 const BYTES_OF_ITEM: u64 = 20;
 
 /// Refuses bytes whose metadata has more items than tensors of their length could have.

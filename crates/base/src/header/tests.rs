@@ -44,7 +44,7 @@ fn packed(tensors: impl Iterator<Item = (String, Vec<usize>)>) -> Vec<u8> {
 /// The least that real tensors come with: few numbers, short names.
 #[test]
 fn what_real_tensors_claim_is_never_refused() {
-    for (count, shape) in [(1, vec![1]), (90_000, vec![1, 1]), (100_000, vec![1; 6])] {
+    for (count, shape) in [(1, vec![1]), (90_000, vec![1, 1]), (100_000, vec![1; 4])] {
         let bytes = packed((0..count).map(|index| (format!("layers.{index}.w"), shape.clone())));
         check(&bytes).unwrap();
     }
