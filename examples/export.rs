@@ -1,12 +1,16 @@
-//! Writes the averaged model of a run, or live, as a file that opens elsewhere.
+//! Writes the averaged model of a run, or live, or a file of other programs, as a file that opens
+//! elsewhere.
 //!
 //! ```text
 //! cargo run --example export -- --to model.safetensors
+//! cargo run --example export -- --model checkpoint.pt --prefix state_dict_ema --to model.bpk --format burnpack
 //! cargo run --example export -- artifacts/runs/default --to live.bpk --format burnpack --live
 //! ```
 
 #[macro_use]
 mod shared; // the standard output of a reader that may leave
+#[path = "shared/weights.rs"]
+mod weights; // files of weights, and how they are read
 
 use std::path::PathBuf;
 
@@ -18,6 +22,8 @@ use burn_ema::{
 };
 use burn_ema_lab::{device, run::RunDirectory};
 use clap::{Parser, ValueEnum};
+
+use self::weights::ReadOptions;
 
 /// Tensors come and go.
 #[global_allocator]
@@ -38,6 +44,12 @@ struct Args {
     /// Live at the newest commit, in place of the average
     #[arg(long)]
     live: bool,
+    /// A file with the weights to write in place of the run's: burnpack, safetensors (PyTorch's too)
+    /// or of torch.save
+    #[arg(long, value_name = "FILE", group = "file", conflicts_with = "live")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    read: ReadOptions,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -57,7 +69,12 @@ fn main() -> Result<()> {
     let source = format!("the run in {}", run.path().display());
     let newest = || anyhow::Ok(run.commits().newest()?.commit);
     let fresh = || run.config()?.model.init(&device);
-    let (model, description) = if args.live {
+    let (model, description) = if let Some(file) = &args.model {
+        let options = args.read.of_model();
+        let (model, said) = args.read.read(file, &options, &run.config()?.model, &device)?;
+        let source = file.display().to_string();
+        (model, said.unwrap_or_else(|| Description::new("weights of a file", 0, source)))
+    } else if args.live {
         let commit = newest()?.context("the run has no commit, and so no live weights")?;
         let steps = commit.manifest().steps;
         (commit.live(fresh()?)?, Description::new("live", steps, source))

@@ -5,6 +5,7 @@
 //! cargo run --example infer -- --draw my_digits.txt
 //! cargo run --example infer -- --run artifacts/runs/default --csv rows.csv > answers.csv
 //! cargo run --example infer -- --model model.safetensors
+//! cargo run --example infer -- --model checkpoint.pt --prefix state_dict_ema --cast
 //! ```
 //!
 //! A model's file is burnpack, safetensors or of `torch.save`, which its content tells.
@@ -13,6 +14,8 @@
 //! builds it.
 
 mod shared; // the standard output of a reader that may leave
+#[path = "shared/weights.rs"]
+mod weights; // files of weights, and how they are read
 
 use std::{
     io::{Read, Write},
@@ -21,16 +24,15 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
-use burn_ema::{
-    export::{self, Contents, Kind},
-    model::{Mlp, MlpConfig},
-};
+use burn_ema::model::Mlp;
 use burn_ema_lab::{
     data::{Answer, Preparation, Targets, Task, digits, read_features},
     device,
     run::RunDirectory,
 };
-use clap::Parser;
+use clap::{ArgGroup, Parser};
+
+use self::weights::ReadOptions;
 
 /// Tensors come and go with every answer.
 #[global_allocator]
@@ -45,7 +47,10 @@ const SIDE: usize = 8;
 const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../artifacts/digits");
 
 #[derive(Parser)]
-#[command(about = "Answer with a saved average: digits drawn as text, or the rows of a CSV")]
+#[command(
+    about = "Answer with a saved average: digits drawn as text, or the rows of a CSV",
+    group = ArgGroup::new("file").multiple(true)
+)]
 struct Args {
     /// The directory of the run whose model answers, and whose columns, labels and live weights
     /// are taken where another model answers
@@ -53,12 +58,17 @@ struct Args {
     run: PathBuf,
     /// A file with the weights that answer in place of the run's: burnpack, safetensors (PyTorch's
     /// too) or of torch.save; as many layers as it has, with the activations of the run's
-    #[arg(long)]
+    #[arg(long, group = "file")]
     model: Option<PathBuf>,
     /// A file with live's weights, of any of these forms; else those of the run's newest commit,
     /// if there is one
-    #[arg(long)]
+    #[arg(long, group = "file")]
     live: Option<PathBuf>,
+    /// The --prefix of the file of --live
+    #[arg(long, value_name = "NAME", requires = "live")]
+    live_prefix: Option<String>,
+    #[command(flatten)]
+    read: ReadOptions,
     /// A text file (- for standard input) with pictures of 8 lines of 8 characters, from `.` or a
     /// space for paper over `:-=+*#%` to `@` for ink, with an empty line between two pictures;
     /// without it, digits that ship with the crate
@@ -85,10 +95,13 @@ fn main() -> Result<()> {
     let config = run.config()?.model;
     let model = match &args.model {
         None => run.model(&device.device)?,
-        Some(file) => read_model(file, &config, &device.device)?,
+        Some(file) => args.read.read(file, &args.read.of_model(), &config, &device.device)?.0,
     };
     let live = match &args.live {
-        Some(file) => Some(read_model(file, &config, &device.device)?),
+        Some(file) => {
+            let options = args.read.under(args.live_prefix.as_deref());
+            Some(args.read.read(file, &options, &config, &device.device)?.0)
+        }
         None => run.live(&device.device).unwrap_or_else(|error| {
             eprintln!("note: no live weights: {:#}", anyhow::Error::new(error));
             None
@@ -165,54 +178,6 @@ fn answers(
     let inputs = TensorData::new(preparation.encode(rows)?, [rows.len(), preparation.inputs()]);
     let outputs = model.forward(Tensor::from_data(inputs, device));
     Ok(preparation.decode(&outputs.into_data().try_into_vec::<f32>()?)?)
-}
-
-/// The perceptron in a file, as wide as the file says, with the activations of this configuration.
-fn read_model(file: &PathBuf, config: &MlpConfig, device: &Device) -> Result<Mlp> {
-    let Contents { kind, bytes, description, tensors, .. } = Contents::read(file)?;
-    match description {
-        Some(said) => eprintln!("{}: {kind}, {said}", file.display()),
-        None => eprintln!("{}: {kind}", file.display()),
-    }
-    let number = |name: &str| name.split('.').find_map(|part| part.parse::<usize>().ok());
-    let matrices = tensors.iter().filter(|(_, (_, shape))| shape.len() == 2);
-    let mut weights: Vec<_> = matrices.map(|(name, (_, shape))| (number(name), shape)).collect();
-    weights.sort_by_key(|(number, _)| *number);
-    let widths = |shape: &[usize]| match kind {
-        Kind::Burnpack | Kind::Safetensors => [shape[0], shape[1]],
-        Kind::Torch | Kind::Pt => [shape[1], shape[0]],
-    };
-    let weights: Vec<_> = weights.into_iter().map(|(_, shape)| widths(shape)).collect();
-    ensure!(
-        weights.windows(2).all(|pair| pair[0][1] == pair[1][0]),
-        "{}: expected layers that follow each other, found such from and to {weights:?}",
-        file.display()
-    );
-    let sizes: Vec<_> = match &weights[..] {
-        [] => config.sizes.clone(),
-        [first, ..] => [first[0]].into_iter().chain(weights.iter().map(|width| width[1])).collect(),
-    };
-    let [inputs, outputs] = [config.sizes[0], config.sizes[config.sizes.len() - 1]];
-    let found = (sizes[0], sizes[sizes.len() - 1]);
-    ensure!(
-        found == (inputs, outputs),
-        "{}: expected a network from {inputs} inputs to {outputs} outputs, found one from {} to {}",
-        file.display(),
-        found.0,
-        found.1
-    );
-    // PyTorch's files may show one number as a whole matrix.
-    let claimed =
-        tensors.values().map(|(dtype, shape)| (dtype.size() * shape.num_elements()) as u64);
-    let claimed: u64 = claimed.sum();
-    ensure!(
-        claimed <= bytes,
-        "{}: expected at most {bytes} bytes of weights, as the file has, found {claimed}",
-        file.display()
-    );
-    let config = MlpConfig { sizes, ..config.clone() };
-    let config = config.with_bias(tensors.keys().any(|name| name.ends_with("bias")));
-    Ok(export::load(config.init(device)?, file)?)
 }
 
 fn read(file: &PathBuf) -> Result<String> {

@@ -39,16 +39,29 @@
 //! A `Dense` or an `Mlp` of yours is none of this crate's, and is written as it is.
 //! Tensors that PyTorch keeps in another shape (the gates of its recurrent layers, the joint weight
 //! of its attention) are not converted.
-//! A batch norm's `num_batches_tracked` is neither written nor read; PyTorch does without it.
+//! A batch norm's `num_batches_tracked` and the `n_averaged` of PyTorch's `AveragedModel` are neither
+//! written nor read; PyTorch does without the first.
 //!
 //! # What is checked
 //!
 //! Every tensor of the module must be there, in its shape and dtype, and no other; floats must be
 //! finite.
+//! What [`LoadOptions`] admit beyond that is asked for by name: a part of the file, tensors to leave
+//! out, other dtypes.
+//! Where a file holds live and its average, nothing guesses which is meant: a refusal lists the
+//! prefixes under which the module's tensors are.
+//!
+//! Two paths of one parameter, of one id, may share one tensor of a file, and so may two paths that
+//! [`Names`] call the same, and names of which PyTorch's `save_model` wrote one.
+//!
 //! A file that [`save`] wrote has a digest, and one that was altered is refused.
-//! `torch.save` keeps a checksum of each tensor; safetensors of others have none.
+//! `torch.save` keeps a checksum of each tensor; safetensors of others have none, and neither have
+//! the files of plain Burn.
 
+mod fit;
+mod header;
 mod names;
+mod options;
 mod source;
 
 use burn_ema_base::digest::{self, UNSEALED};
@@ -67,14 +80,15 @@ use burn_store::bridge;
 use safetensors::{Dtype, tensor::TensorInfo};
 use serde_json::{Map, Value};
 
-pub use self::{names::Names, source::Kind};
 use self::{
-    names::{Slot, in_file, slots},
+    fit::opened,
+    names::{Slot, slots},
     source::{LAYOUT, MARK, OF_BURN, OF_TORCH, Source, dtype_in_file},
 };
+pub use self::{names::Names, options::LoadOptions, source::Kind};
 use crate::{
     Error, Result,
-    average::{DIGEST, Description, Entry, Pack, ReadRecord, describe, write_whole},
+    average::{DIGEST, Description, Entry, Pack, describe, write_whole},
 };
 
 /// How a model is written.
@@ -114,7 +128,7 @@ impl Form {
 /// # Errors
 ///
 /// A file that cannot be written; tensors that cannot be read back; for safetensors, a tensor of a
-/// dtype that they do not have (quantized), or two of one name.
+/// dtype that they do not have (quantized), or two of one name that are not the same parameter.
 pub fn save<M: Module>(
     module: &M,
     path: impl AsRef<Path>,
@@ -137,8 +151,13 @@ pub fn save<M: Module>(
 
 /// The module with the weights in a file of any form, told by its content.
 ///
-/// Safetensors are in the layout that they say: those of [`save`] and of burn-store do.
-/// Others, and those of `torch.save`, have PyTorch's names and layout; see [`load_as`].
+/// Safetensors of [`save`] say in which layout they are, and a file of `torch.save` has PyTorch's.
+/// Safetensors of other programs, burn-store among them, come in either: they are read in the one in
+/// which the names and shapes of the module fit.
+/// Where both fit and differ, which only square matrices without a further clue do, the file is
+/// refused; see [`load_as`].
+///
+/// Files of plain Burn are read too, as they have no digest, unchecked.
 /// The weights live in memory, whatever happens to the file later.
 /// A path without an extension gets `.bpk`, else `.safetensors`, where there is no file without.
 ///
@@ -147,20 +166,36 @@ pub fn save<M: Module>(
 /// # Errors
 ///
 /// A file that cannot be read, that is of no known form, that is cut or damaged, or that was altered
-/// since [`save`] wrote it; a tensor that is missing, that is not the module's, or that differs from
-/// it in shape or dtype; a NaN or an infinity.
+/// since [`save`] wrote it; a layout that nothing tells; a tensor that is missing, that is not the
+/// module's, or that differs from it in shape or dtype; a NaN or an infinity.
+/// Where [`LoadOptions`] would help, the error names them.
 pub fn load<M: Module>(module: M, path: impl AsRef<Path>) -> Result<M> {
-    load_from(module, path.as_ref(), None)
+    load_with(module, path, &LoadOptions::new())
 }
 
 /// Like [`load`], with the names and the layout of `form`, whatever the file says: for [`Names`] of
-/// your own, and for safetensors by other programs in Burn's layout.
+/// your own, and where names and shapes do not tell the layout.
 ///
 /// # Errors
 ///
 /// The errors of [`load`].
 pub fn load_as<M: Module>(module: M, path: impl AsRef<Path>, form: &Form) -> Result<M> {
-    load_from(module, path.as_ref(), Some(form))
+    load_with(module, path, &LoadOptions::new().with_form(form.clone()))
+}
+
+/// Like [`load`], for a file that was not written for this module as it is: a part of the file, of
+/// another dtype, of a form that is given.
+///
+/// # Errors
+///
+/// The errors of [`load`], for what the options read; a pattern that is no glob; a number that the
+/// module's dtype does not hold.
+pub fn load_with<M: Module>(module: M, path: impl AsRef<Path>, options: &LoadOptions) -> Result<M> {
+    let path = &found(path.as_ref());
+    let source = Source::open(path)?;
+    let loaded = opened(&module, source, options);
+    let loaded = loaded.and_then(|opened| opened.apply(module, &[], |_| false));
+    loaded.map_err(|error| Error::file("load the weights in", path, error))
 }
 
 /// The content of a file of any form.
@@ -183,12 +218,27 @@ impl Contents {
     /// # Errors
     ///
     /// A file that cannot be read, that is of no known form, that is cut, or that was altered since
-    /// [`save`] wrote it.
+    /// [`save`] wrote it; a tensor of a dtype that Burn does not have.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        Self::read_with(path, &LoadOptions::new())
+    }
+
+    /// Like [`read`](Self::read), of the tensors that the options read, by their names without the
+    /// prefix.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`read`](Self::read); a pattern that is no glob.
+    pub fn read_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         let path = found(path.as_ref());
-        let Source { kind, tensors, metadata } = Source::open(&path)?;
+        let mut source = Source::open(&path)?;
+        source.leave_out(options).map_err(|error| Error::file("read", &path, error))?;
+        let Source { kind, tensors, metadata, .. } = source;
         let bytes = fs::metadata(&path).map_err(|error| Error::file("read", &path, error))?.len();
-        let tensors = tensors.into_iter().map(|(name, it)| (name, (it.dtype, it.shape)));
+        let tensors = tensors.into_iter().filter_map(|(name, tensor)| {
+            let name = name.strip_prefix(&options.prefix)?.to_owned();
+            Some((name, (tensor.dtype, tensor.shape)))
+        });
         let description = Description::of(&metadata).ok();
         Ok(Self { kind, bytes, description, tensors: tensors.collect() })
     }
@@ -212,8 +262,11 @@ const METADATA: &str = "__metadata__";
 /// The module as the bytes of safetensors.
 fn serialized<M: Module>(module: &M, pack: Pack, names: Option<&Names>) -> Result<Vec<u8>> {
     let Pack { mut entries, mut metadata } = pack;
-    let mut tensors = BTreeMap::new();
-    for (name, slot) in slots(module, names)? {
+    let mut tensors = BTreeMap::<String, (Slot, Dtype, TensorData)>::new();
+    let mut slots = slots(module, names);
+    check_names(&slots)?;
+    slots.sort_by(|a, b| a.name.cmp(&b.name));
+    for slot in slots {
         let Some(Entry { data, .. }) = entries.remove(&slot.path) else {
             let found = "nothing: save one of its modules alone";
             return Err(Error::parameter(slot.path, "an entry in the module's record", found));
@@ -227,7 +280,11 @@ fn serialized<M: Module>(module: &M, pack: Pack, names: Option<&Names>) -> Resul
         let data = cast(data, of_burn).map_err(unread)?;
         let tensor = slot.outward(bridge::from_data(data, slot.path.clone(), None));
         let data = bridge::into_data(tensor).map_err(|error| unread(error.to_string()))?;
-        tensors.insert(name, (of_file, data));
+        match tensors.get(&slot.name) {
+            None => _ = tensors.insert(slot.name.clone(), (slot, of_file, data)),
+            Some((_, _, first)) if *first == data => {}
+            Some((first, ..)) => return Err(two_of_one_name(first, &slot)),
+        }
     }
     if let Some((path, Entry { data, .. })) = entries.pop_first() {
         let found = describe(data.dtype(), data.shape()) + " in its record alone";
@@ -242,7 +299,25 @@ fn serialized<M: Module>(module: &M, pack: Pack, names: Option<&Names>) -> Resul
         }
     }
     metadata.insert(DIGEST.to_owned(), UNSEALED.to_owned());
-    sealed(&tensors, &metadata)
+    let tensors = tensors.into_iter().map(|(name, (_, dtype, data))| (name, (dtype, data)));
+    sealed(&tensors.collect(), &metadata)
+}
+
+/// Refuses two parameters of one name; two paths of one parameter may have it.
+fn check_names(slots: &[Slot]) -> Result<()> {
+    let mut seen = BTreeMap::new();
+    for slot in slots {
+        match seen.insert(&slot.name, slot) {
+            Some(first) if first.id != slot.id => return Err(two_of_one_name(first, slot)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn two_of_one_name(first: &Slot, second: &Slot) -> Error {
+    let found = format!("those of {} and {}", first.path, second.path);
+    Error::parameter(&first.name, "one tensor of this name", found)
 }
 
 /// Tensors and metadata as safetensors, which are the same whenever these are, with their digest.
@@ -279,90 +354,9 @@ fn sealed(
     Ok(bytes)
 }
 
-fn load_from<M: Module>(module: M, path: &Path, form: Option<&Form>) -> Result<M> {
-    let path = &found(path);
-    let source = Source::open(path)?;
-    let of_torch = Names::new();
-    let names = match form {
-        Some(form) => form.names(),
-        None => source.kind.is_of_torch().then_some(&of_torch),
-    };
-    let loaded = opened(&module, source, names);
-    let loaded = loaded.and_then(|opened| opened.apply(module, &[], |_| false));
-    loaded.map_err(|error| Error::file("load the weights in", path, error))
-}
-
-/// The tensors of a source as a record of the module.
-fn opened<M: Module>(module: &M, source: Source, names: Option<&Names>) -> Result<ReadRecord> {
-    let slots = slots(module, names)?;
-    let mut tensors = source.tensors;
-    for (name, slot) in &slots {
-        let expected = slot.in_file();
-        let found = match tensors.get(name) {
-            Some(tensor) => in_file(tensor),
-            None => nothing(&tensors, &slots),
-        };
-        if found != expected {
-            return Err(Error::parameter(slot.label(name), expected, found));
-        }
-    }
-    let is_known = |name: &str| {
-        slots.contains_key(name) || (names.is_some() && is_count_of_batches(name, &slots))
-    };
-    if let Some((name, tensor)) = tensors.iter().find(|(name, _)| !is_known(name)) {
-        let found = in_file(tensor) + " in the file";
-        return Err(Error::parameter(name, "no tensor of this name", found));
-    }
-    // Nothing is read before all that is claimed fits, so that no claim takes memory.
-    let mut entries = BTreeMap::new();
-    for (name, slot) in slots {
-        let Some(tensor) = tensors.remove(&name) else { continue };
-        let id = tensor.param_id.map_or(slot.id, Into::into);
-        let data = read(&slot, tensor);
-        let data = data.map_err(|found| {
-            Error::parameter(slot.label(&name), "a tensor that can be read", found)
-        })?;
-        entries.insert(slot.path, Entry { id, data });
-    }
-    ReadRecord::from(entries).finite(|_| true)
-}
-
-/// The numbers of a tensor as the module has them.
-fn read(slot: &Slot, tensor: burn_pack::Tensor) -> Result<TensorData, String> {
-    let data = bridge::into_data(slot.inward(tensor)).map_err(|error| error.to_string())?;
-    if data.dtype().is_bool()
-        && let Some(index) = data.as_bytes().iter().position(|byte| *byte > 1)
-    {
-        return Err(format!("{} for a truth value at index {index}", data.as_bytes()[index]));
-    }
-    cast(data, slot.dtype)
-}
-
 fn cast(data: TensorData, dtype: DType) -> Result<TensorData, String> {
     match data.dtype() == dtype {
         true => Ok(data),
         false => data.try_cast(dtype).map_err(|error| error.to_string()),
     }
-}
-
-/// The message for a missing tensor, with other names of the file that the module does not have.
-fn nothing(
-    tensors: &BTreeMap<String, burn_pack::Tensor>,
-    slots: &BTreeMap<String, Slot>,
-) -> String {
-    let others = tensors.keys().filter(|name| !slots.contains_key(*name)).map(String::as_str);
-    let others: Vec<_> = others.take(4).collect();
-    match &others[..] {
-        [] => "nothing of this name in the file".to_owned(),
-        [first @ .., _] if others.len() == 4 => {
-            format!("nothing of this name among {}, ...", first.join(", "))
-        }
-        others => format!("nothing of this name among {}", others.join(", ")),
-    }
-}
-
-/// True if this is the batch count of a batch norm, which Burn does not keep.
-fn is_count_of_batches(name: &str, slots: &BTreeMap<String, Slot>) -> bool {
-    let norm = name.strip_suffix("num_batches_tracked");
-    norm.is_some_and(|norm| slots.contains_key(&format!("{norm}running_mean")))
 }

@@ -55,7 +55,7 @@ pub(crate) use file::KEPT;
 pub use file::{Description, load_file, save_file};
 pub use numbers::Refused;
 #[cfg(feature = "export")]
-pub(crate) use pack::{DIGEST, Pack, write_whole};
+pub(crate) use pack::{DIGEST, OURS, Pack, write_whole};
 pub use policy::{PathPolicy, Policy};
 pub use profile::Profile;
 #[cfg(any(feature = "export", feature = "train"))]
@@ -75,7 +75,7 @@ pub use update::update_all;
 #[cfg(feature = "train")]
 pub(crate) use update::{StepFacts, update_after};
 #[cfg(feature = "export")]
-pub(crate) use walk::{Entry, Place, describe, recorded};
+pub(crate) use walk::{Entry, Place, Recorded, describe, recorded};
 #[cfg(feature = "train")]
 pub(crate) use walk::{path_of, put_statistics, statistics};
 pub use warning::Warning;

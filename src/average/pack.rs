@@ -21,6 +21,9 @@ pub(crate) const NAME: &str = "burn-ema.name";
 pub(crate) const RULE: &str = "burn-ema.rule";
 pub(crate) const STEP: &str = "burn-ema.step";
 
+/// The prefix of all metadata keys of this crate.
+pub(crate) const OURS: &str = "burn-ema.";
+
 /// The key of the digest of every other byte of the file.
 pub(crate) const DIGEST: &str = "burn-ema.sha256";
 
@@ -65,6 +68,8 @@ impl Pack {
         let writer = metadata.fold(writer, |writer, (key, value)| writer.with_metadata(key, value));
         let mut bytes = vec![0; writer.size().map_err(refuse)?];
         writer.write_into(&mut bytes).map_err(refuse)?;
+        // A file that could not be read is not written.
+        header::check(&bytes).map_err(|error| Error::file("write", path, error))?;
         let within = header::metadata(&bytes);
         digest::seal(&mut bytes, within, MARK).ok_or_else(|| {
             let error = Error::parameter(DIGEST, "one entry of this name", "names like it");
@@ -79,23 +84,48 @@ impl Pack {
     ///
     /// A file that cannot be read, that this crate did not write, or that was changed since.
     pub fn read(path: &Path) -> Result<Self> {
+        let within = |error| Error::file("read", path, error);
+        let (sealed, pack) = Self::read_any(path)?;
+        match sealed {
+            true => Ok(pack),
+            false => {
+                let found = "a file without it, which no average wrote (plain Burn's `load_file` \
+                             reads its weights)";
+                Err(within(Error::parameter(DIGEST, "an entry of this name", found)))
+            }
+        }
+    }
+
+    /// Reads a file that may be plain Burn's, and says whether it is this crate's.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, or that this crate wrote and that was changed since.
+    pub fn read_any(path: &Path) -> Result<(bool, Self)> {
         let broken = |error: burn_pack::Error| Error::file("read", path, error);
         let within = |error| Error::file("read", path, error);
         let bytes = regular::read(path, Length::Any, "read")?;
         header::check(&bytes).map_err(within)?;
-        let sealed = digest::sealed(&bytes, header::metadata(&bytes), MARK);
+        let metadata = header::metadata(&bytes);
+        // In the bytes, since damage to a file may hide its metadata from the parser.
+        let is_ours =
+            bytes[metadata.clone()].windows(OURS.len()).any(|text| text == OURS.as_bytes());
+        let sealed = digest::sealed(&bytes, metadata, MARK);
         let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(broken)?;
-        let Some([written, found]) = sealed else {
-            let found = "a file without it, which no average wrote";
-            return Err(within(Error::parameter(DIGEST, "an entry of this name", found)));
-        };
-        if found != written {
-            let found = format!("{found}: it was altered");
-            return Err(within(Error::parameter(DIGEST, written, found)));
+        match &sealed {
+            Some([written, found]) if written != found => {
+                let found = format!("{found}: it was altered");
+                return Err(within(Error::parameter(DIGEST, written, found)));
+            }
+            None if is_ours => {
+                let found = "none: it was altered";
+                return Err(within(Error::parameter(DIGEST, "an entry of this name", found)));
+            }
+            _ => {}
         }
         let mut metadata = reader.metadata().clone();
         metadata.remove(DIGEST);
-        Ok(Self { entries: entries(reader).map_err(broken)?, metadata })
+        Ok((sealed.is_some(), Self { entries: entries(reader).map_err(broken)?, metadata }))
     }
 
     /// The metadata of a file, by itself; the tensors are neither read nor checked.

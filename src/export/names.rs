@@ -1,7 +1,5 @@
 //! The names and the layout of a module's tensors in a file.
 
-use std::collections::BTreeMap;
-
 use burn::{
     module::{Module, ParamId},
     tensor::{DType, Shape},
@@ -13,8 +11,7 @@ use burn_store::{
 
 use super::source::dtype_in_file;
 use crate::{
-    Error, Result,
-    average::{Place, describe, recorded},
+    average::{Place, Recorded, describe, recorded},
     model::{Dense, Mlp},
 };
 
@@ -68,17 +65,31 @@ impl Names {
 
 /// The place of a tensor of the module in a file.
 pub(super) struct Slot {
+    /// Its name in the file: Burn's, or PyTorch's with names of yours.
+    pub name: String,
     /// Its path in the module.
     pub path: String,
     pub id: ParamId,
     pub dtype: DType,
-    /// Its shape in Burn's records.
-    shape: Shape,
+    /// Its shape in the file.
+    pub shape: Shape,
     /// The containers of the tensor, as burn-store names them; none if the file has Burn's layout.
     containers: Option<Vec<String>>,
 }
 
 impl Slot {
+    fn new(found: Recorded, names: Option<&Names>) -> Self {
+        let Recorded { place, id, dtype, shape } = found;
+        let path = place.path();
+        let containers = names.map(|_| containers(&place));
+        let mut slot = Self { name: path.clone(), path, id, dtype, shape, containers };
+        if let Some(names) = names {
+            let in_file = slot.outward(claim(torch_path(&place), dtype, slot.shape.clone()));
+            (slot.name, slot.shape) = (names.of(in_file.name), in_file.shape);
+        }
+        slot
+    }
+
     /// Converts a tensor from the layout of Burn's records to that of the file, and the last part
     /// of its name to the file's.
     ///
@@ -101,62 +112,44 @@ impl Slot {
         }
     }
 
-    /// A tensor of this slot without its numbers, as the file has it.
-    fn claim(&self, name: String) -> Tensor {
-        let dtype = self.dtype;
-        let unread = || Err(burn_pack::Error::ValidationError("it has no numbers".to_owned()));
-        self.outward(bridge::deferred(name, dtype, self.shape.clone(), None, unread))
+    /// True if the name and the layout are PyTorch's.
+    pub fn is_of_torch(&self) -> bool {
+        self.containers.is_some()
+    }
+
+    /// True if the file has the tensor transposed.
+    fn is_turned(&self) -> bool {
+        let turned = || self.outward(claim(self.path.clone(), self.dtype, Shape::from([1, 2])));
+        self.shape.as_slice().len() == 2 && turned().shape.as_slice() == [2, 1]
+    }
+
+    /// True if a tensor of this place is another one in the place of `other`.
+    pub fn differs_from(&self, other: &Self) -> bool {
+        let is_one_number = self.shape.num_elements() == 1;
+        self.name != other.name || (self.is_turned() != other.is_turned() && !is_one_number)
     }
 
     /// The dtype and shape that the file must have there, for messages: `f32 [32, 64]`.
     pub fn in_file(&self) -> String {
-        in_file(&self.claim(self.path.clone()))
+        in_file(self.dtype, &self.shape)
     }
+}
 
-    /// The tensor for messages, by its name in the file, and by its path where that is another.
-    pub fn label(&self, name: &str) -> String {
-        match self.path == name {
-            true => name.to_owned(),
-            false => format!("{name} ({} here)", self.path),
-        }
-    }
+/// A tensor without its numbers.
+fn claim(name: String, dtype: DType, shape: Shape) -> Tensor {
+    let unread = || Err(burn_pack::Error::ValidationError("it has no numbers".to_owned()));
+    bridge::deferred(name, dtype, shape, None, unread)
 }
 
 /// A tensor for messages, in the dtype that a file has for it.
-pub(super) fn in_file(tensor: &Tensor) -> String {
-    let dtype = dtype_in_file(tensor.dtype).map_or(tensor.dtype, |(of_burn, _)| of_burn);
-    describe(dtype, &tensor.shape)
+pub(super) fn in_file(dtype: DType, shape: &Shape) -> String {
+    describe(dtype_in_file(dtype).map_or(dtype, |(of_burn, _)| of_burn), shape)
 }
 
-/// Every tensor of the module by its name in the file: Burn's, or PyTorch's with names of yours.
-///
-/// # Errors
-///
-/// Two of one name.
-pub(super) fn slots<M: Module>(
-    module: &M,
-    names: Option<&Names>,
-) -> Result<BTreeMap<String, Slot>> {
-    let mut slots = BTreeMap::<String, Slot>::new();
-    for found in recorded(module) {
-        let slot = Slot {
-            path: found.place.path(),
-            id: found.id,
-            dtype: found.dtype,
-            shape: found.shape,
-            containers: names.map(|_| containers(&found.place)),
-        };
-        let name = match names {
-            None => slot.path.clone(),
-            Some(names) => names.of(slot.claim(torch_path(&found.place)).name),
-        };
-        if let Some(first) = slots.get(&name) {
-            let found = format!("those of {} and {}", first.path, slot.path);
-            return Err(Error::parameter(name, "one tensor of this name", found));
-        }
-        slots.insert(name, slot);
-    }
-    Ok(slots)
+/// The place of every tensor of the module in a file with PyTorch's names, or with Burn's where
+/// there are none, in the module's order.
+pub(super) fn slots<M: Module>(module: &M, names: Option<&Names>) -> Vec<Slot> {
+    recorded(module).into_iter().map(|found| Slot::new(found, names)).collect()
 }
 
 /// The path of a parameter in PyTorch, with its own name as Burn has it.

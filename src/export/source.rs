@@ -1,11 +1,11 @@
 //! A file of weights in any form: what it is, and its tensors, unread.
 
 use burn_ema_base::{
-    digest,
+    digest, foreign,
     regular::{self, Length},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     io::{self, Read as _},
     ops::Range,
@@ -16,14 +16,12 @@ use std::{
 use burn::tensor::{BoolStore, Bytes, DType, Shape, TensorData};
 use burn_pack::Tensor;
 use burn_store::{bridge, pytorch_reader::PytorchReader};
-use safetensors::{
-    Dtype,
-    tensor::{Metadata, TensorInfo},
-};
+use safetensors::{Dtype, tensor::TensorInfo};
 
+use super::{LoadOptions, header};
 use crate::{
     Error, Result,
-    average::{DIGEST, KEPT, Pack},
+    average::{DIGEST, KEPT, OURS, Pack},
 };
 
 /// The key of the layout in the metadata of safetensors, and its values.
@@ -31,13 +29,14 @@ pub(super) const LAYOUT: &str = "burn-ema.layout";
 pub(super) const OF_BURN: &str = "burn";
 pub(super) const OF_TORCH: &str = "torch";
 
-/// The prefix of all metadata keys of this crate.
-const OURS: &str = "burn-ema.";
-
 /// The digest's key as it stands in the header of safetensors, where no other text has it so.
 pub(super) const MARK: &[u8] = b"\"burn-ema.sha256\":\"";
 
 /// The kind of a file.
+///
+/// Whether safetensors of other programs have Burn's layout or PyTorch's, their metadata do not
+/// say for certain: here they are what programs that write such metadata mostly write, and a load
+/// goes by the names and shapes of the module, see [`load`](super::load).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Burn's own form.
@@ -67,10 +66,24 @@ impl fmt::Display for Kind {
     }
 }
 
+/// How certain the layout of a file is, where its kind names one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// The file's form has no other, or this crate wrote it.
+    Certain,
+    /// Its metadata are those that PyTorch's programs write.
+    Likely,
+    /// None: programs write such files in either layout.
+    Nothing,
+}
+
 /// A file that was opened: its tensors, unread, by their names in it, and its metadata.
 pub(super) struct Source {
     pub kind: Kind,
+    pub evidence: Evidence,
     pub tensors: BTreeMap<String, Tensor>,
+    /// The dtypes that Burn does not have, by the names of the tensors.
+    pub unreadable: BTreeMap<String, String>,
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -92,21 +105,47 @@ impl Source {
         let (file, _) = regular::open(path).map_err(broken)?;
         file.take(HEAD).read_to_end(&mut head).map_err(broken)?;
         match container(&head) {
-            Some(Container::Burnpack) => Self::burnpack(Pack::read(path)?),
-            Some(Container::Safetensors) => {
-                Self::safetensors(regular::read(path, Length::Any, "read")?)
-            }
+            Some(Container::Burnpack) => Self::burnpack(Pack::read_any(path)?.1),
             Some(Container::Torch) => Self::torch(path),
-            None => {
-                let found = format!("{:02x?}", &head[..head.len().min(8)]);
-                let expected = "those of burnpack, safetensors or torch.save";
-                Err(Error::parameter("the first bytes", expected, found))
-            }
+            other => match (foreign::describe_file(path)?, other) {
+                (Some(found), _) => Err(Error::parameter("the file", "weights", found)),
+                (None, Some(_)) => Self::safetensors(regular::read(path, Length::Any, "read")?),
+                (None, None) => {
+                    let found = format!("{:02x?}", &head[..head.len().min(8)]);
+                    let expected = "those of burnpack, safetensors or torch.save";
+                    Err(Error::parameter("the first bytes", expected, found))
+                }
+            },
         }
         .map_err(|error| match error {
             error @ Error::File { .. } => error,
             error => Error::file("read", path, error),
         })
+    }
+
+    /// The tensor of a name, or the one that the file has for it: PyTorch's `save_model` writes
+    /// one of several names of a tensor, and in the metadata which.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        let shared = || self.tensors.get(self.metadata.get(name)?);
+        self.tensors.get(name).or_else(shared)
+    }
+
+    /// Drops the tensors that the options pass over, and gives their names.
+    ///
+    /// # Errors
+    ///
+    /// A pattern that is no glob; a tensor that the options read, of a dtype that Burn does not
+    /// have.
+    pub fn leave_out(&mut self, options: &LoadOptions) -> Result<BTreeSet<String>> {
+        let is_left_out = options.left_out()?;
+        let left_out = self.tensors.extract_if(.., |name, _| is_left_out(name));
+        let left_out = left_out.map(|(name, _)| name).collect();
+        let mut unreadable = self.unreadable.iter();
+        let is_read = |name: &str| name.starts_with(&options.prefix) && !is_left_out(name);
+        match unreadable.find(|(name, _)| is_read(name)) {
+            None => Ok(left_out),
+            Some((name, dtype)) => Err(Error::parameter(name, "a dtype of Burn's", dtype)),
+        }
     }
 
     fn burnpack(pack: Pack) -> Result<Self> {
@@ -117,34 +156,43 @@ impl Source {
             let tensor = bridge::from_data(entry.data, path.clone(), Some(entry.id.val()));
             (path, tensor)
         });
-        Ok(Self { kind: Kind::Burnpack, tensors: tensors.collect(), metadata })
+        Ok(Self {
+            kind: Kind::Burnpack,
+            evidence: Evidence::Certain,
+            tensors: tensors.collect(),
+            unreadable: BTreeMap::new(),
+            metadata,
+        })
     }
 
     fn safetensors(bytes: Vec<u8>) -> Result<Self> {
-        let (header, start) = header(&bytes)?;
+        let (header, start) = header::read(&bytes)?;
         let metadata = header.metadata().clone().unwrap_or_default();
         let mut metadata: BTreeMap<_, _> = metadata.into_iter().collect();
         check_digest(&bytes[..], start, &metadata)?;
         metadata.remove(DIGEST);
-        let infos: BTreeMap<_, _> = header.tensors().into_iter().collect();
         let bytes = Arc::new(bytes);
-        let mut tensors = BTreeMap::new();
-        for (name, TensorInfo { dtype, shape, data_offsets: (from, to) }) in infos {
-            let Some(dtype) = dtype_of_file(*dtype) else {
-                return Err(Error::parameter(name, "a dtype of Burn's", format!("{dtype:?}")));
-            };
-            let place = start + from..start + to;
-            let tensor = unread(name.clone(), dtype, shape, bytes.clone(), place);
-            tensors.insert(name, tensor);
+        let (mut tensors, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
+        for (name, TensorInfo { dtype, shape, data_offsets: (from, to) }) in header.tensors() {
+            match dtype_of_file(*dtype) {
+                None => _ = unreadable.insert(name, format!("{dtype:?}")),
+                Some(dtype) => {
+                    let place = start + from..start + to;
+                    let tensor = unread(name.clone(), dtype, shape, bytes.clone(), place);
+                    tensors.insert(name, tensor);
+                }
+            }
         }
         let said = |key: &str, value: &str| metadata.get(key).is_some_and(|said| said == value);
-        // burn-store says who wrote it.
-        let of_burn = match metadata.contains_key(LAYOUT) {
-            true => said(LAYOUT, OF_BURN),
-            false => said("producer", "burn"),
+        let (kind, evidence) = match metadata.contains_key(LAYOUT) {
+            true if said(LAYOUT, OF_BURN) => (Kind::Safetensors, Evidence::Certain),
+            true => (Kind::Torch, Evidence::Certain),
+            // burn-store says who wrote it, but not whether its adapter for PyTorch did.
+            false if said("producer", "burn") => (Kind::Safetensors, Evidence::Nothing),
+            false if said("format", "pt") => (Kind::Torch, Evidence::Likely),
+            false => (Kind::Torch, Evidence::Nothing),
         };
-        let kind = if of_burn { Kind::Safetensors } else { Kind::Torch };
-        Ok(Self { kind, tensors, metadata })
+        Ok(Self { kind, evidence, tensors, unreadable, metadata })
     }
 
     fn torch(path: &Path) -> Result<Self> {
@@ -152,7 +200,13 @@ impl Source {
             .map_err(|error| Error::parameter("the file", "one of torch.save", error))?;
         let tensors = reader.into_tensors().into_iter();
         let tensors = tensors.map(|(name, tensor)| (name, bridge::from_pytorch(tensor)));
-        Ok(Self { kind: Kind::Pt, tensors: tensors.collect(), metadata: BTreeMap::new() })
+        Ok(Self {
+            kind: Kind::Pt,
+            evidence: Evidence::Certain,
+            tensors: tensors.collect(),
+            unreadable: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+        })
     }
 }
 
@@ -196,40 +250,6 @@ fn unread(
         TensorData::try_from_bytes(bytes, shape.clone(), dtype)
             .map_err(|error| burn_pack::Error::ValidationError(error.to_string()))
     })
-}
-
-/// The bytes that any header may have: that of some ten thousand tensors.
-const FREE: usize = 1 << 20;
-
-/// A header takes up to thirty times its length in memory while it is read, and that of real
-/// tensors has a hundred bytes for each: it may have this share of the file beyond what is free.
-const SHARE: usize = 32;
-
-/// The header of safetensors, and where the numbers begin.
-///
-/// The crate's own way from bytes to tensors adds what the header claims without a look, and so
-/// ends in a panic where that is more than a number can say.
-fn header(bytes: &[u8]) -> Result<(Metadata, usize)> {
-    const PLACE: &str = "the header";
-    let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));
-    let start = length.and_then(|length| usize::try_from(length).ok()?.checked_add(8));
-    let Some((start, header)) = start.and_then(|start| Some((start, bytes.get(8..start)?))) else {
-        let expected = format!("{} bytes, as it says", length.unwrap_or(8));
-        return Err(Error::parameter(PLACE, expected, format!("a file of {}", bytes.len())));
-    };
-    let most = FREE + bytes.len() / SHARE;
-    if header.len() > most {
-        let expected = format!("at most {most} bytes, in a file of {}", bytes.len());
-        return Err(Error::parameter(PLACE, expected, format!("{} bytes", header.len())));
-    }
-    let header: Metadata = serde_json::from_slice(header)
-        .map_err(|error| Error::parameter(PLACE, "that of safetensors", error))?;
-    let (expected, found) = (header.data_len(), bytes.len() - start);
-    if expected != found {
-        let expected = format!("{expected} bytes, as the header says");
-        return Err(Error::parameter("the tensors", expected, format!("{found} bytes")));
-    }
-    Ok((header, start))
 }
 
 /// The dtypes that both know.

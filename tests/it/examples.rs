@@ -6,7 +6,10 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor, TensorData},
+};
 use burn_ema::{
     average::Description,
     export::Contents,
@@ -593,6 +596,95 @@ fn models_of_others_answer() {
     assert!(fails(&mut infer()).contains(&path.display().to_string()));
     fs::write(&path, "Some text.").unwrap();
     assert!(fails(&mut infer()).contains("expected those of burnpack, safetensors or torch.save"));
+}
+
+/// A checkpoint with live and its average in double precision, and a buffer beside them.
+fn checkpoint(path: &Path) {
+    let whole =
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/torch_mlp.safetensors"));
+    let whole = whole.unwrap();
+    let weights = safetensors::SafeTensors::deserialize(&whole).unwrap();
+    let mut tensors = vec![("initted".to_owned(), vec![], vec![0; 8])];
+    for (name, view) in weights.iter() {
+        let numbers =
+            view.data().chunks_exact(4).map(|it| f32::from_le_bytes(it.try_into().unwrap()));
+        let numbers: Vec<u8> = numbers.flat_map(|x| f64::from(x).to_le_bytes()).collect();
+        let live = vec![0; numbers.len()];
+        let of = |prefix: &str| format!("{prefix}.{name}");
+        tensors.push((of("ema_model"), view.shape().to_vec(), numbers));
+        tensors.push((of("online_model"), view.shape().to_vec(), live));
+    }
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F64, shape.clone(), bytes);
+        (name, view.unwrap())
+    });
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// What a file of others needs, the refusal names, and the options of the programs do.
+#[test]
+fn a_part_of_a_checkpoint_answers_and_goes_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (file, out) = (path("checkpoint.safetensors"), path("out.safetensors"));
+    checkpoint(&file);
+    let infer = |model: &Path, options: &[&str]| {
+        let mut command = example("infer");
+        command.args(["--device", "flex", "--count", "100", "--model"]).arg(model).args(options);
+        command
+    };
+    let right = |stdout: &str| {
+        let of = |what: &str| -> Vec<_> {
+            let lines = stdout.lines().filter_map(|line| line.strip_prefix(what));
+            lines.map(|line| line.trim().to_owned()).collect()
+        };
+        of("written:").iter().zip(of("answer:")).filter(|(a, b)| **a == *b).count()
+    };
+    let refused = fails(&mut infer(&file, &[]));
+    assert!(refused.contains("with the option prefix `ema_model` or `online_model`"), "{refused}");
+    let refused = fails(&mut infer(&file, &["--prefix", "ema_model"]));
+    assert!(refused.contains("which the option cast rounds"), "{refused}");
+    let of_file = file.to_str().unwrap();
+    let (stdout, _) = succeeds(&mut infer(
+        &file,
+        &["--prefix", "ema_model", "--cast", "--live", of_file, "--live-prefix", "online_model"],
+    ));
+    assert!(right(&stdout) >= 97, "{stdout}");
+    assert!(stdout.contains("live says otherwise for "), "{stdout}");
+    let (stdout, _) = succeeds(&mut infer(
+        &file,
+        &["--cast", "--form", "torch", "--prefix", "online_model", "--leave-out", "initted"],
+    ));
+    assert!(right(&stdout) < 30, "{stdout}");
+
+    let mut command = example("export");
+    command.env("BURN_DEVICE", "flex").args(["--format", "safetensors", "--prefix", "ema_model."]);
+    command.args(["--cast", "--model"]).arg(&file).arg("--to").arg(&out);
+    let (said, _) = succeeds(&mut command);
+    assert!(said.contains("weights of a file at step 0") && said.contains(of_file), "{said}");
+    let (stdout, _) = succeeds(&mut infer(&out, &[]));
+    assert!(right(&stdout) >= 97, "{stdout}");
+
+    // A record of plain Burn.
+    let run = RunDirectory::open(digits()).unwrap();
+    let plain = path("plain.bpk");
+    run.model(&Device::flex()).unwrap().save_file(&plain).unwrap();
+    let (stdout, _) = succeeds(&mut infer(&plain, &[]));
+    assert!(right(&stdout) >= 97, "{stdout}");
+
+    for options in [["--prefix", "ema_model"], ["--leave-out", "x"], ["--form", "torch"]] {
+        misused(example("infer").args(options));
+    }
+    for (name, bytes) in [
+        ("a web page", &b"<!DOCTYPE html>"[..]),
+        ("a Git LFS pointer", b"version https://git-lfs.github.com/spec/v1\n"),
+        ("the index of a model in shards", br#"{"weight_map": {"a": "model-1-of-1.safetensors"}}"#),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        let refused = fails(&mut infer(&file, &[]));
+        assert!(refused.contains(name) && refused.contains(of_file), "{refused}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Models as files of other frameworks, and from them.
 
 mod damage; // what is cut, altered, claimed or does not fit
+mod foreign; // files of other programs
 
 use std::{
     collections::BTreeMap,
@@ -328,30 +329,6 @@ fn structs_of_yours_are_written_as_they_are() {
     export::save(&theirs(1), &path, &Form::torch(), &description()).unwrap();
     let as_it_is = export::load_as(theirs(2), &path, &Form::Safetensors).unwrap();
     assert_eq!(record(&as_it_is), record(&theirs(1)));
-}
-
-/// Which layout a file of others has, and how to say it.
-#[test]
-fn the_layout_is_what_the_file_says() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("model.safetensors");
-    let linear = |seed| randomized(LinearConfig::new(3, 3).init(&device()), seed);
-    let written = record(&linear(1));
-    let view = |name: &str| {
-        let (_, shape, bytes) = &written[name];
-        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap()
-    };
-    let views = || ["weight", "bias"].map(|name| (name, view(name)));
-    let turned = |loaded: Linear| record(&loaded) != written;
-
-    fs::write(&path, safetensors::serialize(views(), None).unwrap()).unwrap();
-    assert!(turned(export::load(linear(2), &path).unwrap()));
-    assert!(!turned(export::load_as(linear(2), &path, &Form::Safetensors).unwrap()));
-    let by_burn_store = [("producer".to_owned(), "burn".to_owned())].into();
-    fs::write(&path, safetensors::serialize(views(), Some(by_burn_store)).unwrap()).unwrap();
-    assert_eq!(Contents::read(&path).unwrap().kind, Kind::Safetensors);
-    assert!(!turned(export::load(linear(2), &path).unwrap()));
-    assert!(turned(export::load_as(linear(2), &path, &Form::torch()).unwrap()));
 }
 
 /// The average and live of a training, with what is said of each.

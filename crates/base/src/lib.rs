@@ -6,6 +6,7 @@
 //! - [`disk`]: files and directories that are there whole and durable, or not at all;
 //! - [`digest`]: SHA-256 as text, and bytes that hold their own;
 //! - [`header`]: the header of a file of Burn, checked before Burn makes room for what it claims;
+//! - [`foreign`]: files that are often given in place of another, known by their first bytes;
 //! - [`first_non_finite`]: NaNs and infinities in the bytes of a tensor.
 
 #![deny(unsafe_code)]
@@ -15,6 +16,7 @@ pub mod digest;
 pub mod disk;
 mod error;
 mod finite;
+pub mod foreign;
 pub mod header;
 pub mod regular;
 

@@ -27,7 +27,7 @@ fn linear(seed: u64) -> Linear {
 
 /// Why a file was refused, without the file, which the error names.
 #[track_caller]
-fn why<T>(result: burn_ema::Result<T>, path: &Path) -> String {
+pub fn why<T>(result: burn_ema::Result<T>, path: &Path) -> String {
     let error = result.map(|_| ()).unwrap_err();
     assert!(error.to_string().ends_with(&path.display().to_string()), "{error}");
     error.source().map_or_else(String::new, ToString::to_string)
@@ -135,10 +135,14 @@ fn a_tensor_that_does_not_fit_is_named() {
         why(export::load(linear(1), &path), &path)
     };
     let of = |dtype, shape: &[usize], bytes: usize| refused(&tensor(dtype, shape, &vec![0; bytes]));
-    assert_eq!(of(Dtype::F32, &[2, 3], 24), "weight: expected f32 [3, 2], found f32 [2, 3]");
+    assert_eq!(of(Dtype::F32, &[3, 3], 36), "weight: expected f32 [3, 2], found f32 [3, 3]");
     assert_eq!(of(Dtype::F32, &[6], 24), "weight: expected f32 [3, 2], found f32 [6]");
-    assert_eq!(of(Dtype::F64, &[3, 2], 48), "weight: expected f32 [3, 2], found f64 [3, 2]");
-    assert_eq!(of(Dtype::BF16, &[3, 2], 12), "weight: expected f32 [3, 2], found bf16 [3, 2]");
+    let castable = |dtype: &str, how: &str| {
+        let found = format!("{dtype} [3, 2], which the option cast {how}");
+        format!("weight: expected f32 [3, 2], found {found}")
+    };
+    assert_eq!(of(Dtype::F64, &[3, 2], 48), castable("f64", "rounds"));
+    assert_eq!(of(Dtype::BF16, &[3, 2], 12), castable("bf16", "widens without loss"));
     assert_eq!(of(Dtype::I32, &[3, 2], 24), "weight: expected f32 [3, 2], found i32 [3, 2]");
     let eighths = "weight: expected a dtype of Burn's, found F8_E4M3";
     assert_eq!(of(Dtype::F8_E4M3, &[3, 2], 6), eighths);
@@ -170,11 +174,14 @@ fn a_tensor_that_does_not_fit_is_named() {
         assert_eq!(load(&[64, 32, 10, 4]), expected);
         assert_eq!(
             load(&[64, 32]),
-            "2.bias: expected no tensor of this name, found f32 [10] in the file"
+            "2.bias: expected no tensor of this name, found f32 [10] in the file, which the option \
+             leave_out passes over"
         );
         let double = cast(MlpConfig::new(vec![64, 32, 10]).init(&device()).unwrap(), DType::F64);
         let error = why(export::load(double, &path), &path);
-        assert_eq!(error, "0.bias (layers.0.bias here): expected f64 [32], found f32 [32]");
+        let way_on = "which the option cast widens without loss";
+        let found = format!("found f32 [32], {way_on}");
+        assert_eq!(error, format!("0.bias (layers.0.bias here): expected f64 [32], {found}"));
         let error = why(export::load(Net::new(1, &device()), &path), &path);
         let others = "nothing of this name among 0.bias, 0.weight, 2.bias, ...";
         assert_eq!(error, format!("first.bias: expected f32 [16], found {others}"));
@@ -205,6 +212,9 @@ fn what_a_header_claims_is_checked() {
     let one = |shape: &str, offsets: &str| {
         format!(r#"{{"weight":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}}}"#)
     };
+    let twice = one("[2]", "[0,8]");
+    let twice = twice.trim_matches(['{', '}']);
+    let twice = format!("{{{twice}}},{twice}}}}}");
     let nested = format!("{{{}", r#""a":{"#.repeat(100_000));
     let cases = [
         (claims, 0, "the tensors: expected 18446744073709551584 bytes"),
@@ -226,10 +236,11 @@ fn what_a_header_claims_is_checked() {
         (r#"{"weight":7}"#.to_owned(), 8, "the header"),
         (nested, 0, "the header"),
         (
-            format!("{{{}}}", " ".repeat(1_100_000)),
-            0,
-            "the header: expected at most 1082951 bytes, in a file of 1100010, found 1100002 bytes",
+            one(&format!("[{}1]", "1,".repeat(1_200_000)), "[0,4]"),
+            4,
+            "the header: expected at most 1168579 items, in a file of 2400071 bytes, found 1200007",
         ),
+        (twice, 8, "weight is there twice"),
         ("{\"\u{fffd}".to_owned(), 0, "the header"),
     ];
     for (header, bytes, expected) in cases {

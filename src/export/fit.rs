@@ -1,0 +1,341 @@
+//! The tensors of a file in the places of a module: which layout they have, whether they fit, and
+//! what a refusal says.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use burn::{
+    module::{Module, ParamId},
+    tensor::{DType, TensorData},
+};
+use burn_ema_base::first_non_finite;
+use burn_pack::Tensor;
+use burn_store::bridge;
+
+use super::{
+    LoadOptions, Names, cast,
+    names::{Slot, in_file, slots},
+    source::{Evidence, Source},
+};
+use crate::{
+    Error, Result,
+    average::{Entry, ReadRecord},
+};
+
+/// The places of a module beside the tensors of a file under a prefix.
+struct Fit<'a> {
+    source: &'a Source,
+    prefix: &'a str,
+    /// In the order of their names.
+    slots: Vec<Slot>,
+    /// The indices of the places that are of one parameter, by its id.
+    ties: HashMap<ParamId, Vec<usize>>,
+}
+
+impl<'a> Fit<'a> {
+    fn new<M: Module>(
+        module: &M,
+        source: &'a Source,
+        prefix: &'a str,
+        names: Option<&Names>,
+    ) -> Self {
+        let mut slots = slots(module, names);
+        slots.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut ties = HashMap::<_, Vec<_>>::new();
+        slots
+            .iter()
+            .enumerate()
+            .for_each(|(index, slot)| ties.entry(slot.id).or_default().push(index));
+        Self { source, prefix, slots, ties }
+    }
+
+    fn named(&self, slot: &Slot) -> String {
+        format!("{}{}", self.prefix, slot.name)
+    }
+
+    /// The tensor of the file for a place.
+    fn tensor(&self, slot: &Slot) -> Option<&'a Tensor> {
+        self.tensor_under(self.prefix, slot)
+    }
+
+    /// The tensor for a place under a prefix: that of its name, or of another place of the same
+    /// parameter.
+    fn tensor_under(&self, prefix: &str, slot: &Slot) -> Option<&'a Tensor> {
+        let source = self.source;
+        let named = |slot: &Slot| source.tensor(&format!("{prefix}{}", slot.name));
+        let mut others = self.tied(slot).filter(|other| other.shape == slot.shape);
+        named(slot).or_else(|| others.find_map(named))
+    }
+
+    /// The places of the parameter that is at one of them.
+    fn tied(&self, slot: &Slot) -> impl Iterator<Item = &Slot> {
+        self.ties[&slot.id].iter().map(|index| &self.slots[*index])
+    }
+
+    fn fits_under(&self, prefix: &str, slot: &Slot) -> bool {
+        self.tensor_under(prefix, slot).is_some_and(|tensor| tensor.shape == slot.shape)
+    }
+
+    fn all_fit_under(&self, prefix: &str) -> bool {
+        self.slots.iter().all(|slot| self.fits_under(prefix, slot))
+    }
+
+    fn how_many_fit(&self) -> usize {
+        self.slots.iter().filter(|slot| self.fits_under(self.prefix, slot)).count()
+    }
+
+    /// The other prefixes under which there is a tensor of the right shape for every place.
+    fn prefixes(&self) -> BTreeSet<&'a str> {
+        let Some(first) = self.slots.first() else { return BTreeSet::new() };
+        let ends: Vec<_> = self.tied(first).map(|slot| &slot.name[..]).collect();
+        let names = self.source.tensors.keys();
+        let prefixes = names.flat_map(|name| ends.iter().filter_map(|end| name.strip_suffix(end)));
+        let prefixes = prefixes.filter(|it| it.is_empty() || it.ends_with('.'));
+        let others: BTreeSet<_> = prefixes.filter(|prefix| *prefix != self.prefix).collect();
+        others.into_iter().filter(|prefix| self.all_fit_under(prefix)).collect()
+    }
+
+    /// The names of places in a file, for messages: `0.weight (layers.0.weight here)`.
+    fn label(&self, slot: &Slot) -> String {
+        let name = self.named(slot);
+        match slot.path == name {
+            true => name,
+            false => format!("{name} ({} here)", slot.path),
+        }
+    }
+}
+
+/// The tensors of a file as a record of the module.
+///
+/// # Errors
+///
+/// The first tensor, by its name in the file, that is missing, that is not the module's, or that
+/// differs from it in shape or dtype; a layout that nothing tells; a number that is not finite.
+pub(super) fn opened<M: Module>(
+    module: &M,
+    mut source: Source,
+    options: &LoadOptions,
+) -> Result<ReadRecord> {
+    let left_out = source.leave_out(options)?;
+    let fit = decided(module, &source, options)?;
+    check(module, &fit, options, &left_out)?;
+    // Nothing is read before all that is claimed fits, so that no claim takes memory.
+    let mut entries = BTreeMap::new();
+    for slot in &fit.slots {
+        let Some(tensor) = fit.tensor(slot) else { continue };
+        let id = tensor.param_id.map_or(slot.id, Into::into);
+        let data = read(&fit, slot, tensor.clone())?;
+        entries.insert(slot.path.clone(), Entry { id, data });
+    }
+    ReadRecord::from(entries).finite(|_| true)
+}
+
+/// The places of the module in the layout of the file: that of the options, that of the file where
+/// it is certain, else the one in which the names and shapes fit.
+fn decided<'a, M: Module>(
+    module: &M,
+    source: &'a Source,
+    options: &'a LoadOptions,
+) -> Result<Fit<'a>> {
+    let of_torch = Names::new();
+    let prefix = &options.prefix;
+    let fit = |names| Fit::new(module, source, prefix, names);
+    if let Some(form) = &options.form {
+        return Ok(fit(form.names()));
+    }
+    let is_of_torch = source.kind.is_of_torch();
+    let likely = fit(is_of_torch.then_some(&of_torch));
+    if source.evidence == Evidence::Certain {
+        return Ok(likely);
+    }
+    let other = fit((!is_of_torch).then_some(&of_torch));
+    if source.evidence == Evidence::Nothing
+        && likely.all_fit_under(prefix)
+        && other.all_fit_under(prefix)
+    {
+        let by_path: HashMap<_, _> = other.slots.iter().map(|slot| (&slot.path, slot)).collect();
+        let differs = |slot: &&Slot| slot.differs_from(by_path[&slot.path]);
+        if let Some(slot) = likely.slots.iter().find(differs) {
+            let expected = "a layout that names or shapes tell";
+            let found = format!(
+                "a square matrix, {}: say which by `load_as` with `&Form::Safetensors` (Burn's) or \
+                 `&Form::torch()` (PyTorch's), or by the option form",
+                slot.in_file()
+            );
+            return Err(Error::parameter(likely.label(slot), expected, found));
+        }
+    }
+    Ok(if other.how_many_fit() > likely.how_many_fit() { other } else { likely })
+}
+
+/// Checks that the file has all that the module has, and nothing else.
+fn check<M: Module>(
+    module: &M,
+    fit: &Fit,
+    options: &LoadOptions,
+    left_out: &BTreeSet<String>,
+) -> Result<()> {
+    let mut used = BTreeSet::new();
+    for slot in &fit.slots {
+        let (expected, tensor) = (slot.in_file(), fit.tensor(slot));
+        let found = tensor.map(|tensor| in_file(tensor.dtype, &tensor.shape));
+        let conversion = tensor
+            .filter(|tensor| tensor.shape == slot.shape)
+            .and_then(|tensor| conversion(tensor.dtype, slot.dtype));
+        if found.as_ref() == Some(&expected) || (options.cast && conversion.is_some()) {
+            used.extend(tensor.map(|tensor| &tensor.name[..]));
+            continue;
+        }
+        let found = match (found, conversion) {
+            (Some(found), Some(how)) => format!("{found}, which {how}"),
+            (Some(found), None) => found + &ways_on(module, fit, options),
+            (None, _) => nothing(fit, slot, left_out) + &ways_on(module, fit, options),
+        };
+        return Err(Error::parameter(fit.label(slot), expected, found));
+    }
+    let names: BTreeSet<_> = fit.slots.iter().map(|slot| &slot.name[..]).collect();
+    let of_torch = fit.slots.iter().any(Slot::is_of_torch);
+    let others = fit.source.tensors.iter().filter(|(name, _)| name.starts_with(fit.prefix));
+    for (full, tensor) in others.filter(|(name, _)| !used.contains(&name[..])) {
+        let name = &full[fit.prefix.len()..];
+        if names.contains(name) || (of_torch && is_count(name, tensor, &names)) {
+            continue;
+        }
+        let found = in_file(tensor.dtype, &tensor.shape);
+        let way_on = ", which the option leave_out passes over";
+        let found = format!("{found} in the file{way_on}{}", ways_on(module, fit, options));
+        return Err(Error::parameter(full, "no tensor of this name", found));
+    }
+    Ok(())
+}
+
+/// The message for a missing tensor, with other names of the file that the module does not have.
+fn nothing(fit: &Fit, slot: &Slot, left_out: &BTreeSet<String>) -> String {
+    if left_out.contains(&fit.named(slot)) {
+        return "a tensor that is left out".to_owned();
+    }
+    let mut under =
+        fit.source.tensors.keys().filter(|name| name.starts_with(fit.prefix)).peekable();
+    if !fit.prefix.is_empty() && under.peek().is_none() {
+        return format!("nothing under the prefix {}", fit.prefix);
+    }
+    let known: BTreeSet<_> = fit.slots.iter().map(|slot| fit.named(slot)).collect();
+    let others = under.filter(|name| !known.contains(*name)).map(String::as_str);
+    let others: Vec<_> = others.take(4).collect();
+    match &others[..] {
+        [] => "nothing of this name in the file".to_owned(),
+        [first @ .., _] if others.len() == 4 => {
+            format!("nothing of this name among {}, ...", first.join(", "))
+        }
+        others => format!("nothing of this name among {}", others.join(", ")),
+    }
+}
+
+/// The options with which more of a file would fit, for messages.
+fn ways_on<M: Module>(module: &M, fit: &Fit, options: &LoadOptions) -> String {
+    let of_torch = Names::new();
+    let is_of_torch = fit.slots.iter().any(Slot::is_of_torch);
+    let names = (!is_of_torch).then_some(&of_torch);
+    let other = Fit::new(module, fit.source, fit.prefix, names);
+    let form = if is_of_torch { "Form::Safetensors" } else { "Form::torch()" };
+    let mut ways = Vec::new();
+    if fit.all_fit_under(fit.prefix) {
+        // It is a dtype that differs, or there is more in the file.
+    } else if other.all_fit_under(fit.prefix) {
+        ways.push(format!("all of it fits with the option form `{form}`"));
+    } else if options.form.is_some() && other.how_many_fit() > fit.how_many_fit() {
+        ways.push(format!("more of it fits with the option form `{form}`"));
+    }
+    let with_prefix = [(fit, None), (&other, Some(form))].map(|(fit, form)| (fit.prefixes(), form));
+    for (prefixes, form) in with_prefix {
+        // The file or the options have decided about a form that another prefix does not change.
+        let form =
+            form.filter(|_| options.form.is_some() || fit.source.evidence == Evidence::Certain);
+        let form = form.map_or_else(String::new, |form| format!(" and the option form `{form}`"));
+        let shown: Vec<_> = prefixes
+            .iter()
+            .take(6)
+            .map(|prefix| match prefix.trim_end_matches('.') {
+                "" => "none".to_owned(),
+                prefix => format!("`{prefix}`"),
+            })
+            .collect();
+        if !shown.is_empty() {
+            let more = if prefixes.len() > shown.len() { " or ..." } else { "" };
+            let shown = shown.join(" or ");
+            ways.push(format!("all of it fits with the option prefix {shown}{more}{form}"));
+            break;
+        }
+    }
+    ways.iter().map(|way| format!("; {way}")).collect()
+}
+
+/// A way from one dtype to another, for messages: floats and integers stay what they are.
+fn conversion(from: DType, to: DType) -> Option<&'static str> {
+    let is_integer = |dtype: DType| dtype.is_int() || dtype.is_uint();
+    if is_integer(from) && is_integer(to) {
+        return Some("the option cast converts where the numbers fit");
+    }
+    // Neither of the two dtypes of 16 bits holds all numbers of the other.
+    let widens = to.size() > from.size();
+    (from.is_float() && to.is_float()).then_some(match widens {
+        true => "the option cast widens without loss",
+        false => "the option cast rounds",
+    })
+}
+
+/// True for a count that PyTorch keeps beside weights and Burn does not: the batches of a batch
+/// norm, the updates of an `AveragedModel`.
+fn is_count(name: &str, tensor: &Tensor, names: &BTreeSet<&str>) -> bool {
+    let is_one =
+        (tensor.dtype.is_int() || tensor.dtype.is_uint()) && tensor.shape.num_elements() == 1;
+    let of_norm = |norm: &str| names.contains(&format!("{norm}running_mean")[..]);
+    let of_average = |module: &str| {
+        let mut under = names.range(module..).next().into_iter();
+        (module.is_empty() || module.ends_with('.')) && under.any(|it| it.starts_with(module))
+    };
+    name.strip_suffix("num_batches_tracked").is_some_and(of_norm)
+        || (is_one && name.strip_suffix("n_averaged").is_some_and(of_average))
+}
+
+/// The numbers of a tensor as the module has them.
+fn read(fit: &Fit, slot: &Slot, tensor: Tensor) -> Result<TensorData> {
+    let refuse = |expected: String, found| Error::parameter(fit.label(slot), expected, found);
+    let unread = |found| refuse("a tensor that can be read".to_owned(), found);
+    let data = bridge::into_data(slot.inward(tensor)).map_err(|error| unread(error.to_string()))?;
+    if data.dtype().is_bool()
+        && let Some(index) = data.as_bytes().iter().position(|byte| *byte > 1)
+    {
+        let byte = data.as_bytes()[index];
+        return Err(unread(format!("{byte} for a truth value at index {index}")));
+    }
+    if let Some((index, value)) = beyond(&data, slot.dtype) {
+        let expected = format!("numbers that {} holds", slot.dtype.name());
+        return Err(refuse(expected, format!("{value} at index {index}")));
+    }
+    cast(data, slot.dtype).map_err(unread)
+}
+
+/// The first number that a dtype does not hold, and its index.
+fn beyond(data: &TensorData, dtype: DType) -> Option<(usize, String)> {
+    let from = data.dtype();
+    if from.is_float() && dtype.is_float() && dtype.size() <= from.size() && dtype != from {
+        // What is not finite in the file is found later.
+        if first_non_finite(data.as_bytes(), from).is_some() {
+            return None;
+        }
+        let rounded = data.clone().try_cast(dtype).ok()?;
+        let (index, _) = first_non_finite(rounded.as_bytes(), dtype)?;
+        return Some((index, data.iter::<f64>().nth(index)?.to_string()));
+    }
+    // As far as numbers of double precision tell, the ends of 64 bits are beyond.
+    let bits = 8 * dtype.size() as i32;
+    let (from_number, to_number) = match dtype {
+        _ if from == dtype => return None,
+        _ if dtype.is_uint() => (0.0, 2_f64.powi(bits)),
+        _ if dtype.is_int() => (-2_f64.powi(bits - 1), 2_f64.powi(bits - 1)),
+        _ => return None,
+    };
+    let mut numbers = data.iter::<f64>().enumerate();
+    let found = numbers.find(|(_, number)| !(from_number..to_number).contains(number));
+    found.map(|(index, number)| (index, number.to_string()))
+}
