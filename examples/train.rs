@@ -5,6 +5,7 @@
 //! cargo run --example train
 //! cargo run --example train --features wgpu
 //! cargo run --example train -- --data table.csv --target price
+//! cargo run --example train -- --data table.csv --target price --delimiter ';' --missing mean
 //! cargo run --example train -- --resume
 //! ```
 //!
@@ -36,7 +37,7 @@ use burn_ema::{
     train::Averaged,
 };
 use burn_ema_lab::{
-    data::{Prepared, Table, Task, TaskKind, digits, loader},
+    data::{Missing, Prepared, Reading, Table, Task, TaskKind, digits, loader},
     device,
     report::{Page, Report, Scores, Summary},
     run::{OptimizerKind, RunConfig, RunDirectory},
@@ -74,7 +75,8 @@ struct Args {
     /// What the split, the first weights and the order of the rows are drawn from [default: 1]
     #[arg(long)]
     seed: Option<u64>,
-    /// A CSV file with a header, all of whose columns but the target are numbers; without it, the
+    /// A CSV file, gzip too, whose columns are numbers, true and false, yes and no, or some texts,
+    /// each of which is an input; those that only number the rows are left out; without it, the
     /// digits that ship with the crate
     #[arg(long, requires = "target")]
     data: Option<PathBuf>,
@@ -84,6 +86,8 @@ struct Args {
     /// What the target is [default: classes for text and for few whole numbers]
     #[arg(long, requires = "data")]
     task: Option<Learned>,
+    #[command(flatten)]
+    reading: ReadingArgs,
     /// The device, such as flex, ndarray or wgpu; else BURN_DEVICE, else the Cargo features decide
     #[arg(long)]
     device: Option<String>,
@@ -121,6 +125,64 @@ enum Moved {
     Adam,
 }
 
+/// How the CSV is read, which is saved with the run.
+#[derive(clap::Args)]
+struct ReadingArgs {
+    /// The character between the cells of the CSV, or tab or space [default: ,]
+    #[arg(long, value_parser = shared::delimiter)]
+    delimiter: Option<char>,
+    /// The CSV has no row with names; its columns are called 1, 2 and so on
+    #[arg(long)]
+    no_header: bool,
+    /// A column of the CSV to leave out; several are left out by several of these
+    #[arg(long, value_name = "COLUMN")]
+    drop: Vec<String>,
+    /// Cells without a value (empty, NA, nan, null or ?) are an error, or their rows are left out,
+    /// or they get the mean of the training rows, where rows without a target are left out
+    /// [default: error]
+    #[arg(long)]
+    missing: Option<Lacking>,
+}
+
+impl ReadingArgs {
+    /// The way of reading that was asked for, where nothing is that of the run that goes on.
+    fn reading(&self, saved: Option<&Reading>) -> Result<Reading> {
+        let missing = self.missing.map(|missing| match missing {
+            Lacking::Error => Missing::Error,
+            Lacking::Drop => Missing::Drop,
+            Lacking::Mean => Missing::Mean,
+        });
+        let Some(saved) = saved else {
+            let Reading { delimiter, missing: error, .. } = Reading::default();
+            return Ok(Reading {
+                delimiter: self.delimiter.unwrap_or(delimiter),
+                header: !self.no_header,
+                drop: self.drop.clone(),
+                missing: missing.unwrap_or(error),
+            });
+        };
+        same("--delimiter", self.delimiter, saved.delimiter)?;
+        same("--no-header", self.no_header.then_some(true), !saved.header)?;
+        let names = |drop: &[String]| format!("{drop:?}");
+        let drop = (!self.drop.is_empty()).then(|| names(&self.drop));
+        same("--drop", drop, names(&saved.drop))?;
+        same("--missing", missing.map(Missing::name), saved.missing.name())?;
+        Ok(saved.clone())
+    }
+
+    fn is_given(&self) -> bool {
+        let Self { delimiter, no_header, drop, missing } = self;
+        delimiter.is_some() || *no_header || !drop.is_empty() || missing.is_some()
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Lacking {
+    Error,
+    Drop,
+    Mean,
+}
+
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let device = device::select(args.device.as_deref())?;
@@ -147,15 +209,22 @@ fn main() -> Result<ExitCode> {
     let file = args.data.as_ref().map(|file| file.canonicalize().unwrap_or(file.clone()));
     let file = file.or(saved.as_ref().and_then(|saved| saved.data.clone()));
     let target = args.target.as_deref().or(saved.as_ref().map(|s| s.preparation.target()));
+    let reading = args.reading.reading(saved.as_ref().map(|saved| saved.preparation.reading()))?;
     let table = match (&file, target) {
-        (Some(file), Some(target)) => match args.task {
-            None => Table::read(file, target)?,
-            Some(Learned::Classification) => {
-                Table::read_as(file, target, TaskKind::Classification)?
-            }
-            Some(Learned::Regression) => Table::read_as(file, target, TaskKind::Regression)?,
-        },
-        _ => digits()?,
+        (Some(file), Some(target)) => {
+            let kind = args.task.map(|learned| match learned {
+                Learned::Classification => TaskKind::Classification,
+                Learned::Regression => TaskKind::Regression,
+            });
+            Table::read_with(file, target, kind, &reading)?
+        }
+        _ => {
+            ensure!(
+                !args.reading.is_given(),
+                "--delimiter, --no-header, --drop and --missing say how the CSV of --data is read"
+            );
+            digits()?
+        }
     };
     let data = Prepared::new(&table, seed)?;
     match data.preparation.task() {
@@ -213,6 +282,9 @@ fn main() -> Result<ExitCode> {
         println!("{line}");
         run.note(line)
     };
+    if config.data.is_some() {
+        run.write_json("split.json", &data.split)?;
+    }
     data.notes.iter().try_for_each(|note| tell(format!("note: {note}")))?;
     model.take_warnings().iter().try_for_each(|warning| tell(format!("warning: {warning}")))?;
 

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::reading::{Missing, Reading};
 use super::scale::Scale;
 use super::sheet::quoted;
-use super::table::Targets;
+use super::target::Targets;
 use burn_ema::{Error, Result};
 
 /// Everything that inference needs besides the network; saved with it.
@@ -19,15 +20,70 @@ pub struct Preparation {
     target: String,
     features: Vec<Feature>,
     task: Task,
+    #[serde(skip_serializing_if = "is_default")]
+    reading: Reading,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    width: Option<usize>,
 }
 
-/// An input of the network.
+/// A column of the table that the network sees.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Feature {
     /// The name of its column.
     pub name: String,
     /// From the column's unit to the network's.
     pub scale: Scale,
+    /// The kind of its cells.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub kind: FeatureKind,
+}
+
+/// The kind of a feature's cells.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureKind {
+    /// Numbers: one input.
+    #[default]
+    Number,
+    /// `true` or `yes` for 1, `false` or `no` for 0: one input.
+    Truth,
+    /// Texts: an input for each that the training rows have, 1 for the text of the row and 0 for
+    /// others.
+    Texts(Texts),
+}
+
+/// The texts of a feature; a row has the index of its text, those that were trained first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Texts {
+    /// The texts that have an input each, in the order of the training rows.
+    pub trained: Vec<String>,
+    /// The share of the training rows that has each; what the network sees in place of a missing
+    /// value.
+    pub shares: Vec<f64>,
+    /// The texts of the table that no training row has: all inputs are 0.
+    pub untrained: Vec<String>,
+}
+
+impl Texts {
+    /// All texts, by the index that a row has for them.
+    pub fn all(&self) -> impl Iterator<Item = &String> {
+        self.trained.iter().chain(&self.untrained)
+    }
+}
+
+impl Feature {
+    /// A column of numbers.
+    pub fn number(name: impl Into<String>, scale: Scale) -> Self {
+        Self { name: name.into(), scale, kind: FeatureKind::Number }
+    }
+
+    /// The number of inputs of the network for it.
+    fn inputs(&self) -> usize {
+        match &self.kind {
+            FeatureKind::Number | FeatureKind::Truth => 1,
+            FeatureKind::Texts(texts) => texts.trained.len(),
+        }
+    }
 }
 
 /// The meaning of the network's outputs.
@@ -64,19 +120,28 @@ pub enum Answer {
     Number(f64),
 }
 
+/// Says if a value need not be saved.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// A preparation as it was read.
 #[derive(Deserialize)]
 struct Unchecked {
     target: String,
     features: Vec<Feature>,
     task: Task,
+    #[serde(default)]
+    reading: Reading,
+    width: Option<usize>,
 }
 
 impl TryFrom<Unchecked> for Preparation {
     type Error = Error;
 
     fn try_from(read: Unchecked) -> Result<Self> {
-        Self::new(read.target, read.features, read.task)
+        let Unchecked { target, features, task, reading, width } = read;
+        Ok(Self { reading, width, ..Self::new(target, features, task)? })
     }
 }
 
@@ -86,15 +151,20 @@ impl Preparation {
     /// # Errors
     ///
     /// [`Error::Value`] names what is out of its range: no feature, a name that appears twice
-    /// among the features or among the labels, fewer than two labels, a scale whose offset is not
-    /// finite or whose divisor is not a finite number above 0.
+    /// among the features, the labels or the texts of a feature, fewer than two labels, a scale
+    /// whose offset is not finite or whose divisor is not a finite number above 0, texts without a
+    /// share from 0 to 1 each.
     pub fn new(target: String, features: Vec<Feature>, task: Task) -> Result<Self> {
         if features.is_empty() {
             return Err(Error::value("the number of features", "1 or more", 0));
         }
         check_names("feature", features.iter().map(|feature| &feature.name))?;
-        for Feature { name, scale } in &features {
-            check_scale(&format!("feature {}", quoted(name)), scale)?;
+        for Feature { name, scale, kind } in &features {
+            let what = format!("feature {}", quoted(name));
+            check_scale(&what, scale)?;
+            if let FeatureKind::Texts(texts) = kind {
+                check_texts(&what, texts)?;
+            }
         }
         match &task {
             Task::Regression { scale } => {
@@ -105,7 +175,29 @@ impl Preparation {
             }
             Task::Classification { labels } => check_names("label", labels)?,
         }
-        Ok(Self { target, features, task })
+        Ok(Self { target, features, task, reading: Reading::default(), width: None })
+    }
+
+    /// For a table that is read in this way, and that has so many columns, if it has no header.
+    pub fn with_reading(self, reading: Reading, width: usize) -> Self {
+        let width = (!reading.header).then_some(width);
+        Self { reading, width, ..self }
+    }
+
+    /// How the table is read.
+    pub fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
+    /// How this reads a table that has another character between cells.
+    pub fn with_delimiter(mut self, delimiter: char) -> Self {
+        self.reading.delimiter = delimiter;
+        self
+    }
+
+    /// The number of columns of a table without a header, its target included.
+    pub fn width(&self) -> Option<usize> {
+        self.width
     }
 
     /// The name of the target column.
@@ -118,8 +210,7 @@ impl Preparation {
         &self.features
     }
 
-    /// The names of the features, in the order of the inputs, as
-    /// [`read_features`](super::read_features) takes them.
+    /// The names of the features, in the order of the inputs.
     pub fn columns(&self) -> Vec<&str> {
         self.features.iter().map(|feature| feature.name.as_str()).collect()
     }
@@ -129,9 +220,9 @@ impl Preparation {
         &self.task
     }
 
-    /// The number of inputs of a network for this: one a feature.
+    /// The number of inputs of a network for this: one a feature, or one for each text of it.
     pub fn inputs(&self) -> usize {
-        self.features.len()
+        self.features.iter().map(Feature::inputs).sum()
     }
 
     /// The number of outputs of a network for this: one a class, or one for a number.
@@ -142,24 +233,45 @@ impl Preparation {
         }
     }
 
-    /// Turns rows of features, in their own units, into the inputs of a network: `rows.len()` times
+    /// Turns rows of features into the inputs of a network: `rows.len()` times
     /// [`inputs`](Self::inputs) numbers, row by row.
+    ///
+    /// A row has a number for each feature: in the feature's own unit, or 0 and 1 for false and
+    /// true, or the index of its text; NaN for a missing value, where those are filled.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] for a row of another length, and for a value that is not finite or that is
-    /// beyond an `f32` once it is scaled.
+    /// [`Error::Value`] for a row of another length, and for a value that is not finite, that is
+    /// beyond an `f32` once it is scaled, or that is the index of no text.
     /// Rows are counted from 0.
     pub fn encode(&self, rows: &[Vec<f64>]) -> Result<Vec<f32>> {
         let mut inputs = Vec::with_capacity(rows.len() * self.inputs());
         for (index, row) in rows.iter().enumerate() {
-            if row.len() != self.inputs() {
+            if row.len() != self.features.len() {
                 let what = format!("the length of row {index}");
-                return Err(Error::value(what, self.inputs().to_string(), row.len()));
+                return Err(Error::value(what, self.features.len().to_string(), row.len()));
             }
-            for (Feature { name, scale }, &value) in self.features.iter().zip(row) {
-                let what = || format!("feature {} of row {index}", quoted(name));
-                inputs.push(scaled(scale, value, what)?);
+            for (feature, &value) in self.features.iter().zip(row) {
+                let what = || format!("feature {} of row {index}", quoted(&feature.name));
+                let is_filled = value.is_nan() && self.reading.missing == Missing::Mean;
+                match &feature.kind {
+                    FeatureKind::Number | FeatureKind::Truth if is_filled => inputs.push(0.0),
+                    FeatureKind::Number | FeatureKind::Truth => {
+                        inputs.push(scaled(&feature.scale, value, what)?);
+                    }
+                    FeatureKind::Texts(texts) if is_filled => {
+                        inputs.extend(texts.shares.iter().map(|share| *share as f32));
+                    }
+                    FeatureKind::Texts(texts) => {
+                        let count = texts.all().count();
+                        if !(0..count).any(|text| text as f64 == value) {
+                            let expected = format!("the index of a text, below {count}");
+                            return Err(Error::value(what(), expected, value));
+                        }
+                        let is_it = |text| f32::from(u8::from(text as f64 == value));
+                        inputs.extend((0..texts.trained.len()).map(is_it));
+                    }
+                }
             }
         }
         Ok(inputs)
@@ -269,6 +381,20 @@ fn check_names<'a>(what: &str, names: impl IntoIterator<Item = &'a String>) -> R
             let found = format!("{} twice", quoted(name));
             Err(Error::value(format!("the name of a {what}"), "one that no other has", found))
         }
+    }
+}
+
+/// Refuses texts that appear twice, or that lack a share.
+fn check_texts(what: &str, texts: &Texts) -> Result<()> {
+    check_names(&format!("text of {what}"), texts.all())?;
+    let (expected, found) = (texts.trained.len(), texts.shares.len());
+    if found != expected {
+        let what = format!("the number of shares of {what}");
+        return Err(Error::value(what, expected.to_string(), found));
+    }
+    match texts.shares.iter().find(|share| !(0.0..=1.0).contains(*share)) {
+        None => Ok(()),
+        Some(share) => Err(Error::value(format!("a share of {what}"), "0 to 1", share)),
     }
 }
 
