@@ -6,7 +6,7 @@ use super::cell::{is_missing, truth};
 use super::decimal::Decimal;
 use super::problem::{Problem, Remedy};
 use super::reading::Reading;
-use super::sheet::{Sheet, listed, quoted};
+use super::sheet::{Sheet, first_listed, listed, quoted};
 use crate::Result;
 
 /// The different texts that a column may have in any table.
@@ -128,64 +128,103 @@ pub(super) fn kind_of(
     column: usize,
     notes: &mut Vec<String>,
 ) -> Result<ColumnKind, Problem> {
-    let name = &sheet.names()[column];
-    let problem = |place, expected: &str, found| {
-        let remedy = Remedy::Drop(name.clone());
-        Problem { place, expected: expected.into(), found, remedy }
-    };
-    let place = || format!("column {}", quoted(name));
-    let rows = (0..sheet.len()).filter(|&row| !is_missing(sheet.cell(row, column)));
-    let rows: Vec<_> = rows.collect();
-    if rows.is_empty() {
-        return Err(problem(place(), "a value in some row", "none".into()));
+    let cells = Cells::of(sheet, column);
+    if cells.rows.is_empty() {
+        return Err(cells.problem("a value in some row", "none"));
     }
-    let is_text = |row: &&usize| sheet.with_point(**row, column).parse::<f64>().is_err();
-    let texts = rows.iter().filter(is_text).count();
-    if texts == 0 {
+    if cells.texts == 0 {
         // A number that no f32 holds.
-        return match rows.iter().find(|row| sheet.number(**row, column).is_err()) {
-            None => Ok(ColumnKind::Number),
-            Some(&row) => Err(problem(sheet.place(row, column), NUMBER, sheet.found(row, column))),
-        };
+        let beyond = cells.rows.iter().find(|row| sheet.number(**row, column).is_err());
+        return beyond.map_or(Ok(ColumnKind::Number), |row| Err(cells.slip(*row)));
     }
-    if rows.iter().all(|row| truth(sheet.cell(*row, column)).is_some()) {
+    if cells.rows.iter().all(|row| truth(sheet.cell(*row, column)).is_some()) {
         return Ok(ColumnKind::Truth);
     }
+    cells.texts(notes).map(ColumnKind::Texts)
+}
 
-    let mut values = vec![];
-    let mut counts = HashMap::<&str, usize>::new();
-    for cell in rows.iter().map(|&row| sheet.cell(row, column)) {
-        let count = counts.entry(cell).or_default();
-        *count += 1;
-        if *count == 1 {
-            values.push(cell.to_owned());
+/// The cells of a column that have a value.
+struct Cells<'a> {
+    sheet: &'a Sheet,
+    column: usize,
+    rows: Vec<usize>,
+    /// How many of them are no numbers.
+    texts: usize,
+}
+
+impl<'a> Cells<'a> {
+    fn of(sheet: &'a Sheet, column: usize) -> Self {
+        let rows = (0..sheet.len()).filter(|&row| !is_missing(sheet.cell(row, column))).collect();
+        let mut cells = Self { sheet, column, rows, texts: 0 };
+        cells.texts = cells.rows.iter().filter(|row| cells.is_text(**row)).count();
+        cells
+    }
+
+    fn is_text(&self, row: usize) -> bool {
+        self.sheet.with_point(row, self.column).parse::<f64>().is_err()
+    }
+
+    fn name(&self) -> &str {
+        &self.sheet.names()[self.column]
+    }
+
+    /// The different texts in the order of the file, if they can be inputs.
+    fn texts(&self, notes: &mut Vec<String>) -> Result<Vec<String>, Problem> {
+        let mut values = vec![];
+        let mut counts = HashMap::<&str, usize>::new();
+        for &row in &self.rows {
+            let cell = self.sheet.cell(row, self.column);
+            let count = counts.entry(cell).or_default();
+            *count += 1;
+            if *count == 1 {
+                values.push(cell.to_owned());
+            }
+        }
+        // Among more numbers than texts, a text that is rare or beside many numbers is a slip.
+        let is_slip = |row: &&usize| {
+            let is_rare = counts[self.sheet.cell(**row, self.column)] < FEWEST_OF_TEXT;
+            self.is_text(**row) && (is_rare || values.len() > FEW_TEXTS)
+        };
+        if 2 * self.texts < self.rows.len()
+            && let Some(&row) = self.rows.iter().find(is_slip)
+        {
+            return Err(self.slip(row));
+        }
+        let (different, rows) = (values.len(), self.rows.len());
+        let most = if 2 * different > rows { FEW_TEXTS } else { MOST_TEXTS };
+        if different > most || different == rows {
+            let first = quoted(&values[0]);
+            let found = format!("{different} different ones in {rows} rows, {first} the first");
+            return Err(self.problem("numbers, or texts that are in several rows", &found));
+        }
+        // A column of one text is constant, which has a note of its own.
+        if different > 1 {
+            let mixed = if self.texts < rows { ", some of which are numbers," } else { "" };
+            notes.push(format!(
+                "column {} holds {different} different texts{mixed} with an input for each: {}",
+                quoted(self.name()),
+                first_listed(&values, 6)
+            ));
+        }
+        Ok(values)
+    }
+
+    /// A problem of the whole column.
+    fn problem(&self, expected: &str, found: &str) -> Problem {
+        Problem {
+            place: format!("column {}", quoted(self.name())),
+            expected: expected.into(),
+            found: found.into(),
+            remedy: Remedy::Drop(self.name().into()),
         }
     }
-    // Among more numbers than texts, a text that is rare or beside many numbers is a slip.
-    let is_slip = |row: &&usize| {
-        let is_rare = counts[sheet.cell(**row, column)] < FEWEST_OF_TEXT;
-        is_text(row) && (is_rare || values.len() > FEW_TEXTS)
-    };
-    let few = 2 * texts < rows.len();
-    if let Some(&row) = rows.iter().find(|row| few && is_slip(row)) {
-        return Err(problem(sheet.place(row, column), NUMBER, sheet.found(row, column)));
+
+    /// A cell that holds no number, where one belongs.
+    fn slip(&self, row: usize) -> Problem {
+        let (place, found) =
+            (self.sheet.place(row, self.column), self.sheet.found(row, self.column));
+        Problem { place, found, ..self.problem(NUMBER, "") }
     }
-    let most = if 2 * values.len() > rows.len() { FEW_TEXTS } else { MOST_TEXTS };
-    if values.len() > most || values.len() == rows.len() {
-        let count = values.len();
-        let found =
-            format!("{count} different ones in {} rows, {}", rows.len(), quoted(&values[0]));
-        let found = format!("{found} the first");
-        return Err(problem(place(), "numbers, or texts that are in several rows", found));
-    }
-    let mixed = if texts < rows.len() { ", some of which are numbers," } else { "" };
-    notes.push(format!(
-        "column {} holds {} different texts{mixed} with an input for each: {}",
-        quoted(name),
-        values.len(),
-        listed(&values)
-    ));
-    Ok(ColumnKind::Texts(values))
 }
 
 /// The numbers that a cell may hold.

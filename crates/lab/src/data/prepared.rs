@@ -3,7 +3,7 @@
 use super::column::{Column, ColumnKind};
 use super::preparation::{Feature, FeatureKind, Preparation, Task, Texts};
 use super::scale::Scale;
-use super::sheet::{listed, quoted};
+use super::sheet::{first_listed, quoted};
 use super::split::Split;
 use super::table::Table;
 use super::target::Targets;
@@ -148,7 +148,7 @@ fn untrained(feature: &Feature) -> Option<String> {
         format!(
             "column {}: no training row has {}, so all inputs of the column are 0 for it",
             quoted(&feature.name),
-            listed(&texts.untrained)
+            first_listed(&texts.untrained, 6)
         )
     })
 }

@@ -281,10 +281,14 @@ pub(super) fn quoted(text: &str) -> String {
 
 /// Names in quotes, cut where they are too many for an error.
 pub(super) fn listed(names: &[String]) -> String {
-    const MOST: usize = 20;
-    let mut list: Vec<_> = names.iter().take(MOST).map(|name| quoted(name)).collect();
-    if names.len() > MOST {
-        list.push(format!("and {} more", names.len() - MOST));
+    first_listed(names, 20)
+}
+
+/// The first of some names in quotes, and how many more there are.
+pub(super) fn first_listed(names: &[String], most: usize) -> String {
+    let mut list: Vec<_> = names.iter().take(most).map(|name| quoted(name)).collect();
+    if names.len() > most {
+        list.push(format!("and {} more", names.len() - most));
     }
     list.join(", ")
 }
