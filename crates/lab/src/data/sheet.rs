@@ -77,11 +77,23 @@ impl Sheet {
             notes: vec![],
         };
         match reading.header {
-            true => drop(sheet.rows.remove(0)),
+            true => sheet.take_header(),
             false => sheet.number_columns(),
         }
         sheet.check_rows(reading.header)?;
         Ok(sheet)
+    }
+
+    /// Takes the first row for the names of the columns.
+    ///
+    /// Where it has one cell less than all others, which are several, the first column has no name:
+    /// so R writes tables with names of rows, and pandas reads them.
+    fn take_header(&mut self) {
+        self.rows.remove(0);
+        let width = self.names.len() + 1;
+        if self.rows.len() > 1 && self.rows.iter().all(|row| row.cells.len() == width) {
+            self.names.insert(0, String::new());
+        }
     }
 
     /// Names the columns by their numbers, and leaves out a first row that is none of the table's:

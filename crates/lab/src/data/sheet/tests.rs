@@ -161,6 +161,17 @@ fn columns_without_names_are_numbered() {
     );
 }
 
+#[test]
+fn a_header_may_lack_the_names_of_rows() {
+    let text = "\"mpg\" \"cyl\"\n\"Mazda RX4\" 21 6\n\"Datsun 710\" 22.8 4\n";
+    let sheet = read(text, &separated(' ')).unwrap();
+    assert_eq!(sheet.names(), ["", "mpg", "cyl"]);
+    assert_eq!((sheet.cell(1, 0), sheet.number(1, 1).unwrap()), ("Datsun 710", 22.8));
+    // One row may as well be too long.
+    assert!(refusal("a,b\n1,2,3\n").contains("expected as many cells as the header has, 2"));
+    assert!(refusal("a,b\n1,2,3\n4,5\n").contains("row 2: expected as many cells"));
+}
+
 proptest! {
     #[test]
     fn no_content_panics(text in "[a0,;\"' \r\n\u{e9}\u{feff}]{0,60}") {

@@ -456,6 +456,10 @@ fn columns_that_number_the_rows_are_left_out_with_a_note() {
     let error = refusal(table("", ["1.5", "2", "2", "2", "2", "2"]));
     assert!(error.contains("row 1, cell 1: expected the name of a column"), "{error}");
     assert!(error.contains("--drop ''"), "{error}");
+    // As R writes names of rows, without a name for their column.
+    let named = parse("x,y\na,1,1.5\nb,4,2\nc,2,3\nd,1,3\ne,9,1\n", None).unwrap();
+    assert_eq!((names(&named), named.features()[1][0]), (vec!["x"], 4.0));
+    assert!(named.notes()[0].starts_with("column 1, which has no name"), "{}", notes(&named));
     // Where there is nothing else to learn from, it stays.
     assert_eq!(names(&with_targets(&["1.5", "2", "3", "4", "5"], None).unwrap()), ["x"]);
     // As a spreadsheet writes rows that end with a delimiter.
