@@ -1,10 +1,9 @@
 //! The preparation of a network's data: rows to inputs, targets to the network's units, outputs to
 //! answers. Reading files and running networks is done elsewhere.
 
-use std::collections::HashSet;
-
 use serde::{Deserialize, Serialize};
 
+use super::feature::{Feature, check_names, check_scale, is_default, scaled};
 use super::reading::{Missing, Reading};
 use super::scale::Scale;
 use super::sheet::quoted;
@@ -24,66 +23,6 @@ pub struct Preparation {
     reading: Reading,
     #[serde(skip_serializing_if = "Option::is_none")]
     width: Option<usize>,
-}
-
-/// A column of the table that the network sees.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Feature {
-    /// The name of its column.
-    pub name: String,
-    /// From the column's unit to the network's.
-    pub scale: Scale,
-    /// The kind of its cells.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub kind: FeatureKind,
-}
-
-/// The kind of a feature's cells.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FeatureKind {
-    /// Numbers: one input.
-    #[default]
-    Number,
-    /// `true` or `yes` for 1, `false` or `no` for 0: one input.
-    Truth,
-    /// Texts: an input for each that the training rows have, 1 for the text of the row and 0 for
-    /// others.
-    Texts(Texts),
-}
-
-/// The texts of a feature; a row has the index of its text, those that were trained first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Texts {
-    /// The texts that have an input each, in the order of the training rows.
-    pub trained: Vec<String>,
-    /// The share of the training rows that has each; what the network sees in place of a missing
-    /// value.
-    pub shares: Vec<f64>,
-    /// The texts of the table that no training row has: all inputs are 0.
-    pub untrained: Vec<String>,
-}
-
-impl Texts {
-    /// All texts, by the index that a row has for them.
-    pub fn all(&self) -> impl Iterator<Item = &String> {
-        self.trained.iter().chain(&self.untrained)
-    }
-}
-
-impl Feature {
-    /// A column of numbers.
-    pub fn number(name: impl Into<String>, scale: Scale) -> Self {
-        Self { name: name.into(), scale, kind: FeatureKind::Number }
-    }
-
-    /// The number of inputs of the network for it.
-    fn inputs(&self) -> usize {
-        match &self.kind {
-            FeatureKind::Number | FeatureKind::Truth => 1,
-            FeatureKind::Texts(texts) => texts.trained.len(),
-        }
-    }
 }
 
 /// The meaning of the network's outputs.
@@ -120,11 +59,6 @@ pub enum Answer {
     Number(f64),
 }
 
-/// Says if a value need not be saved.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
 /// A preparation as it was read.
 #[derive(Deserialize)]
 struct Unchecked {
@@ -152,20 +86,14 @@ impl Preparation {
     ///
     /// [`Error::Value`] names what is out of its range: no feature, a name that appears twice
     /// among the features, the labels or the texts of a feature, fewer than two labels, a scale
-    /// whose offset is not finite or whose divisor is not a finite number above 0, texts without a
-    /// share from 0 to 1 each.
+    /// whose offset is not finite or whose divisor is not a finite number above 0, a feature of
+    /// texts without any or without a share from 0 to 1 for each.
     pub fn new(target: String, features: Vec<Feature>, task: Task) -> Result<Self> {
         if features.is_empty() {
             return Err(Error::value("the number of features", "1 or more", 0));
         }
         check_names("feature", features.iter().map(|feature| &feature.name))?;
-        for Feature { name, scale, kind } in &features {
-            let what = format!("feature {}", quoted(name));
-            check_scale(&what, scale)?;
-            if let FeatureKind::Texts(texts) = kind {
-                check_texts(&what, texts)?;
-            }
-        }
+        features.iter().try_for_each(Feature::check)?;
         match &task {
             Task::Regression { scale } => {
                 check_scale(&format!("target {}", quoted(&target)), scale)?
@@ -254,23 +182,9 @@ impl Preparation {
             for (feature, &value) in self.features.iter().zip(row) {
                 let what = || format!("feature {} of row {index}", quoted(&feature.name));
                 let is_filled = value.is_nan() && self.reading.missing == Missing::Mean;
-                match &feature.kind {
-                    FeatureKind::Number | FeatureKind::Truth if is_filled => inputs.push(0.0),
-                    FeatureKind::Number | FeatureKind::Truth => {
-                        inputs.push(scaled(&feature.scale, value, what)?);
-                    }
-                    FeatureKind::Texts(texts) if is_filled => {
-                        inputs.extend(texts.shares.iter().map(|share| *share as f32));
-                    }
-                    FeatureKind::Texts(texts) => {
-                        let count = texts.all().count();
-                        if !(0..count).any(|text| text as f64 == value) {
-                            let expected = format!("the index of a text, below {count}");
-                            return Err(Error::value(what(), expected, value));
-                        }
-                        let is_it = |text| f32::from(u8::from(text as f64 == value));
-                        inputs.extend((0..texts.trained.len()).map(is_it));
-                    }
+                match is_filled {
+                    true => inputs.extend(feature.mean()),
+                    false => feature.encode(value, what, &mut inputs)?,
                 }
             }
         }
@@ -349,17 +263,6 @@ impl Preparation {
     }
 }
 
-/// A value after its scale, if an `f32` holds it.
-fn scaled(scale: &Scale, value: f64, what: impl FnOnce() -> String) -> Result<f32> {
-    let scaled = scale.apply(value) as f32;
-    if scaled.is_finite() {
-        return Ok(scaled);
-    }
-    let Scale { offset, divisor } = scale;
-    let expected = format!("a number near enough to {offset} for a scale of {divisor}");
-    Err(Error::value(what(), expected, value))
-}
-
 /// The share of each number in the sum of all; below zero counts as zero.
 fn shares(outputs: &[f32]) -> Vec<f32> {
     // Of the largest, so that no sum overflows.
@@ -370,44 +273,6 @@ fn shares(outputs: &[f32]) -> Vec<f32> {
     let parts = outputs.iter().map(|output| output.max(0.0) / largest);
     let sum: f32 = parts.clone().sum();
     parts.map(|part| part / sum).collect()
-}
-
-/// Refuses a name that appears twice.
-fn check_names<'a>(what: &str, names: impl IntoIterator<Item = &'a String>) -> Result<()> {
-    let mut seen = HashSet::new();
-    match names.into_iter().find(|name| !seen.insert(*name)) {
-        None => Ok(()),
-        Some(name) => {
-            let found = format!("{} twice", quoted(name));
-            Err(Error::value(format!("the name of a {what}"), "one that no other has", found))
-        }
-    }
-}
-
-/// Refuses texts that appear twice, or that lack a share.
-fn check_texts(what: &str, texts: &Texts) -> Result<()> {
-    check_names(&format!("text of {what}"), texts.all())?;
-    let (expected, found) = (texts.trained.len(), texts.shares.len());
-    if found != expected {
-        let what = format!("the number of shares of {what}");
-        return Err(Error::value(what, expected.to_string(), found));
-    }
-    match texts.shares.iter().find(|share| !(0.0..=1.0).contains(*share)) {
-        None => Ok(()),
-        Some(share) => Err(Error::value(format!("a share of {what}"), "0 to 1", share)),
-    }
-}
-
-/// Refuses a scale that makes a number infinite or undefined.
-fn check_scale(what: &str, Scale { offset, divisor }: &Scale) -> Result<()> {
-    if !offset.is_finite() {
-        return Err(Error::value(format!("the offset of {what}"), "a finite number", offset));
-    }
-    if !(divisor.is_finite() && *divisor > 0.0) {
-        let expected = "a finite number above 0";
-        return Err(Error::value(format!("the divisor of {what}"), expected, divisor));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

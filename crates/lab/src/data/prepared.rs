@@ -1,7 +1,8 @@
 //! A table made ready for training: split, scaled and encoded; batches are made elsewhere.
 
 use super::column::{Column, ColumnKind};
-use super::preparation::{Feature, FeatureKind, Preparation, Task, Texts};
+use super::feature::{Feature, FeatureKind, Texts};
+use super::preparation::{Preparation, Task};
 use super::scale::Scale;
 use super::sheet::{first_listed, quoted};
 use super::split::Split;

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::cell::is_missing;
 use super::column::{self, ColumnKind};
-use super::preparation::{FeatureKind, Preparation};
+use super::feature::{Feature, FeatureKind};
+use super::preparation::Preparation;
 use super::reading::Missing;
 use super::sheet::Sheet;
 use crate::Result;
@@ -39,7 +40,7 @@ pub fn read_rows(
             }
         }
     }
-    let column = |feature: &super::Feature| {
+    let column = |feature: &Feature| {
         let kind = match &feature.kind {
             FeatureKind::Number => ColumnKind::Number,
             FeatureKind::Truth => ColumnKind::Truth,

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::feature::{FeatureKind, Texts};
 use super::*;
 
 fn feature(name: &str, offset: f64, divisor: f64) -> Feature {
@@ -173,6 +174,7 @@ fn what_was_spoilt_is_refused_by_name() {
     let texts = serde_json::to_string(&with_texts(Missing::Mean)).unwrap();
     for (from, to, expected) in [
         ("\"blue\"", "\"red\"", "the name of a text of feature \"c\" is \"red\" twice"),
+        ("[\"red\",\"blue\"]", "[]", "the number of texts of feature \"c\" is 0"),
         ("[0.75,0.25]", "[0.75]", "the number of shares of feature \"c\" is 1, expected 2"),
         ("0.75", "1.75", "a share of feature \"c\" is 1.75, expected 0 to 1"),
         ("\"mean\"", "\"most\"", "unknown variant `most`"),
