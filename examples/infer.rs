@@ -26,7 +26,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_ema::model::Mlp;
 use burn_ema_lab::{
-    data::{Answer, Preparation, Targets, Task, digits, read_features},
+    data::{Answer, Preparation, Targets, Task, digits, read_rows},
     device,
     run::RunDirectory,
 };
@@ -74,10 +74,14 @@ struct Args {
     /// without it, digits that ship with the crate
     #[arg(long, conflicts_with = "csv")]
     draw: Option<PathBuf>,
-    /// A CSV file with the columns that the model was trained on; the answers go to standard
-    /// output as CSV
+    /// A CSV file, gzip too, with the columns that the model was trained on, read as the table of
+    /// the training was; the answers go to standard output as CSV, a row for each, which is empty
+    /// where the row lacks a value and the training had --missing drop
     #[arg(long)]
     csv: Option<PathBuf>,
+    /// The character between the cells of the CSV, or tab or space [default: that of the training]
+    #[arg(long, requires = "csv", value_parser = shared::delimiter)]
+    delimiter: Option<char>,
     /// How many of the shipped digits to show
     #[arg(long, default_value_t = 3)]
     count: usize,
@@ -110,8 +114,19 @@ fn main() -> Result<()> {
     let answer = |rows: &[Vec<f64>]| answers(&model, &preparation, rows, &device.device);
 
     if let Some(file) = &args.csv {
-        let rows = read_features(file, &preparation.columns())?;
-        return write_csv(preparation.target(), preparation.task(), answer(&rows)?);
+        let reading = match args.delimiter {
+            None => preparation.clone(),
+            Some(delimiter) => preparation.clone().with_delimiter(delimiter),
+        };
+        let rows = read_rows(file, &reading)?;
+        let whole: Vec<_> = rows.iter().flatten().cloned().collect();
+        if whole.len() < rows.len() {
+            let lacking = rows.len() - whole.len();
+            eprintln!("note: {lacking} of {} rows lack a value and have no answer", rows.len());
+        }
+        let mut answers = answer(&whole)?.into_iter();
+        let answers = rows.iter().map(|row| row.as_ref().and_then(|_| answers.next())).collect();
+        return write_csv(preparation.target(), preparation.task(), answers);
     }
     let reads_pictures = preparation.inputs() == SIDE * SIDE;
     let Task::Classification { labels: classes } = preparation.task() else {
@@ -228,7 +243,8 @@ fn show(out: &mut impl Write, picture: &[f64]) -> Result<()> {
     Ok(())
 }
 
-fn write_csv(target: &str, task: &Task, answers: Vec<Answer>) -> Result<()> {
+/// Writes a row for each answer, an empty one where there is none.
+fn write_csv(target: &str, task: &Task, answers: Vec<Option<Answer>>) -> Result<()> {
     let mut out = csv::Writer::from_writer(shared::Out);
     let mut header = vec![target.to_owned()];
     if let Task::Classification { labels } = task {
@@ -237,8 +253,9 @@ fn write_csv(target: &str, task: &Task, answers: Vec<Answer>) -> Result<()> {
     out.write_record(&header)?;
     for answer in answers {
         out.write_record(match answer {
-            Answer::Number(number) => vec![number.to_string()],
-            Answer::Class { label, probabilities } => {
+            None => vec![String::new(); header.len()],
+            Some(Answer::Number(number)) => vec![number.to_string()],
+            Some(Answer::Class { label, probabilities }) => {
                 let probabilities = probabilities.iter().map(f32::to_string);
                 std::iter::once(label).chain(probabilities).collect()
             }

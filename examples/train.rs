@@ -5,6 +5,7 @@
 //! cargo run --example train
 //! cargo run --example train --features wgpu
 //! cargo run --example train -- --data table.csv --target price
+//! cargo run --example train -- --data table.csv --target price --delimiter ';' --missing mean
 //! cargo run --example train -- --resume
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! misused option; 130, 143 or 129 when SIGINT, SIGTERM or SIGHUP stopped it, after a commit, and 1
 //! when Burn's dashboard (`--features tui`, keys q and s) did.
 
+mod reading; // the options for how a CSV is read
 #[macro_use]
 mod shared; // `println!` to a reader that may leave
 
@@ -81,7 +83,8 @@ struct Args {
     /// What the split, the first weights and the order of the rows are drawn from [default: 1]
     #[arg(long)]
     seed: Option<u64>,
-    /// A CSV file with a header, all of whose columns but the target are numbers; without it, the
+    /// A CSV file, gzip too, whose columns are numbers, true and false, yes and no, or some texts,
+    /// each of which is an input; those that only number the rows are left out; without it, the
     /// digits that ship with the crate
     #[arg(long, requires = "column")]
     data: Option<PathBuf>,
@@ -91,6 +94,8 @@ struct Args {
     /// What the target is [default: classes for text and for few whole numbers]
     #[arg(long, requires = "rows")]
     task: Option<Learned>,
+    #[command(flatten)]
+    reading: reading::ReadingArgs,
     /// The device, such as flex, ndarray or wgpu; else BURN_DEVICE, else the Cargo features decide
     #[arg(long)]
     device: Option<String>,
@@ -192,12 +197,20 @@ fn main() -> Result<ExitCode> {
     let file = args.data.as_ref().map(|file| file.canonicalize().unwrap_or(file.clone()));
     let file = file.or(saved.as_ref().and_then(|saved| saved.data.clone()));
     let target = args.target.as_deref().or(saved.as_ref().map(|s| s.preparation.target()));
-    let task = saved.as_ref().map(|saved| Learned::of(saved.preparation.task()));
-    let table = match (&file, target, args.task.or(task)) {
-        (None, ..) => digits()?,
-        (Some(_), None, _) => bail!("--data needs --target, the column to learn, to begin a run"),
-        (Some(file), Some(target), None) => Table::read(file, target)?,
-        (Some(file), Some(target), Some(task)) => Table::read_as(file, target, task.kind())?,
+    let task = args.task.or(saved.as_ref().map(|saved| Learned::of(saved.preparation.task())));
+    let reading = args.reading.reading(saved.as_ref().map(|saved| saved.preparation.reading()))?;
+    let table = match (&file, target) {
+        (Some(file), Some(target)) => {
+            Table::read_with(file, target, task.map(Learned::kind), &reading)?
+        }
+        (Some(_), None) => bail!("--data needs --target, the column to learn, to begin a run"),
+        (None, _) => {
+            ensure!(
+                !args.reading.is_given(),
+                "--delimiter, --no-header, --drop and --missing say how the CSV of --data is read"
+            );
+            digits()?
+        }
     };
     let data = Prepared::new(&table, seed)?;
     match data.preparation.task() {
@@ -255,6 +268,9 @@ fn main() -> Result<ExitCode> {
         println!("{line}");
         run.note(line)
     };
+    if config.data.is_some() {
+        run.write_json("split.json", &data.split)?;
+    }
     data.notes.iter().try_for_each(|note| tell(format!("note: {note}")))?;
     model.take_warnings().iter().try_for_each(|warning| tell(format!("warning: {warning}")))?;
 

@@ -18,6 +18,18 @@ pub fn word(path: &Path) -> String {
     }
 }
 
+/// The character between the cells of a CSV, as an option names it.
+pub fn delimiter(text: &str) -> std::result::Result<char, String> {
+    match text {
+        "tab" | r"\t" => Ok('\t'),
+        "space" => Ok(' '),
+        _ => match text.chars().collect::<Vec<_>>()[..] {
+            [one] if one.is_ascii() && !"\"\r\n".contains(one) => Ok(one),
+            _ => Err("expected one ASCII character that is no quotation mark, tab or space".into()),
+        },
+    }
+}
+
 /// The standard output, for as long as someone reads it.
 pub struct Out;
 

@@ -84,6 +84,8 @@ mod steps; // optimizer steps of NaN and infinity, refused
 mod survive; // faults of every kind, and runs that go on as if undisturbed
 #[cfg(feature = "train")]
 mod switch; // the average copied back into live
+#[cfg(feature = "train")]
+mod tables; // tables as people have them, learned and asked about
 #[cfg(all(feature = "train", target_os = "linux"))]
 mod terminal; // a terminal for a program that wants one
 #[cfg(feature = "train")]

@@ -37,10 +37,8 @@ pub fn generated(path: &Path, epochs: usize, averages: usize, hostile: bool) -> 
         false => plain.to_owned(),
     };
     let labels: Vec<_> = (0..10).map(|index| name(index, &index.to_string())).collect();
-    let feature = |index: usize| Feature {
-        name: name(index, &format!("p{index:02}")),
-        scale: Scale { offset: 0.0, divisor: 16.0 },
-    };
+    let scale = Scale { offset: 0.0, divisor: 16.0 };
+    let feature = |index: usize| Feature::number(name(index, &format!("p{index:02}")), scale);
     let features = (0..64).map(feature).collect();
     let task = Task::Classification { labels: labels.clone() };
     let configs = RULES[..averages].iter().enumerate().map(|(index, rule)| {

@@ -21,6 +21,22 @@ pub enum Error {
         found: String,
     },
 
+    /// Columns of a table that cannot be used.
+    #[error(
+        "{}: {} problems with columns ({remedies}):\n  {}",
+        path.display(),
+        problems.len(),
+        problems.join("\n  ")
+    )]
+    Columns {
+        /// The file of the table.
+        path: PathBuf,
+        /// For each problem its place, what was expected there and what was found.
+        problems: Vec<String>,
+        /// Options that leave such columns or rows out.
+        remedies: String,
+    },
+
     /// A device that this build or this machine does not have, or that computes wrongly.
     #[error("device {device}: {problem}")]
     Device {

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 
-use super::table::{Table, TaskKind};
+use super::reading::Reading;
+use super::table::Table;
+use super::target::TaskKind;
 use crate::{Error, Result};
 
 /// The largest value of a pixel.
@@ -26,7 +28,8 @@ pub fn digits() -> Result<Table> {
     GzDecoder::new(include_bytes!("digits.csv.gz").as_slice())
         .read_to_end(&mut csv)
         .map_err(|error| Error::file("decompress", path, error))?;
-    Ok(Table::parse(path, &csv, "digit", Some(TaskKind::Classification))?.with_known_range(INK))
+    let kind = Some(TaskKind::Classification);
+    Ok(Table::parse(path, &csv, "digit", kind, &Reading::default())?.with_known_range(INK))
 }
 
 #[cfg(test)]
@@ -40,7 +43,8 @@ mod tests {
         assert_eq!(table.features().len(), 1797);
         assert_eq!(table.columns().len(), 64);
         assert!(table.notes().is_empty());
-        assert_eq!((table.columns()[0].as_str(), table.columns()[63].as_str()), ("p00", "p77"));
+        let name = |column: usize| table.columns()[column].name.as_str();
+        assert_eq!((name(0), name(63)), ("p00", "p77"));
         assert!(table.features().iter().flatten().all(|p| (0.0..=INK).contains(p)));
         assert!(table.features().iter().flatten().any(|&p| p == INK));
 

@@ -2,24 +2,44 @@
 //!
 //! The way from a file to a training is [`Table::read`] (or [`digits()`]), then [`Prepared::new`],
 //! then a [`loader`] for each part.
-//! The way from a trained network to answers is [`read_features`], then [`Preparation::encode`],
-//! the network, and [`Preparation::decode`].
+//! The way from a trained network to answers is [`read_rows`], then [`Preparation::encode`], the
+//! network, and [`Preparation::decode`].
+//!
+//! A file becomes text in `content`, its quotation marks are checked in `quotes`, and a `sheet` is
+//! its cells with their places.
+//! A `column` says which kind of feature its cells are, a `target` which task.
 
 #[cfg(feature = "train")]
 mod batch;
+mod cell;
+mod column;
+mod content;
+mod decimal;
+mod delimiter;
 mod digits;
+mod feature;
 mod preparation;
 mod prepared;
+mod problem;
+mod quotes;
+mod reading;
+mod rows;
 mod scale;
 mod sheet;
 mod split;
 mod table;
+mod target;
 
 #[cfg(feature = "train")]
 pub use batch::loader;
+pub use column::{Column, ColumnKind};
 pub use digits::digits;
-pub use preparation::{Answer, Feature, Preparation, Task};
+pub use feature::{Feature, FeatureKind, Texts};
+pub use preparation::{Answer, Preparation, Task};
 pub use prepared::{Prepared, Sample};
+pub use reading::{Missing, Reading};
+pub use rows::read_rows;
 pub use scale::Scale;
 pub use split::Split;
-pub use table::{Table, Targets, TaskKind, read_features};
+pub use table::Table;
+pub use target::{Targets, TaskKind};

@@ -1,13 +1,13 @@
 //! The preparation of a network's data: rows to inputs, targets to the network's units, outputs to
 //! answers. Reading files and running networks is done elsewhere.
 
-use std::collections::HashSet;
-
 use serde::{Deserialize, Serialize};
 
+use super::feature::{Feature, check_names, check_scale, is_default, scaled};
+use super::reading::{Missing, Reading};
 use super::scale::Scale;
 use super::sheet::quoted;
-use super::table::Targets;
+use super::target::Targets;
 use burn_ema::{Error, Result};
 
 /// Everything that inference needs besides the network; saved with it.
@@ -19,15 +19,10 @@ pub struct Preparation {
     target: String,
     features: Vec<Feature>,
     task: Task,
-}
-
-/// An input of the network.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Feature {
-    /// The name of its column.
-    pub name: String,
-    /// From the column's unit to the network's.
-    pub scale: Scale,
+    #[serde(skip_serializing_if = "is_default")]
+    reading: Reading,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    width: Option<usize>,
 }
 
 /// The meaning of the network's outputs.
@@ -70,13 +65,17 @@ struct Unchecked {
     target: String,
     features: Vec<Feature>,
     task: Task,
+    #[serde(default)]
+    reading: Reading,
+    width: Option<usize>,
 }
 
 impl TryFrom<Unchecked> for Preparation {
     type Error = Error;
 
     fn try_from(read: Unchecked) -> Result<Self> {
-        Self::new(read.target, read.features, read.task)
+        let Unchecked { target, features, task, reading, width } = read;
+        Ok(Self { reading, width, ..Self::new(target, features, task)? })
     }
 }
 
@@ -86,16 +85,15 @@ impl Preparation {
     /// # Errors
     ///
     /// [`Error::Value`] names what is out of its range: no feature, a name that appears twice
-    /// among the features or among the labels, fewer than two labels, a scale whose offset is not
-    /// finite or whose divisor is not a finite number above 0.
+    /// among the features, the labels or the texts of a feature, fewer than two labels, a scale
+    /// whose offset is not finite or whose divisor is not a finite number above 0, a feature of
+    /// texts without any or without a share from 0 to 1 for each.
     pub fn new(target: String, features: Vec<Feature>, task: Task) -> Result<Self> {
         if features.is_empty() {
             return Err(Error::value("the number of features", "1 or more", 0));
         }
         check_names("feature", features.iter().map(|feature| &feature.name))?;
-        for Feature { name, scale } in &features {
-            check_scale(&format!("feature {}", quoted(name)), scale)?;
-        }
+        features.iter().try_for_each(Feature::check)?;
         match &task {
             Task::Regression { scale } => {
                 check_scale(&format!("target {}", quoted(&target)), scale)?
@@ -105,7 +103,29 @@ impl Preparation {
             }
             Task::Classification { labels } => check_names("label", labels)?,
         }
-        Ok(Self { target, features, task })
+        Ok(Self { target, features, task, reading: Reading::default(), width: None })
+    }
+
+    /// For a table that is read in this way, and that has so many columns, if it has no header.
+    pub fn with_reading(self, reading: Reading, width: usize) -> Self {
+        let width = (!reading.header).then_some(width);
+        Self { reading, width, ..self }
+    }
+
+    /// How the table is read.
+    pub fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
+    /// How this reads a table that has another character between cells.
+    pub fn with_delimiter(mut self, delimiter: char) -> Self {
+        self.reading.delimiter = delimiter;
+        self
+    }
+
+    /// The number of columns of a table without a header, its target included.
+    pub fn width(&self) -> Option<usize> {
+        self.width
     }
 
     /// The name of the target column.
@@ -118,8 +138,7 @@ impl Preparation {
         &self.features
     }
 
-    /// The names of the features, in the order of the inputs, as
-    /// [`read_features`](super::read_features) takes them.
+    /// The names of the features, in the order of the inputs.
     pub fn columns(&self) -> Vec<&str> {
         self.features.iter().map(|feature| feature.name.as_str()).collect()
     }
@@ -129,9 +148,9 @@ impl Preparation {
         &self.task
     }
 
-    /// The number of inputs of a network for this: one a feature.
+    /// The number of inputs of a network for this: one a feature, or one for each text of it.
     pub fn inputs(&self) -> usize {
-        self.features.len()
+        self.features.iter().map(Feature::inputs).sum()
     }
 
     /// The number of outputs of a network for this: one a class, or one for a number.
@@ -142,24 +161,31 @@ impl Preparation {
         }
     }
 
-    /// Turns rows of features, in their own units, into the inputs of a network: `rows.len()` times
+    /// Turns rows of features into the inputs of a network: `rows.len()` times
     /// [`inputs`](Self::inputs) numbers, row by row.
+    ///
+    /// A row has a number for each feature: in the feature's own unit, or 0 and 1 for false and
+    /// true, or the index of its text; NaN for a missing value, where those are filled.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] for a row of another length, and for a value that is not finite or that is
-    /// beyond an `f32` once it is scaled.
+    /// [`Error::Value`] for a row of another length, and for a value that is not finite, that is
+    /// beyond an `f32` once it is scaled, or that is the index of no text.
     /// Rows are counted from 0.
     pub fn encode(&self, rows: &[Vec<f64>]) -> Result<Vec<f32>> {
         let mut inputs = Vec::with_capacity(rows.len() * self.inputs());
         for (index, row) in rows.iter().enumerate() {
-            if row.len() != self.inputs() {
+            if row.len() != self.features.len() {
                 let what = format!("the length of row {index}");
-                return Err(Error::value(what, self.inputs().to_string(), row.len()));
+                return Err(Error::value(what, self.features.len().to_string(), row.len()));
             }
-            for (Feature { name, scale }, &value) in self.features.iter().zip(row) {
-                let what = || format!("feature {} of row {index}", quoted(name));
-                inputs.push(scaled(scale, value, what)?);
+            for (feature, &value) in self.features.iter().zip(row) {
+                let what = || format!("feature {} of row {index}", quoted(&feature.name));
+                let is_filled = value.is_nan() && self.reading.missing == Missing::Mean;
+                match is_filled {
+                    true => inputs.extend(feature.mean()),
+                    false => feature.encode(value, what, &mut inputs)?,
+                }
             }
         }
         Ok(inputs)
@@ -237,17 +263,6 @@ impl Preparation {
     }
 }
 
-/// A value after its scale, if an `f32` holds it.
-fn scaled(scale: &Scale, value: f64, what: impl FnOnce() -> String) -> Result<f32> {
-    let scaled = scale.apply(value) as f32;
-    if scaled.is_finite() {
-        return Ok(scaled);
-    }
-    let Scale { offset, divisor } = scale;
-    let expected = format!("a number near enough to {offset} for a scale of {divisor}");
-    Err(Error::value(what(), expected, value))
-}
-
 /// The share of each number in the sum of all; below zero counts as zero.
 fn shares(outputs: &[f32]) -> Vec<f32> {
     // Of the largest, so that no sum overflows.
@@ -258,30 +273,6 @@ fn shares(outputs: &[f32]) -> Vec<f32> {
     let parts = outputs.iter().map(|output| output.max(0.0) / largest);
     let sum: f32 = parts.clone().sum();
     parts.map(|part| part / sum).collect()
-}
-
-/// Refuses a name that appears twice.
-fn check_names<'a>(what: &str, names: impl IntoIterator<Item = &'a String>) -> Result<()> {
-    let mut seen = HashSet::new();
-    match names.into_iter().find(|name| !seen.insert(*name)) {
-        None => Ok(()),
-        Some(name) => {
-            let found = format!("{} twice", quoted(name));
-            Err(Error::value(format!("the name of a {what}"), "one that no other has", found))
-        }
-    }
-}
-
-/// Refuses a scale that makes a number infinite or undefined.
-fn check_scale(what: &str, Scale { offset, divisor }: &Scale) -> Result<()> {
-    if !offset.is_finite() {
-        return Err(Error::value(format!("the offset of {what}"), "a finite number", offset));
-    }
-    if !(divisor.is_finite() && *divisor > 0.0) {
-        let expected = "a finite number above 0";
-        return Err(Error::value(format!("the divisor of {what}"), expected, divisor));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! A table made ready for training: split, scaled and encoded; batches are made elsewhere.
 
-use super::preparation::{Feature, Preparation, Task};
+use super::column::{Column, ColumnKind};
+use super::feature::{Feature, FeatureKind, Texts};
+use super::preparation::{Preparation, Task};
 use super::scale::Scale;
+use super::sheet::{first_listed, quoted};
 use super::split::Split;
-use super::table::{Table, Targets};
-use burn_ema::Result;
+use super::table::Table;
+use super::target::Targets;
+use burn_ema::{Error, Result};
 
 /// A row as a network sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +30,9 @@ pub struct Prepared {
     pub valid: Vec<Sample>,
     /// The samples for the last word.
     pub test: Vec<Sample>,
-    /// The notes of the table.
+    /// The rows of the three parts, as a text editor counts them in the file.
+    pub split: Split,
+    /// The notes of the table, and of texts that no training row has.
     pub notes: Vec<String>,
 }
 
@@ -35,19 +41,23 @@ impl Prepared {
     ///
     /// Features, and the target of a regression, are scaled to mean 0 and standard deviation 1
     /// over the training rows, so that nothing of the other rows leaks into the training.
+    /// A text becomes an input for each text of its column that the training rows have, in their
+    /// order.
     ///
     /// # Errors
     ///
     /// [`Error::Value`](burn_ema::Error::Value) for a number so far from the training rows that no
-    /// `f32` holds it once it is scaled.
+    /// `f32` holds it once it is scaled, and for a column without a value in all of them.
     pub fn new(table: &Table, seed: u64) -> Result<Self> {
         let split = match table.targets() {
             Targets::Classes { of_row, .. } => Split::seeded(of_row, seed),
             Targets::Numbers(numbers) => Split::seeded(&vec![0; numbers.len()], seed),
         };
         let preparation = preparation(table, &split.train)?;
+        let mut notes = table.notes().to_vec();
+        notes.extend(preparation.features().iter().filter_map(untrained));
 
-        let inputs = preparation.encode(table.features())?;
+        let inputs = preparation.encode(&rows(table, &preparation))?;
         let inputs = inputs.chunks_exact(preparation.inputs()).map(<[f32]>::to_vec);
         let targets = preparation.encode_targets(table.targets())?;
         let samples: Vec<_> =
@@ -57,25 +67,34 @@ impl Prepared {
             train: part(&split.train),
             valid: part(&split.valid),
             test: part(&split.test),
-            notes: table.notes().to_vec(),
+            split: split.in_file(table.rows()),
+            notes,
             preparation,
         })
     }
 }
 
-/// The preparation of a table, with scales that look at the training rows alone.
+/// The preparation of a table, with scales and texts that look at the training rows alone.
 fn preparation(table: &Table, train: &[usize]) -> Result<Preparation> {
-    let feature = |(column, name): (usize, &String)| {
-        let scale = match table.known_range() {
-            Some(largest) => Scale { offset: 0.0, divisor: largest },
-            None => {
-                let value = |&row: &usize| table.features()[row][column];
-                Scale::standard(&train.iter().map(value).collect::<Vec<_>>())
+    let feature = |(index, column): (usize, &Column)| {
+        let values = train.iter().map(|&row| table.features()[row][index]);
+        let values: Vec<_> = values.filter(|value| !value.is_nan()).collect();
+        if values.is_empty() {
+            let what =
+                format!("the values of feature {} in the training rows", quoted(&column.name));
+            return Err(Error::value(what, "1 or more (--drop leaves a column out)", 0));
+        }
+        let (scale, kind) = match (&column.kind, table.known_range()) {
+            (_, Some(largest)) => (Scale { offset: 0.0, divisor: largest }, FeatureKind::Number),
+            (ColumnKind::Number, None) => (Scale::standard(&values), FeatureKind::Number),
+            (ColumnKind::Truth, None) => (Scale::standard(&values), FeatureKind::Truth),
+            (ColumnKind::Texts(all), None) => {
+                (Scale { offset: 0.0, divisor: 1.0 }, FeatureKind::Texts(texts(all, &values)))
             }
         };
-        Feature { name: name.clone(), scale }
+        Ok(Feature { name: column.name.clone(), scale, kind })
     };
-    let features = table.columns().iter().enumerate().map(feature).collect();
+    let features = table.columns().iter().enumerate().map(feature).collect::<Result<_>>()?;
     let task = match table.targets() {
         Targets::Classes { labels, .. } => Task::Classification { labels: labels.clone() },
         Targets::Numbers(numbers) => {
@@ -83,7 +102,56 @@ fn preparation(table: &Table, train: &[usize]) -> Result<Preparation> {
             Task::Regression { scale: Scale::standard(&values) }
         }
     };
-    Preparation::new(table.target().into(), features, task)
+    let preparation = Preparation::new(table.target().into(), features, task)?;
+    Ok(preparation.with_reading(table.reading().clone(), table.width()))
+}
+
+/// The texts of a column in the order of the training rows, whose indices in `all` are given.
+fn texts(all: &[String], trained: &[f64]) -> Texts {
+    let mut counts: Vec<(usize, usize)> = vec![];
+    for &index in trained {
+        match counts.iter_mut().find(|(seen, _)| *seen as f64 == index) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((index as usize, 1)),
+        }
+    }
+    let is_trained = |index: &usize| counts.iter().any(|(seen, _)| seen == index);
+    let untrained = (0..all.len()).filter(|index| !is_trained(index));
+    Texts {
+        trained: counts.iter().map(|(index, _)| all[*index].clone()).collect(),
+        shares: counts.iter().map(|(_, count)| *count as f64 / trained.len() as f64).collect(),
+        untrained: untrained.map(|index| all[index].clone()).collect(),
+    }
+}
+
+/// The rows of a table, with the indices of texts that the preparation gives them.
+fn rows(table: &Table, preparation: &Preparation) -> Vec<Vec<f64>> {
+    let mut rows = table.features().to_vec();
+    for (index, column) in table.columns().iter().enumerate() {
+        let (ColumnKind::Texts(before), FeatureKind::Texts(after)) =
+            (&column.kind, &preparation.features()[index].kind)
+        else {
+            continue;
+        };
+        let place = |text: &String| after.all().position(|other| other == text);
+        let places: Vec<_> = before.iter().map(place).collect();
+        for value in rows.iter_mut().map(|row| &mut row[index]).filter(|value| !value.is_nan()) {
+            *value = places[*value as usize].map_or(f64::NAN, |place| place as f64);
+        }
+    }
+    rows
+}
+
+/// A note on the texts of a feature that no training row has.
+fn untrained(feature: &Feature) -> Option<String> {
+    let FeatureKind::Texts(texts) = &feature.kind else { return None };
+    (!texts.untrained.is_empty()).then(|| {
+        format!(
+            "column {}: no training row has {}, so all inputs of the column are 0 for it",
+            quoted(&feature.name),
+            first_listed(&texts.untrained, 6)
+        )
+    })
 }
 
 #[cfg(test)]
@@ -91,9 +159,14 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::data::{Missing, Reading};
+
+    fn read(content: &str, reading: &Reading) -> Table {
+        Table::parse(Path::new("t.csv"), content.as_bytes(), "y", None, reading).unwrap()
+    }
 
     fn table(content: &str) -> Table {
-        Table::parse(Path::new("t.csv"), content.as_bytes(), "y", None).unwrap()
+        read(content, &Reading::default())
     }
 
     /// 100 rows with y = 1000 + 3 x, and a constant column.
@@ -143,7 +216,7 @@ mod tests {
     #[test]
     fn notes_come_along() {
         assert_eq!(Prepared::new(&line(), 0).unwrap().notes, line().notes());
-        assert_eq!(line().notes().len(), 1);
+        assert_eq!(line().notes().len(), 2);
     }
 
     #[test]
@@ -154,5 +227,71 @@ mod tests {
         let table = table(&format!("x,y\n{content}3e38,9.5\n"));
         let refused = (0..20).filter(|&seed| Prepared::new(&table, seed).is_err()).count();
         assert!((1..20).contains(&refused), "{refused} of 20 splits hold the row out");
+    }
+
+    /// 40 rows of a colour each, of which one is in a single row.
+    fn colours(missing: &str) -> String {
+        let row = |i: usize| {
+            let colour = match i {
+                7 => "grey",
+                8 => missing,
+                _ => ["red", "blue", "green"][i % 3],
+            };
+            format!("{colour},{},{}.5\n", i * i % 17, i)
+        };
+        format!("c,x,y\n{}", (0..40).map(row).collect::<String>())
+    }
+
+    #[test]
+    fn texts_have_the_order_of_the_training_rows() {
+        let (mut trained, mut untrained) = (0, 0);
+        for seed in 0..20 {
+            let prepared = Prepared::new(&table(&colours("red")), seed).unwrap();
+            let FeatureKind::Texts(texts) = &prepared.preparation.features()[0].kind else {
+                panic!("numbers")
+            };
+            let seen = prepared.train.iter().map(|sample| {
+                let text = sample.inputs[..texts.trained.len()].iter().position(|one| *one == 1.0);
+                text.expect("a training row has one of the texts")
+            });
+            let mut order: Vec<_> = vec![];
+            seen.for_each(|text| {
+                if !order.contains(&text) {
+                    order.push(text)
+                }
+            });
+            assert!(order.into_iter().eq(0..texts.trained.len()));
+            assert!((texts.shares.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+            let rest = prepared.valid.iter().chain(&prepared.test);
+            let without = rest.filter(|sample| sample.inputs[..texts.trained.len()] == [0.0; 3]);
+            match texts.untrained.len() {
+                0 => trained += 1,
+                _ => {
+                    assert_eq!((&texts.untrained[..], without.count()), (&["grey".into()][..], 1));
+                    assert!(prepared.notes.iter().any(|note| note.contains("\"grey\"")));
+                    untrained += 1;
+                }
+            }
+        }
+        assert!(trained > 0 && untrained > 0, "{trained} {untrained}");
+    }
+
+    #[test]
+    fn a_missing_value_is_the_mean_of_the_training_rows() {
+        let reading = Reading { missing: Missing::Mean, ..Reading::default() };
+        let text = colours("NA").replace("green,13,", "green,?,");
+        let lacking = read(&text, &reading);
+        for seed in 0..5 {
+            let prepared = Prepared::new(&lacking, seed).unwrap();
+            let features = prepared.preparation.features();
+            let FeatureKind::Texts(texts) = &features[0].kind else { panic!("numbers") };
+            let shares: Vec<_> = texts.shares.iter().map(|share| *share as f32).collect();
+            let filled = prepared.preparation.encode(&[vec![f64::NAN; 2]]).unwrap();
+            assert_eq!(filled, [&shares[..], &[0.0]].concat());
+            // The mean of the training rows that have a value: their inputs have mean 0.
+            let inputs =
+                prepared.train.iter().map(|sample| f64::from(sample.inputs[texts.trained.len()]));
+            assert!((inputs.sum::<f64>()).abs() < 1e-4);
+        }
     }
 }

@@ -15,18 +15,23 @@ impl Scale {
     /// The scale after which these values have mean 0 and standard deviation 1.
     ///
     /// The deviation is that of all values, divided by their number.
-    /// Where it is 0 the divisor is 1, so that a constant column becomes 0 instead of undefined.
+    /// Where the values differ by no more than rounding the divisor is 1, so that a constant column
+    /// becomes 0 instead of undefined or of noise.
     pub fn standard(values: &[f64]) -> Self {
         let Some(&first) = values.first() else { return Self { offset: 0.0, divisor: 1.0 } };
         // A rounded mean of equal values can differ from them, and would then give them a
-        // deviation that is nothing but the rounding.
-        if values.iter().all(|&value| value == first) {
+        // deviation that is nothing but the rounding; so does what was computed in two ways.
+        if within_rounding(values) {
             return Self { offset: first, divisor: 1.0 };
         }
         let mean = |values: &mut dyn Iterator<Item = f64>, count: usize| {
             values.sum::<f64>() / count as f64
         };
-        let offset = mean(&mut values.iter().copied(), values.len());
+        let mean_from = |offset: f64| {
+            offset + mean(&mut values.iter().map(|value| value - offset), values.len())
+        };
+        // Once more from the mean, since the sum of many large values loses small steps.
+        let offset = mean_from(mean_from(0.0));
         let variance = mean(&mut values.iter().map(|x| (x - offset).powi(2)), values.len());
         let deviation = variance.sqrt();
         Self { offset, divisor: if deviation > 0.0 { deviation } else { 1.0 } }
@@ -41,6 +46,22 @@ impl Scale {
     pub fn undo(&self, value: f64) -> f64 {
         value * self.divisor + self.offset
     }
+}
+
+/// Says if values differ by no more than the rounding of a few operations does, in relation to
+/// their size.
+///
+/// Whole numbers that an `f64` holds without rounding differ if they are not equal.
+pub(super) fn within_rounding(values: &[f64]) -> bool {
+    /// The roundings that a sum or a product of some values may have.
+    const ROUNDINGS: f64 = 16.0;
+    /// The whole numbers up to here are exact.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let fold = |start, pick: fn(f64, f64) -> f64| values.iter().copied().fold(start, pick);
+    let (least, most) = (fold(f64::INFINITY, f64::min), fold(f64::NEG_INFINITY, f64::max));
+    let is_exact = |value: &f64| value.fract() == 0.0 && value.abs() < EXACT;
+    let roundings = if values.iter().all(is_exact) { 0.0 } else { ROUNDINGS };
+    most - least <= roundings * f64::EPSILON * least.abs().max(most.abs())
 }
 
 #[cfg(test)]
@@ -67,6 +88,36 @@ mod tests {
         // Different values whose deviation is too small for a float count as constant.
         assert_eq!(Scale::standard(&[1e-300, 2e-300]).divisor, 1.0);
         assert_eq!(Scale::standard(&[]), Scale { offset: 0.0, divisor: 1.0 });
+    }
+
+    #[test]
+    fn rounding_is_no_deviation() {
+        let alternating = |a, b| [a, b].repeat(50);
+        for (a, b, other, expected) in [
+            (0.3, 0.1 + 0.2, 0.31, 0.01),
+            (0.6, 0.1 + 0.2 + 0.3, -0.4, -1.0),
+            (1e20, 1e20 + 16384.0, 1e20 + 1e18, 1e18),
+            (-7e-12, -7e-12 * (1.0 + 4.0 * f64::EPSILON), 1.0, 1.0),
+        ] {
+            assert_ne!(a, b);
+            let scale = Scale::standard(&alternating(a, b));
+            assert_eq!(scale, Scale { offset: a, divisor: 1.0 });
+            assert!((scale.apply(other) / expected - 1.0).abs() < 1e-10, "{other}");
+        }
+    }
+
+    #[test]
+    fn small_steps_that_are_no_rounding_stay() {
+        for (offset, step) in
+            [(0.0, 1e-20), (1e-18, 1e-20), (1.0, 1e-12), (1.7e9, 1e-3), (2e15, 1.0), (1e20, 1e8)]
+        {
+            // So many that their sum is not exact.
+            let values: Vec<_> = (0..5).map(|i| offset + f64::from(i) * step).collect();
+            let scale = Scale::standard(&values.repeat(2000));
+            let error = scale.divisor / (step * 2f64.sqrt()) - 1.0;
+            assert!(error.abs() < 1e-2, "{offset} {step} {scale:?}");
+            assert!(scale.apply(values[2]).abs() < 0.1, "{offset} {step} {scale:?}");
+        }
     }
 
     proptest! {

@@ -1,18 +1,25 @@
-//! A CSV file as named columns of text cells, each with its place in the file; what the cells mean
-//! is decided elsewhere.
+//! A CSV file as named columns of text cells, each with its place in the file; the meaning of the
+//! cells is decided elsewhere.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::cell::with_point;
+use super::content::{self, row_ends};
+use super::reading::Reading;
+use super::{delimiter, quotes};
 use crate::{Error, Result};
 
-/// A CSV file with a header row.
+/// A CSV file as rows of cells below a name for each column.
 ///
-/// Every row has as many cells as the header, and the names in the header differ.
+/// Every row has as many cells as there are names.
 pub(super) struct Sheet {
     path: PathBuf,
-    header: Vec<String>,
+    delimiter: char,
+    names: Vec<String>,
+    /// The number of the header's row, or of the first where there is none.
+    first_row: usize,
     rows: Vec<SheetRow>,
+    notes: Vec<String>,
 }
 
 /// The cells of a row, trimmed, and the number of the row in a text editor.
@@ -23,80 +30,119 @@ struct SheetRow {
 
 impl Sheet {
     /// Reads a file.
-    pub(super) fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|error| Error::file("read", path, error))?;
-        Self::parse(path, &bytes)
+    pub(super) fn read(path: &Path, reading: &Reading) -> Result<Self> {
+        Self::of_text(path, &content::read(path)?, reading)
     }
 
     /// Reads the content of a file; the path is only for errors.
-    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let text = utf8(path, bytes)?;
+    pub(super) fn parse(path: &Path, bytes: &[u8], reading: &Reading) -> Result<Self> {
+        Self::of_text(path, &content::text(path, bytes.to_vec())?, reading)
+    }
+
+    fn of_text(path: &Path, text: &str, reading: &Reading) -> Result<Self> {
+        let byte = match u8::try_from(reading.delimiter) {
+            Ok(byte) if byte.is_ascii() && !b"\"\r\n".contains(&byte) => byte,
+            _ => {
+                let expected = "one ASCII character that is no quotation mark and ends no row";
+                let found = format!("{:?}", reading.delimiter);
+                return Err(burn_ema::Error::value("the delimiter", expected, found).into());
+            }
+        };
+        let text = quotes::checked(path, text, byte)?;
         // Rows of other lengths are let through here, since csv's own error for them does not
         // count rows as a text editor does.
         let mut reader = csv::ReaderBuilder::new()
+            .delimiter(byte)
             .has_headers(false)
             .flexible(true)
             .trim(csv::Trim::All)
             .from_reader(text.as_bytes());
 
         let mut rows = Vec::new();
-        let mut place = RowCounter { text, byte: 0, row: 1 };
+        let mut place = RowCounter { text: &text, byte: 0, row: 1 };
         for record in reader.records() {
             let cells = record.map_err(|error| Error::file("read", path, error))?;
             let byte = cells.position().map_or(0, |position| position.byte() as usize);
             rows.push(SheetRow { number: place.row_at(byte), cells });
         }
-
-        let mut rows = rows.into_iter();
-        let Some(header) = rows.next() else {
+        let Some(first) = rows.first() else {
             return Err(Error::table(path, "row 1", "a header row", "an empty file"));
         };
-        let sheet = Self {
+        let mut sheet = Self {
             path: path.into(),
-            header: header.cells.iter().map(String::from).collect(),
-            rows: rows.collect(),
+            delimiter: reading.delimiter,
+            names: first.cells.iter().map(String::from).collect(),
+            first_row: first.number,
+            rows,
+            notes: vec![],
         };
-        sheet.check_names(header.number)?;
-        sheet.check_rows(header.number)?;
+        match reading.header {
+            true => sheet.take_header(),
+            false => sheet.number_columns(),
+        }
+        sheet.check_rows(reading.header)?;
         Ok(sheet)
     }
 
-    /// Refuses names that are empty or appear twice.
-    fn check_names(&self, row: usize) -> Result<()> {
-        let mut seen = HashSet::new();
-        for (column, name) in self.header.iter().enumerate() {
-            let place = || format!("row {row}, cell {}", column + 1);
-            if name.is_empty() {
-                return Err(self.error(place(), "the name of a column", "an empty cell"));
-            }
-            if !seen.insert(name) {
-                let found = format!("{} a second time", quoted(name));
-                return Err(self.error(place(), "a name that no other column has", found));
-            }
+    /// Takes the first row for the names of the columns.
+    ///
+    /// Where it has one cell less than all others, which are several, the first column has no name:
+    /// so R writes tables with names of rows, and pandas reads them.
+    fn take_header(&mut self) {
+        self.rows.remove(0);
+        let width = self.names.len() + 1;
+        if self.rows.len() > 1 && self.rows.iter().all(|row| row.cells.len() == width) {
+            self.names.insert(0, String::new());
         }
-        Ok(())
     }
 
-    /// Refuses a file without rows, and rows that are longer or shorter than the header.
-    fn check_rows(&self, header: usize) -> Result<()> {
+    /// Names the columns by their numbers, and leaves out a first row that is none of the table's:
+    /// some files say there how many rows follow.
+    fn number_columns(&mut self) {
+        let width = |row: &SheetRow| row.cells.len();
+        if let [first, second, third, ..] = &self.rows[..]
+            && width(first) != width(second)
+            && width(second) == width(third)
+        {
+            let (number, found, others) = (first.number, width(first), width(second));
+            self.notes.push(format!(
+                "row {number} has {found} cells and those below it {others}, so it is left out"
+            ));
+            self.rows.remove(0);
+        }
+        let width = self.rows.first().map_or(0, width);
+        self.names = (1..=width).map(|number| number.to_string()).collect();
+    }
+
+    /// Refuses a file without rows, and rows that have more or fewer cells than there are names.
+    fn check_rows(&self, header: bool) -> Result<()> {
         if self.rows.is_empty() {
-            let place = format!("after row {header}");
+            let place = format!("after row {}", self.first_row);
             return Err(self.error(place, "rows of data", "nothing but the header"));
         }
-        let width = self.header.len();
-        match self.rows.iter().find(|row| row.cells.len() != width) {
-            None => Ok(()),
-            Some(row) => Err(self.error(
-                format!("row {}", row.number),
-                format!("as many cells as the header has, {width}"),
-                row.cells.len().to_string(),
-            )),
-        }
+        let width = self.names.len();
+        let Some(row) = self.rows.iter().find(|row| row.cells.len() != width) else {
+            return Ok(());
+        };
+        let found = row.cells.len();
+        let (whose, hint) = match header {
+            // With one row more of this width, the first row is the odd one.
+            true if self.rows.len() > 1 && self.rows.iter().all(|row| row.cells.len() == found) => {
+                ("the header", "; if row 1 is no header, --no-header says so")
+            }
+            true => ("the header", ""),
+            false => ("the first row", ""),
+        };
+        Err(self.error(
+            format!("row {}", row.number),
+            format!("as many cells as {whose} has, {width}"),
+            format!("{found}{hint}"),
+        ))
     }
 
-    /// The names of the columns.
-    pub(super) fn header(&self) -> &[String] {
-        &self.header
+    /// The number of columns.
+    pub(super) fn width(&self) -> usize {
+        self.names.len()
     }
 
     /// The number of rows of data.
@@ -104,45 +150,83 @@ impl Sheet {
         self.rows.len()
     }
 
-    /// The index of the column with this name.
-    pub(super) fn column(&self, name: &str) -> Result<usize> {
-        self.header.iter().position(|other| other == name).ok_or_else(|| {
-            let expected = format!("a column {}", quoted(name));
-            self.error("the header", expected, format!("the columns {}", listed(&self.header)))
-        })
+    /// The names of the columns.
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
     }
 
-    /// The text of a cell, which may not be empty.
-    pub(super) fn text(&self, row: usize, column: usize) -> Result<&str> {
-        match &self.rows[row].cells[column] {
-            "" => Err(self.cell_error(row, column, "a value", "an empty cell")),
-            text => Ok(text),
+    /// The index of the column with this name.
+    pub(super) fn column(&self, name: &str) -> Result<usize> {
+        let mut indices = (0..self.width()).filter(|&index| self.names[index] == name);
+        match (indices.next(), indices.next()) {
+            (Some(index), None) => Ok(index),
+            (Some(_), Some(second)) => Err(self.error(
+                self.name_place(second),
+                "a name that no other column has",
+                format!("{} a second time", quoted(name)),
+            )),
+            (None, _) => Err(self.error(
+                "the header",
+                format!("a column {}", quoted(name)),
+                format!(
+                    "the columns {}{}",
+                    listed(&self.names),
+                    delimiter::hint(&self.names, self.delimiter, name)
+                ),
+            )),
         }
+    }
+
+    /// Names the columns of a table without a header as if the one of this number were there.
+    pub(super) fn skip_number(&mut self, skipped: usize) {
+        let numbers = (1..).filter(|number| *number != skipped);
+        self.names = numbers.take(self.width()).map(|number| number.to_string()).collect();
+    }
+
+    /// The text of a cell.
+    pub(super) fn cell(&self, row: usize, column: usize) -> &str {
+        &self.rows[row].cells[column]
+    }
+
+    /// The text of a cell with the decimal point of a number.
+    pub(super) fn with_point(&self, row: usize, column: usize) -> std::borrow::Cow<'_, str> {
+        with_point(self.cell(row, column), self.delimiter)
     }
 
     /// The number in a cell.
     pub(super) fn number(&self, row: usize, column: usize) -> Result<f64> {
-        let text = &self.rows[row].cells[column];
         // The range of f32, since that is what a network computes with.
-        match text.parse::<f64>() {
+        match self.with_point(row, column).parse::<f64>() {
             // Adding 0 makes -0 and 0 the same number.
             Ok(number) if number.abs() <= f64::from(f32::MAX) => Ok(number + 0.0),
             _ => {
-                let found = if text.is_empty() { "an empty cell".into() } else { quoted(text) };
-                Err(self.cell_error(row, column, "a number between -3.4e38 and 3.4e38", found))
+                let expected = "a number between -3.4e38 and 3.4e38";
+                Err(self.cell_error(row, column, expected, self.found(row, column)))
             }
         }
     }
 
-    /// The numbers in these columns, row by row.
-    pub(super) fn numbers(&self, columns: &[usize]) -> Result<Vec<Vec<f64>>> {
-        let row = |row| columns.iter().map(|&column| self.number(row, column)).collect();
-        (0..self.len()).map(row).collect()
+    /// The text of a cell as an error shows it.
+    pub(super) fn found(&self, row: usize, column: usize) -> String {
+        match self.cell(row, column) {
+            "" => "an empty cell".into(),
+            text => quoted(text),
+        }
     }
 
     /// The number that a row of data has in a text editor.
     pub(super) fn row_number(&self, row: usize) -> usize {
         self.rows[row].number
+    }
+
+    /// Remarks on how the file was read.
+    pub(super) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// An error that names this file.
@@ -156,15 +240,24 @@ impl Sheet {
     }
 
     /// An error that names this file and a cell of it.
-    fn cell_error(
+    pub(super) fn cell_error(
         &self,
         row: usize,
         column: usize,
         expected: impl Into<String>,
         found: impl Into<String>,
     ) -> Error {
-        let (row, column) = (self.row_number(row), quoted(&self.header[column]));
-        self.error(format!("row {row}, column {column}"), expected, found)
+        self.error(self.place(row, column), expected, found)
+    }
+
+    /// The place of a column's name.
+    pub(super) fn name_place(&self, column: usize) -> String {
+        format!("row {}, cell {}", self.first_row, column + 1)
+    }
+
+    /// The place of a cell.
+    pub(super) fn place(&self, row: usize, column: usize) -> String {
+        format!("row {}, column {}", self.row_number(row), quoted(&self.names[column]))
     }
 }
 
@@ -189,28 +282,6 @@ impl RowCounter<'_> {
     }
 }
 
-/// The number of rows that end in a text: at `\n`, `\r\n` or a lone `\r`.
-fn row_ends(text: &[u8]) -> usize {
-    let ends = |(i, byte): (usize, &u8)| match byte {
-        b'\n' => true,
-        b'\r' => text.get(i + 1) != Some(&b'\n'),
-        _ => false,
-    };
-    text.iter().enumerate().filter(|&item| ends(item)).count()
-}
-
-/// The text of a file without the mark that some programs put in front.
-fn utf8<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(text.strip_prefix('\u{feff}').unwrap_or(text)),
-        Err(error) => {
-            let (good, bad) = bytes.split_at(error.valid_up_to());
-            let row = format!("row {}", row_ends(good) + 1);
-            Err(Error::table(path, row, "UTF-8 text", format!("the byte 0x{:02X}", bad[0])))
-        }
-    }
-}
-
 /// A text in quotes, cut where it is too long for an error.
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 60;
@@ -221,11 +292,15 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// Names in quotes, cut where they are too many for an error.
-fn listed(names: &[String]) -> String {
-    const MOST: usize = 20;
-    let mut list: Vec<_> = names.iter().take(MOST).map(|name| quoted(name)).collect();
-    if names.len() > MOST {
-        list.push(format!("and {} more", names.len() - MOST));
+pub(super) fn listed(names: &[String]) -> String {
+    first_listed(names, 20)
+}
+
+/// The first of some names in quotes, and how many more there are.
+pub(super) fn first_listed(names: &[String], most: usize) -> String {
+    let mut list: Vec<_> = names.iter().take(most).map(|name| quoted(name)).collect();
+    if names.len() > most {
+        list.push(format!("and {} more", names.len() - most));
     }
     list.join(", ")
 }

@@ -7,7 +7,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 /// The rows of a table in three parts, 60/20/20, each in rising order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Split {
     /// The rows to learn from.
     pub train: Vec<usize>,
@@ -69,6 +69,13 @@ impl Split {
             part.sort_unstable();
         }
         split
+    }
+
+    /// The split with the number of each row in the file in place of its index.
+    pub(super) fn in_file(&self, numbers: &[usize]) -> Self {
+        let [train, valid, test] = [&self.train, &self.valid, &self.test]
+            .map(|part| part.iter().map(|&row| numbers[row]).collect());
+        Self { train, valid, test }
     }
 }
 

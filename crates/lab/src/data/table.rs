@@ -4,7 +4,13 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::sheet::{Sheet, quoted};
+use super::cell::is_missing;
+use super::column::{self, Column, ColumnKind};
+use super::problem::{Remedy, refuse};
+use super::reading::{Missing, Reading};
+use super::scale::within_rounding;
+use super::sheet::{Sheet, listed, quoted};
+use super::target::{self, Targets, TaskKind};
 use burn_ema_base::digest;
 
 use crate::Result;
@@ -12,44 +18,15 @@ use crate::Result;
 /// The rows below which 60/20/20 leaves a part without any.
 const FEWEST_ROWS: usize = 5;
 
-/// The rows of a class below which it may have none outside the training.
-const FEWEST_OF_CLASS: usize = 3;
-
-/// The rows of a class from which on it has some in each part.
-const ENOUGH_OF_CLASS: usize = 5;
-
-/// The most different whole numbers that are taken as classes without being asked to.
-const MOST_NUMBERED_CLASSES: usize = 20;
-
-/// The kind of a target: classes or numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskKind {
-    /// Tell classes apart.
-    Classification,
-    /// Predict a number.
-    Regression,
-}
-
-/// The targets of a table, one a row.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Targets {
-    /// Classes.
-    Classes {
-        /// The names of the classes, sorted as numbers if all of them are numbers, else as text.
-        labels: Vec<String>,
-        /// For each row the index of its class in `labels`.
-        of_row: Vec<usize>,
-    },
-    /// For each row a number, in the target's own unit.
-    Numbers(Vec<f64>),
-}
-
 /// Rows of numbers to learn from, each with a target.
 #[derive(Clone, Debug)]
 pub struct Table {
     path: PathBuf,
+    reading: Reading,
+    width: usize,
     target: String,
-    columns: Vec<String>,
+    columns: Vec<Column>,
+    rows: Vec<usize>,
     features: Vec<Vec<f64>>,
     targets: Targets,
     known_range: Option<f64>,
@@ -57,33 +34,39 @@ pub struct Table {
 }
 
 impl Table {
-    /// Reads a CSV file, and takes the task from its target column.
+    /// Reads a CSV file with commas between cells and a header, and takes the task from its target
+    /// column.
     ///
-    /// The file is UTF-8 text with commas between cells and a header row.
+    /// The file is UTF-8 text, which may be compressed by gzip.
     /// The target column is the one with the given name.
-    /// All other columns are features, and hold numbers that fit an `f32`.
+    /// All other columns are features, but for those that only number the rows:
+    /// - numbers that fit an `f32`;
+    /// - `true` and `false`, or `yes` and `no`;
+    /// - texts, at most 20 different ones, or 256 if each is in two rows on average.
     ///
     /// A target of texts is a classification, and so is one of whole numbers with at most 20
     /// different values that are fewer than half of the rows; any other numbers are a regression.
     /// A target of both texts and numbers is a classification under the same limit, and an error
     /// above it, since it is then likely a column of numbers with a slip in it.
-    /// Numbers that are equal are the same class, named as in the first of its rows.
+    /// Numbers that are exactly equal are the same class, named as in the first of its rows.
     ///
     /// # Errors
     ///
     /// Each names the file, the row as a text editor counts it (the header is row 1), and the
-    /// column:
+    /// column, and all columns that cannot be used are in one:
     /// - the file cannot be read, is not UTF-8, is empty, or has only a header;
-    /// - a name in the header is empty or appears twice;
+    /// - a quotation mark is not closed, or has text behind the one that closes it;
+    /// - a name in the header is empty or appears twice, or all names are numbers;
     /// - there is no target column of that name, or no column beside it;
     /// - a row has more or fewer cells than the header;
-    /// - a cell is empty, or holds a text or a number beyond `f32` where a number belongs;
-    ///   `NaN` and infinity are refused in the target even among texts;
+    /// - a cell has no value: it is empty or has a mark such as `NA`;
+    /// - a cell holds a text or a number beyond `f32` where a number belongs;
+    /// - a column holds nearly as many different texts as there are rows;
     /// - there are fewer than 5 rows, since 60/20/20 would leave a part without any;
     /// - a class has fewer than 3 rows, since all of them could land in the training;
-    /// - the target is the same in every row.
+    /// - the target is the same in every row, up to rounding.
     pub fn read(path: impl AsRef<Path>, target: &str) -> Result<Self> {
-        Self::from_sheet(path.as_ref(), &Sheet::read(path.as_ref())?, target, None)
+        Self::read_with(path, target, None, &Reading::default())
     }
 
     /// Reads a CSV file for the given task, whatever its target column looks like.
@@ -92,7 +75,21 @@ impl Table {
     ///
     /// Like [`Table::read`]; for a regression also a text in the target.
     pub fn read_as(path: impl AsRef<Path>, target: &str, kind: TaskKind) -> Result<Self> {
-        Self::from_sheet(path.as_ref(), &Sheet::read(path.as_ref())?, target, Some(kind))
+        Self::read_with(path, target, Some(kind), &Reading::default())
+    }
+
+    /// Reads a CSV file in another way, for a given task or that of its target column.
+    ///
+    /// # Errors
+    ///
+    /// Like [`Table::read_as`], and columns to leave out that are not there.
+    pub fn read_with(
+        path: impl AsRef<Path>,
+        target: &str,
+        kind: Option<TaskKind>,
+        reading: &Reading,
+    ) -> Result<Self> {
+        Self::of_sheet(&Sheet::read(path.as_ref(), reading)?, target, kind, reading)
     }
 
     /// Reads the content of a CSV file; the path is only for errors.
@@ -101,39 +98,68 @@ impl Table {
         bytes: &[u8],
         target: &str,
         kind: Option<TaskKind>,
+        reading: &Reading,
     ) -> Result<Self> {
-        Self::from_sheet(path, &Sheet::parse(path, bytes)?, target, kind)
+        Self::of_sheet(&Sheet::parse(path, bytes, reading)?, target, kind, reading)
     }
 
     /// Makes a table of a sheet: numbers for the features, classes or numbers for the target.
-    fn from_sheet(
-        path: &Path,
+    fn of_sheet(
         sheet: &Sheet,
         target: &str,
         kind: Option<TaskKind>,
+        reading: &Reading,
     ) -> Result<Self> {
-        let target_index = sheet.column(target)?;
-        let indices: Vec<_> = (0..sheet.header().len()).filter(|&i| i != target_index).collect();
-        if indices.is_empty() {
-            let found = format!("only the target {}", quoted(target));
-            return Err(sheet.error("the header", "at least one column of features", found));
+        if reading.header {
+            refuse_numbers_as_names(sheet)?;
         }
-        if sheet.len() < FEWEST_ROWS {
+        let target_index = sheet.column(target)?;
+        let mut notes = sheet.notes().to_vec();
+        let indices = column::select(sheet, target_index, reading, &mut notes)?;
+        let columns = columns(sheet, &indices, target_index, reading.missing, &mut notes)?;
+
+        let rows: Vec<_> = (0..sheet.len())
+            .filter(|&row| is_learned(sheet, row, &indices, target_index, reading.missing))
+            .collect();
+        if rows.len() < sheet.len() {
+            let left_out = sheet.len() - rows.len();
+            let what = match reading.missing {
+                Missing::Mean => "a target",
+                Missing::Error | Missing::Drop => "a value",
+            };
+            notes.push(format!("{left_out} of {} rows lack {what} and are left out", sheet.len()));
+        }
+        if rows.len() < FEWEST_ROWS {
+            let lacking = sheet.len() - rows.len();
+            let hint = match lacking {
+                0 => String::new(),
+                _ => format!(" beside {lacking} that lack a value (--drop leaves out a column)"),
+            };
             return Err(sheet.error(
                 "the rows of data",
                 format!("at least {FEWEST_ROWS}, so that 60/20/20 gives each part one"),
-                sheet.len().to_string(),
+                format!("{}{hint}", rows.len()),
             ));
         }
-
-        let columns: Vec<_> = indices.iter().map(|&i| sheet.header()[i].clone()).collect();
-        let features = sheet.numbers(&indices)?;
-        let mut notes = constant_columns(&columns, &features);
-        let targets = read_targets(sheet, target_index, kind, &mut notes)?;
+        let features = rows.iter().map(|&row| {
+            let cells = indices.iter().zip(&columns);
+            cells.map(|(&index, column)| column::value(sheet, row, index, &column.kind)).collect()
+        });
+        let features = features.collect::<Result<Vec<Vec<f64>>>>()?;
+        let filled = features.iter().flatten().filter(|value| value.is_nan()).count();
+        if filled > 0 {
+            notes
+                .push(format!("{filled} cells lack a value and get the mean of the training rows"));
+        }
+        notes.extend(constant_columns(&columns, &features));
+        let targets = target::read(sheet, target_index, &rows, kind, &mut notes)?;
         Ok(Self {
-            path: path.into(),
+            path: sheet.path().into(),
+            reading: reading.clone(),
+            width: sheet.width(),
             target: target.into(),
             columns,
+            rows: rows.iter().map(|&row| sheet.row_number(row)).collect(),
             features,
             targets,
             known_range: None,
@@ -164,12 +190,28 @@ impl Table {
         &self.target
     }
 
-    /// The names of the features, in the order of the file.
-    pub fn columns(&self) -> &[String] {
+    /// How the file was read.
+    pub fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
+    /// The number of columns in the file, those that are no features included.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The columns that are features, in the order of the file.
+    pub fn columns(&self) -> &[Column] {
         &self.columns
     }
 
-    /// The features, `[row][column]`, in the units of the file.
+    /// The number that each row has in the file, as a text editor counts rows.
+    pub fn rows(&self) -> &[usize] {
+        &self.rows
+    }
+
+    /// The features, `[row][column]`: numbers in the units of the file, or what the
+    /// [`ColumnKind`] says; NaN for a cell without a value, where those are filled.
     pub fn features(&self) -> &[Vec<f64>] {
         &self.features
     }
@@ -189,7 +231,14 @@ impl Table {
         };
         add(self.target.as_bytes());
         add(&(self.columns.len() as u64).to_le_bytes());
-        self.columns.iter().for_each(|name| add(name.as_bytes()));
+        for Column { name, kind } in &self.columns {
+            add(name.as_bytes());
+            match kind {
+                ColumnKind::Number => {}
+                ColumnKind::Truth => add(b"truth"),
+                ColumnKind::Texts(texts) => texts.iter().for_each(|text| add(text.as_bytes())),
+            }
+        }
         let bytes = |numbers: &[f64]| -> Vec<u8> {
             numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
         };
@@ -205,130 +254,88 @@ impl Table {
         digest::hexadecimal(hash.finalize())
     }
 
-    /// Remarks on the table that are no errors, one sentence each: a
-    /// feature that is constant, whole numbers that were taken as classes, a class of so few rows
-    /// (below 5) that a part may lack it.
+    /// Remarks on the table that are no errors, one sentence each: a column or rows that were left
+    /// out, texts with an input each, cells that are filled, a feature that is constant, a task that
+    /// was guessed of numbers, labels that are equal numbers, a class of so few rows (below 5) that
+    /// a part may lack it.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 }
 
-/// Reads the columns with these names from a CSV file, `[row][column]` in the order of the names.
-///
-/// Other columns may hold anything, so the target column may be there or not.
-///
-/// # Errors
-///
-/// Like [`Table::read`], as far as its errors concern the file, its header, its rows and these
-/// columns.
-/// One row is enough.
-pub fn read_features(path: impl AsRef<Path>, columns: &[impl AsRef<str>]) -> Result<Vec<Vec<f64>>> {
-    let sheet = Sheet::read(path.as_ref())?;
-    let indices: Result<Vec<_>> = columns.iter().map(|name| sheet.column(name.as_ref())).collect();
-    sheet.numbers(&indices?)
+/// Refuses a header that is likely the first row of a table without one.
+fn refuse_numbers_as_names(sheet: &Sheet) -> Result<()> {
+    match sheet.names().iter().all(|name| name.parse::<f64>().is_ok()) {
+        false => Ok(()),
+        true => Err(sheet.error(
+            "the header",
+            "the names of the columns",
+            format!(
+                "numbers alone, {} (--no-header reads a table without names, whose columns are \
+                 then called 1 to {})",
+                listed(sheet.names()),
+                sheet.width()
+            ),
+        )),
+    }
 }
 
-/// A note for each column that is the same in every row.
-fn constant_columns(columns: &[String], features: &[Vec<f64>]) -> Vec<String> {
-    let constant = |column: usize| features.iter().all(|row| row[column] == features[0][column]);
-    let note = |(column, name): (usize, &String)| {
-        constant(column).then(|| {
-            let (name, value) = (quoted(name), features[0][column]);
-            format!("column {name} is {value} in every row, so nothing can be learned from it")
-        })
+/// The features with their kinds, if all of them and the target can be used.
+fn columns(
+    sheet: &Sheet,
+    indices: &[usize],
+    target: usize,
+    missing: Missing,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Column>> {
+    let (mut columns, mut problems) = (vec![], vec![]);
+    for &index in indices {
+        match column::kind_of(sheet, index, notes) {
+            Ok(kind) => columns.push(Column { name: sheet.names()[index].clone(), kind }),
+            Err(problem) => problems.push(problem),
+        }
+        if missing == Missing::Error {
+            problems.extend(column::missing(sheet, index, Remedy::Fill));
+        }
+    }
+    if missing == Missing::Error {
+        problems.extend(column::missing(sheet, target, Remedy::DropRows));
+    }
+    refuse(sheet, problems)?;
+    Ok(columns)
+}
+
+/// Says if a row is learned from, by the cells of it that have no value.
+fn is_learned(
+    sheet: &Sheet,
+    row: usize,
+    features: &[usize],
+    target: usize,
+    missing: Missing,
+) -> bool {
+    let is_there = |column: &usize| !is_missing(sheet.cell(row, *column));
+    let features = || features.iter().all(is_there);
+    is_there(&target) && (missing != Missing::Drop || features())
+}
+
+/// A note for each column that is the same in every row, up to rounding.
+fn constant_columns(columns: &[Column], features: &[Vec<f64>]) -> Vec<String> {
+    let note = |(index, Column { name, kind }): (usize, &Column)| {
+        let values = features.iter().map(|row| row[index]).filter(|value| !value.is_nan());
+        let values: Vec<_> = values.collect();
+        let first = *values.first()?;
+        let value = match kind {
+            ColumnKind::Number if within_rounding(&values) => first.to_string(),
+            ColumnKind::Number => return None,
+            _ if values.iter().any(|value| *value != first) => return None,
+            ColumnKind::Truth if first == 1.0 => "true".into(),
+            ColumnKind::Truth => "false".into(),
+            ColumnKind::Texts(texts) => quoted(&texts[first as usize]),
+        };
+        let name = quoted(name);
+        Some(format!("column {name} is {value} in every row, so nothing can be learned from it"))
     };
     columns.iter().enumerate().filter_map(note).collect()
-}
-
-/// Reads the target column for a task, which is guessed where none is given.
-fn read_targets(
-    sheet: &Sheet,
-    column: usize,
-    kind: Option<TaskKind>,
-    notes: &mut Vec<String>,
-) -> Result<Targets> {
-    let rows = 0..sheet.len();
-    let cells = rows.clone().map(|row| sheet.text(row, column)).collect::<Result<Vec<_>>>()?;
-    // A text is fine where classes are meant, but what reads as a number and is none, such as NaN,
-    // is a slip anywhere.
-    let numbers = rows
-        .map(|row| match cells[row].parse::<f64>() {
-            Ok(_) => sheet.number(row, column).map(Some),
-            Err(_) => Ok(None),
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let groups = equal_rows(&cells, &numbers);
-
-    let name = quoted(&sheet.header()[column]);
-    let place = || format!("column {name}");
-    if let [_] = groups[..] {
-        let found = format!("{} in every row", quoted(cells[0]));
-        return Err(sheet.error(place(), "at least two different values", found));
-    }
-    match kind.unwrap_or_else(|| guess(&numbers, groups.len())) {
-        TaskKind::Regression => {
-            let number = |row| sheet.number(row, column);
-            Ok(Targets::Numbers((0..sheet.len()).map(number).collect::<Result<_>>()?))
-        }
-        TaskKind::Classification => {
-            if kind.is_none() && numbers.iter().all(Option::is_some) {
-                let count = groups.len();
-                notes.push(format!(
-                    "column {name} holds {count} different whole numbers, \
-                     which are taken as classes"
-                ));
-            }
-            let mut labels = Vec::new();
-            let mut of_row = vec![0; cells.len()];
-            for rows in groups {
-                let (count, label) = (rows.len(), cells[rows[0]]);
-                if count < FEWEST_OF_CLASS {
-                    let (label, row) = (quoted(label), sheet.row_number(rows[0]));
-                    let expected = format!(
-                        "at least {FEWEST_OF_CLASS} rows of each class, \
-                         so that one is trained and one is held out"
-                    );
-                    let found = format!("{count} of {label} (the first is row {row})");
-                    return Err(sheet.error(place(), expected, found));
-                }
-                if count < ENOUGH_OF_CLASS {
-                    notes.push(format!(
-                        "class {} has {count} rows, so the validation or the test may lack it",
-                        quoted(label)
-                    ));
-                }
-                rows.into_iter().for_each(|row| of_row[row] = labels.len());
-                labels.push(label.into());
-            }
-            Ok(Targets::Classes { labels, of_row })
-        }
-    }
-}
-
-/// The rows of each different value, by rising values: as numbers if all are numbers, else as text.
-fn equal_rows(cells: &[&str], numbers: &[Option<f64>]) -> Vec<Vec<usize>> {
-    let numbers: Option<Vec<f64>> = numbers.iter().copied().collect();
-    let order = |a: &usize, b: &usize| match &numbers {
-        Some(numbers) => numbers[*a].total_cmp(&numbers[*b]),
-        None => cells[*a].cmp(cells[*b]),
-    };
-    let mut rows: Vec<usize> = (0..cells.len()).collect();
-    // A stable sort, so that the rows of a value keep the order of the file.
-    rows.sort_by(order);
-    rows.chunk_by(|a, b| order(a, b).is_eq()).map(<[usize]>::to_vec).collect()
-}
-
-/// The task that a target suggests: its cells as far as they are numbers, and how many different
-/// values it has.
-fn guess(numbers: &[Option<f64>], distinct: usize) -> TaskKind {
-    let few = distinct <= MOST_NUMBERED_CLASSES && distinct * 2 < numbers.len();
-    let texts = numbers.iter().filter(|number| number.is_none()).count();
-    let whole = numbers.iter().flatten().all(|number| number.fract() == 0.0);
-    let classes = match texts {
-        0 => whole && few,
-        _ => texts == numbers.len() || few,
-    };
-    if classes { TaskKind::Classification } else { TaskKind::Regression }
 }
 
 #[cfg(test)]

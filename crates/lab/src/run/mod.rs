@@ -8,6 +8,7 @@
 //! model.bpk        the averaged model that it left, which plain Burn loads
 //! report.json      the test split: live and each average
 //! summary.json     what the averages are made of, and what was answered on the test split
+//! split.json       the rows of a table that were trained on, validated by and tested
 //! remarks.txt      what was skipped or warned of
 //! report.html      all of it on one page; its pictures in report/
 //! experiment.log   Burn's log

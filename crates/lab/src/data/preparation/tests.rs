@@ -1,9 +1,10 @@
 use proptest::prelude::*;
 
+use super::super::feature::{FeatureKind, Texts};
 use super::*;
 
 fn feature(name: &str, offset: f64, divisor: f64) -> Feature {
-    Feature { name: name.into(), scale: Scale { offset, divisor } }
+    Feature::number(name, Scale { offset, divisor })
 }
 
 fn classification(labels: &[&str]) -> Task {
@@ -42,6 +43,44 @@ fn rows_that_do_not_fit_are_refused() {
         let error = refusal(preparation.encode(&[vec![1.0, bad]]));
         assert!(error.starts_with("feature \"b\" of row 0 is "), "{error}");
     }
+}
+
+/// Two texts that were trained and one that was not, between a number and a truth.
+fn with_texts(missing: Missing) -> Preparation {
+    let texts = Texts {
+        trained: vec!["red".into(), "blue".into()],
+        shares: vec![0.75, 0.25],
+        untrained: vec!["grey".into()],
+    };
+    let plain = Scale { offset: 0.0, divisor: 1.0 };
+    let features = vec![
+        feature("a", 1.0, 2.0),
+        Feature { name: "c".into(), scale: plain, kind: FeatureKind::Texts(texts) },
+        Feature { name: "t".into(), scale: plain, kind: FeatureKind::Truth },
+    ];
+    let preparation = Preparation::new("y".into(), features, regression(0.0, 1.0)).unwrap();
+    preparation.with_reading(Reading { missing, ..Reading::default() }, 4)
+}
+
+#[test]
+fn a_text_is_one_and_zeros() {
+    let preparation = with_texts(Missing::Error);
+    assert_eq!(preparation.inputs(), 4);
+    let rows = [[3.0, 0.0, 1.0], [1.0, 1.0, 0.0], [1.0, 2.0, 0.0]].map(Vec::from);
+    let inputs = preparation.encode(&rows).unwrap();
+    assert_eq!(inputs, [1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    for bad in [3.0, -1.0, 0.5, f64::NAN] {
+        let error = refusal(preparation.encode(&[vec![1.0, bad, 0.0]]));
+        assert!(error.contains("expected the index of a text, below 3"), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_value_is_the_mean_where_it_was_asked_for() {
+    let row = [vec![f64::NAN; 3]];
+    assert_eq!(with_texts(Missing::Mean).encode(&row).unwrap(), [0.0, 0.75, 0.25, 0.0]);
+    assert!(with_texts(Missing::Error).encode(&row).is_err());
+    assert!(with_texts(Missing::Drop).encode(&row).is_err());
 }
 
 #[test]
@@ -107,8 +146,13 @@ fn outputs_that_are_no_answers_are_refused() {
 
 #[test]
 fn what_is_saved_comes_back() {
-    for task in [classification(&["a", "b"]), regression(0.1, 1.0 / 3.0)] {
-        let saved = preparation(task);
+    let unnamed = Reading { header: false, delimiter: ';', ..Reading::default() };
+    for saved in [
+        preparation(classification(&["a", "b"])),
+        preparation(regression(0.1, 1.0 / 3.0)),
+        preparation(regression(0.0, 1.0)).with_reading(unnamed, 3),
+        with_texts(Missing::Mean),
+    ] {
         let text = serde_json::to_string(&saved).unwrap();
         assert_eq!(serde_json::from_str::<Preparation>(&text).unwrap(), saved);
     }
@@ -127,6 +171,18 @@ fn what_was_spoilt_is_refused_by_name() {
     assert!(error.starts_with("the divisor of target \"y\" is -4, expected"), "{error}");
     let error = spoil("\"name\":\"b\"", "\"name\":\"a\"");
     assert!(error.starts_with("the name of a feature is \"a\" twice"), "{error}");
+    let texts = serde_json::to_string(&with_texts(Missing::Mean)).unwrap();
+    for (from, to, expected) in [
+        ("\"blue\"", "\"red\"", "the name of a text of feature \"c\" is \"red\" twice"),
+        ("[\"red\",\"blue\"]", "[]", "the number of texts of feature \"c\" is 0"),
+        ("[0.75,0.25]", "[0.75]", "the number of shares of feature \"c\" is 1, expected 2"),
+        ("0.75", "1.75", "a share of feature \"c\" is 1.75, expected 0 to 1"),
+        ("\"mean\"", "\"most\"", "unknown variant `most`"),
+    ] {
+        let spoilt = texts.replace(from, to);
+        let error = serde_json::from_str::<Preparation>(&spoilt).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
     assert!(spoil("\"offset\":1.0", "\"offset\":null").contains("null"));
 }
 

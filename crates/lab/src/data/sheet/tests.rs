@@ -2,8 +2,20 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn read(text: &str, reading: &Reading) -> Result<Sheet> {
+    Sheet::parse(Path::new("t.csv"), text.as_bytes(), reading)
+}
+
 fn parse(text: &str) -> Result<Sheet> {
-    Sheet::parse(Path::new("t.csv"), text.as_bytes())
+    read(text, &Reading::default())
+}
+
+fn separated(delimiter: char) -> Reading {
+    Reading { delimiter, ..Reading::default() }
+}
+
+fn without_header() -> Reading {
+    Reading { header: false, ..Reading::default() }
 }
 
 fn refusal(text: &str) -> String {
@@ -13,9 +25,9 @@ fn refusal(text: &str) -> String {
 #[test]
 fn cells_are_trimmed_and_a_mark_in_front_is_dropped() {
     let sheet = parse("\u{feff} a ,b\n 1 ,\" x, \"\"y\"\" \"\n").unwrap();
-    assert_eq!(sheet.header(), ["a", "b"]);
+    assert_eq!(sheet.names(), ["a", "b"]);
     assert_eq!(sheet.number(0, 0).unwrap(), 1.0);
-    assert_eq!(sheet.text(0, 1).unwrap(), "x, \"y\"");
+    assert_eq!(sheet.cell(0, 1), "x, \"y\"");
 }
 
 #[test]
@@ -46,13 +58,15 @@ fn what_is_no_sheet_is_refused() {
         "t.csv: row 3: expected as many cells as the header has, 2, found 3"
     );
     assert_eq!(
-        refusal("a,b,a\n1,2,3\n"),
+        parse("a,b,a\n1,2,3\n").unwrap().column("a").unwrap_err().to_string(),
         "t.csv: row 1, cell 3: expected a name that no other column has, \
          found \"a\" a second time"
     );
+    // As scikit-learn's files have it, which say there how many rows and columns follow.
     assert_eq!(
-        refusal(",a\n0,1\n"),
-        "t.csv: row 1, cell 1: expected the name of a column, found an empty cell"
+        refusal("2,3,a,b\n1,2,3\n4,5,6\n"),
+        "t.csv: row 2: expected as many cells as the header has, 4, \
+         found 3; if row 1 is no header, --no-header says so"
     );
 }
 
@@ -82,13 +96,20 @@ fn a_missing_column_is_refused_with_those_that_are_there() {
         sheet.column("c").unwrap_err().to_string(),
         "t.csv: the header: expected a column \"c\", found the columns \"a\", \"b\""
     );
+    let semicolons = parse("a;b;c\n1;2;3\n").unwrap();
+    assert_eq!(
+        semicolons.column("c").unwrap_err().to_string(),
+        "t.csv: the header: expected a column \"c\", found the columns \"a;b;c\"; if other \
+         characters are between the cells, --delimiter ';' names them"
+    );
     let many: Vec<_> = (0..25).map(|i| i.to_string()).collect();
     assert!(listed(&many).ends_with("\"19\", and 5 more"));
 }
 
 #[test]
 fn bytes_that_are_no_text_are_refused() {
-    let error = Sheet::parse(Path::new("t.csv"), b"a,b\n1,caf\xe9\n").err().unwrap();
+    let error =
+        Sheet::parse(Path::new("t.csv"), b"a,b\n1,caf\xe9\n", &Reading::default()).err().unwrap();
     assert_eq!(error.to_string(), "t.csv: row 2: expected UTF-8 text, found the byte 0xE9");
 }
 
@@ -97,21 +118,73 @@ fn a_file_that_cannot_be_read_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("missing.csv");
     for path in [directory.path(), &missing] {
-        let error = Sheet::read(path).err().unwrap();
+        let error = Sheet::read(path, &Reading::default()).err().unwrap();
         assert!(matches!(error, Error::Base(burn_ema::Error::File { action: "read", .. })));
         assert!(error.to_string().contains(&path.display().to_string()));
     }
 }
 
+#[test]
+fn other_characters_may_be_between_cells() {
+    for (delimiter, text) in [
+        (';', "a;b\n1,5;x\n"),
+        ('\t', "a\tb\n1.5\tx\n"),
+        ('|', "a|\"b\"\n1.5 | x\n"),
+        (' ', "a b\n 1.5   x \n"),
+    ] {
+        let sheet = read(text, &separated(delimiter)).unwrap();
+        assert_eq!(sheet.names(), ["a", "b"], "{delimiter:?}");
+        assert_eq!((sheet.number(0, 0).unwrap(), sheet.cell(0, 1)), (1.5, "x"));
+    }
+    for delimiter in ['"', '\n', 'é'] {
+        let error = read("a,b\n1,2\n", &separated(delimiter)).err().unwrap().to_string();
+        assert!(error.starts_with("the delimiter is "), "{error}");
+    }
+}
+
+#[test]
+fn columns_without_names_are_numbered() {
+    let mut sheet = read("1,2,3\n4,5,6\n", &without_header()).unwrap();
+    assert_eq!((sheet.names(), sheet.len()), (&["1", "2", "3"].map(String::from)[..], 2));
+    assert!(sheet.notes().is_empty());
+    // The target, column 2, is not there.
+    sheet.skip_number(2);
+    assert_eq!(sheet.names(), ["1", "3", "4"]);
+
+    let odd = read("2,3,a,b\n1,2,3\n4,5,6\n", &without_header()).unwrap();
+    assert_eq!((odd.names().len(), odd.len(), odd.row_number(0)), (3, 2, 2));
+    assert_eq!(odd.notes(), ["row 1 has 4 cells and those below it 3, so it is left out"]);
+    let error = read("1,2\n3,4\n5\n", &without_header()).err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "t.csv: row 3: expected as many cells as the first row has, 2, found 1"
+    );
+}
+
+#[test]
+fn a_header_may_lack_the_names_of_rows() {
+    let text = "\"mpg\" \"cyl\"\n\"Mazda RX4\" 21 6\n\"Datsun 710\" 22.8 4\n";
+    let sheet = read(text, &separated(' ')).unwrap();
+    assert_eq!(sheet.names(), ["", "mpg", "cyl"]);
+    assert_eq!((sheet.cell(1, 0), sheet.number(1, 1).unwrap()), ("Datsun 710", 22.8));
+    // One row may as well be too long.
+    assert!(refusal("a,b\n1,2,3\n").contains("expected as many cells as the header has, 2"));
+    assert!(refusal("a,b\n1,2,3\n4,5\n").contains("row 2: expected as many cells"));
+}
+
 proptest! {
     #[test]
     fn no_content_panics(text in "[a0,;\"' \r\n\u{e9}\u{feff}]{0,60}") {
+        for delimiter in [';', ' '] {
+            let _ = read(&text, &separated(delimiter));
+        }
+        let _ = read(&text, &without_header());
         if let Ok(sheet) = parse(&text) {
             for row in 0..sheet.len() {
                 prop_assert!(sheet.row_number(row) <= row_ends(text.as_bytes()) + 1);
                 prop_assert!(sheet.row_number(row) >= 2);
-                for column in 0..sheet.header().len() {
-                    let _ = (sheet.text(row, column), sheet.number(row, column));
+                for column in 0..sheet.width() {
+                    let _ = (sheet.cell(row, column), sheet.number(row, column));
                 }
             }
         }

@@ -100,7 +100,8 @@ impl RunDirectory {
         for name in ["commits", "snapshots", "report"] {
             run.gone(fs::remove_dir_all(run.path.join(name)), name)?;
         }
-        let files = ["model.bpk", "report.json", "summary.json", "report.html", NOTES];
+        let files =
+            ["model.bpk", "report.json", "summary.json", "split.json", "report.html", NOTES];
         for name in files.into_iter().chain([METRICS, "experiment.log"]) {
             run.gone(fs::remove_file(run.path.join(name)), name)?;
         }

@@ -1,0 +1,74 @@
+//! The meaning of a cell: no value, a number, or yes or no.
+
+use std::borrow::Cow;
+
+/// The marks of cells without a value, in small letters.
+const MISSING: [&str; 8] = ["", "na", "n/a", "#n/a", "<na>", "nan", "null", "?"];
+
+/// Says if a cell has no value: it is empty, or has a mark that programs write there, such as `NA`.
+pub(super) fn is_missing(text: &str) -> bool {
+    text.len() <= 4 && MISSING.contains(&text.to_ascii_lowercase().as_str())
+}
+
+/// The number 1 of `true` and `yes`, 0 of `false` and `no`, however they are capitalised.
+pub(super) fn truth(text: &str) -> Option<f64> {
+    let is = |word| text.eq_ignore_ascii_case(word);
+    match text {
+        _ if is("true") || is("yes") => Some(1.0),
+        _ if is("false") || is("no") => Some(0.0),
+        _ => None,
+    }
+}
+
+/// A number with a point, where it has a comma and semicolons are between cells.
+///
+/// Programs that write decimal commas write semicolons too.
+/// Where another character is between cells, a comma may as well be one of thousands.
+pub(super) fn with_point(text: &str, delimiter: char) -> Cow<'_, str> {
+    match text.split_once(',') {
+        Some((whole, part)) if delimiter == ';' && !part.contains(['.', ',']) => {
+            Cow::Owned(format!("{whole}.{part}"))
+        }
+        _ => Cow::Borrowed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_of_missing_values_are_known() {
+        for mark in ["", "NA", "na", "N/A", "nan", "NaN", "NULL", "null", "?", "#N/A", "<NA>"] {
+            assert!(is_missing(mark), "{mark}");
+        }
+        // An element, a word, a number, a name of some people.
+        for value in ["Na2", "None", "0", "no", "-", "Nan Li", "nano"] {
+            assert!(!is_missing(value), "{value}");
+        }
+    }
+
+    #[test]
+    fn words_of_truth_are_numbers() {
+        for (words, expected) in [
+            (["True", "TRUE", "yes", "Yes"], Some(1.0)),
+            (["False", "false", "no", "NO"], Some(0.0)),
+            (["", "1", "y", "truth"], None),
+        ] {
+            assert!(words.iter().all(|word| truth(word) == expected), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn decimal_commas_stand_between_semicolons() {
+        for (text, delimiter, expected) in [
+            ("-1,25", ';', "-1.25"),
+            ("1,25", '\t', "1,25"),
+            ("1,234,567", ';', "1,234,567"),
+            ("1,234.5", ';', "1,234.5"),
+            ("1.5", ';', "1.5"),
+        ] {
+            assert_eq!(with_point(text, delimiter), expected);
+        }
+    }
+}

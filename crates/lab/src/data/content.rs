@@ -1,0 +1,126 @@
+//! The text of a table's file: unpacked, named where it is no table, and checked to be UTF-8.
+
+use std::io::Read;
+use std::path::Path;
+
+use flate2::read::MultiGzDecoder;
+
+use crate::{Error, Result};
+
+/// The text in a file, which may be compressed by gzip.
+pub(super) fn read(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|error| Error::file("read", path, error))?;
+    text(path, bytes)
+}
+
+/// The text of a file's content; the path is only for errors.
+pub(super) fn text(path: &Path, mut bytes: Vec<u8>) -> Result<String> {
+    if bytes.starts_with(b"\x1f\x8b") {
+        let mut unpacked = Vec::new();
+        let read = MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut unpacked);
+        read.map_err(|error| Error::file("decompress", path, error))?;
+        bytes = unpacked;
+    }
+    if let Some(kind) = other_kind(&bytes) {
+        return Err(Error::table(path, "the file", "a table as CSV", kind));
+    }
+    match String::from_utf8(bytes) {
+        // Some programs put this mark in front.
+        Ok(text) => Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)),
+        Err(error) => {
+            let (good, bad) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
+            let row = format!("row {}", row_ends(good) + 1);
+            Err(Error::table(path, row, "UTF-8 text", format!("the byte 0x{:02X}", bad[0])))
+        }
+    }
+}
+
+/// The name of what a file is by its first bytes, where people take it for a table.
+fn other_kind(bytes: &[u8]) -> Option<&'static str> {
+    let text = bytes.trim_ascii_start();
+    let begins = |words: &str| {
+        text.get(..words.len()).is_some_and(|start| start.eq_ignore_ascii_case(words.as_bytes()))
+    };
+    match bytes {
+        [0x1f, 0x8b, ..] => Some("a file that gzip has packed twice"),
+        [b'P', b'K', 3, 4, ..] => Some("a zip archive, or a workbook of a spreadsheet program"),
+        [0xd0, 0xcf, 0x11, 0xe0, ..] => Some("a workbook of a spreadsheet program"),
+        [b'P', b'A', b'R', b'1', ..] => Some("a Parquet file"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("text in UTF-16; UTF-8 is read"),
+        _ if begins("version https://git-lfs") => {
+            Some("a Git LFS pointer, not the file itself, which `git lfs pull` fetches")
+        }
+        _ if begins("<!doctype html") || begins("<html") => Some("a web page"),
+        _ if begins("[{") || begins("{\"") || begins("[\n") || begins("{\n") => Some("JSON"),
+        _ => None,
+    }
+}
+
+/// The number of rows that end in a text: at `\n`, `\r\n` or a lone `\r`.
+pub(super) fn row_ends(text: &[u8]) -> usize {
+    let ends = |(i, byte): (usize, &u8)| match byte {
+        b'\n' => true,
+        b'\r' => text.get(i + 1) != Some(&b'\n'),
+        _ => false,
+    };
+    text.iter().enumerate().filter(|&item| ends(item)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    fn parse(bytes: &[u8]) -> Result<String> {
+        text(Path::new("t.csv"), bytes.to_vec())
+    }
+
+    fn packed(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn gzip_is_known_by_its_first_bytes() {
+        assert_eq!(parse(b"a,b\n").unwrap(), "a,b\n");
+        assert_eq!(parse(&packed("\u{feff}a,b\n".as_bytes())).unwrap(), "a,b\n");
+        // Two members, as `cat a.gz b.gz` makes them.
+        let members = [packed(b"a,b\n"), packed(b"1,2\n")].concat();
+        assert_eq!(parse(&members).unwrap(), "a,b\n1,2\n");
+        let cut = &packed(b"a,b\n1,2\n")[..20];
+        let error = parse(cut).unwrap_err().to_string();
+        assert_eq!(error, "cannot decompress t.csv");
+    }
+
+    #[test]
+    fn what_is_no_table_is_called_by_its_name() {
+        for (bytes, name) in [
+            (&b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"[..], "a Git LFS"),
+            (b"\n<!DOCTYPE html>\n<html>", "a web page"),
+            (b"<html lang=\"en\">", "a web page"),
+            (b"PK\x03\x04\x14\0", "a zip archive"),
+            (b"PAR1\x15", "a Parquet file"),
+            (b"\xff\xfea\0", "text in UTF-16"),
+            (b"[{\"x\": 1}]", "JSON"),
+            (&packed(&packed(b"a,b\n")), "a file that gzip has packed twice"),
+        ] {
+            let error = parse(bytes).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!(
+                    "t.csv: the file: expected a table as CSV, found {name}"
+                )),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_refused_with_its_row() {
+        let error = parse(b"a,b\n1,caf\xe9\n").unwrap_err();
+        assert_eq!(error.to_string(), "t.csv: row 2: expected UTF-8 text, found the byte 0xE9");
+    }
+}

@@ -1,0 +1,69 @@
+//! The rows of a table that are asked about, as the trained network's preparation takes them.
+
+use std::path::Path;
+
+use super::cell::is_missing;
+use super::column::{self, ColumnKind};
+use super::feature::{Feature, FeatureKind};
+use super::preparation::Preparation;
+use super::reading::Missing;
+use super::sheet::Sheet;
+use crate::Result;
+
+/// Reads the features of a network from a CSV file like the one that it was trained on, a row each
+/// as [`Preparation::encode`] takes them.
+///
+/// Other columns may hold anything, so the target column may be there or not.
+/// A row that lacks a value is `None` where such rows were not learned ([`Missing::Drop`]).
+///
+/// # Errors
+///
+/// Each names the file, the row and the column: a file that cannot be read, whose header lacks a
+/// feature, or whose rows differ in length; a cell without a value where that was an error; one
+/// that holds no number, or a text that is not known from the training.
+/// A table without a header must have as many columns as that of the training, or all but the
+/// target.
+pub fn read_rows(
+    path: impl AsRef<Path>,
+    preparation: &Preparation,
+) -> Result<Vec<Option<Vec<f64>>>> {
+    let reading = preparation.reading();
+    let mut sheet = Sheet::read(path.as_ref(), reading)?;
+    if let Some(width) = preparation.width()
+        && sheet.width() != width
+    {
+        match preparation.target().parse() {
+            Ok(target) if sheet.width() + 1 == width => sheet.skip_number(target),
+            _ => {
+                let expected = format!("{width} columns, or {} without the target", width - 1);
+                return Err(sheet.error("the rows", expected, sheet.width().to_string()));
+            }
+        }
+    }
+    let column = |feature: &Feature| {
+        let kind = match &feature.kind {
+            FeatureKind::Number => ColumnKind::Number,
+            FeatureKind::Truth => ColumnKind::Truth,
+            FeatureKind::Texts(texts) => ColumnKind::Texts(texts.all().cloned().collect()),
+        };
+        Ok((sheet.column(&feature.name)?, kind))
+    };
+    let columns = preparation.features().iter().map(column).collect::<Result<Vec<_>>>()?;
+    let row = |row| {
+        let lacking = columns.iter().find(|(column, _)| is_missing(sheet.cell(row, *column)));
+        match (lacking, reading.missing) {
+            (Some(_), Missing::Drop) => return Ok(None),
+            (Some(&(column, _)), Missing::Error) => {
+                let found = sheet.found(row, column);
+                return Err(sheet.cell_error(row, column, "a value", found));
+            }
+            (Some(_), Missing::Mean) | (None, _) => {}
+        }
+        let value = |(index, kind): &(usize, ColumnKind)| column::value(&sheet, row, *index, kind);
+        Ok(Some(columns.iter().map(value).collect::<Result<_>>()?))
+    };
+    (0..sheet.len()).map(row).collect()
+}
+
+#[cfg(test)]
+mod tests;
