@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::cell::{is_missing, truth};
 use super::decimal::Decimal;
-use super::problem::{Problem, Remedy};
+use super::problem::{Problem, Remedy, word};
 use super::reading::Reading;
 use super::sheet::{Sheet, first_listed, listed, quoted};
 use crate::Result;
@@ -89,7 +89,15 @@ pub(super) fn select(
             let found = "an empty cell (--drop '' leaves the column out)";
             return Err(sheet.error(sheet.name_place(column), "the name of a column", found));
         }
-        sheet.column(name)?;
+        if sheet.names()[..column].contains(name) {
+            let expected = "a name that no other column has";
+            let found = format!(
+                "{} a second time (--drop {} leaves such columns out)",
+                quoted(name),
+                word(name)
+            );
+            return Err(sheet.error(sheet.name_place(column), expected, found));
+        }
     }
     if columns.is_empty() {
         let found = format!("only the target {}", quoted(&sheet.names()[target]));

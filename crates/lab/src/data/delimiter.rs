@@ -4,13 +4,13 @@
 const DELIMITERS: [(char, &str); 5] =
     [(',', "','"), (';', "';'"), ('\t', "tab"), ('|', "'|'"), (' ', "space")];
 
-/// A hint for a header in which a column was not found: the delimiter with which it is there, or
-/// with which there are more cells than one.
-pub(super) fn hint(header: &[String], delimiter: char, wanted: &str) -> String {
+/// A hint for a header that does not fit, or in which a column was not found: the delimiter with
+/// which the column is there, or with which there are more cells than one.
+pub(super) fn hint(header: &[String], delimiter: char, wanted: Option<&str>) -> String {
     let line = header.join(&delimiter.to_string());
     let other = |(candidate, typed): &(char, &'static str)| {
         let cells = || line.split(*candidate).map(|cell| cell.trim().trim_matches('"'));
-        let found = cells().any(|cell| cell == wanted);
+        let found = cells().any(|cell| Some(cell) == wanted);
         let only = header.len() == 1 && cells().count() > 1;
         (*candidate != delimiter && (found || only)).then_some((found, *typed))
     };
@@ -36,7 +36,7 @@ mod tests {
 
     fn hinted(header: &[&str], delimiter: char, wanted: &str) -> String {
         let header: Vec<_> = header.iter().map(|&name| name.to_owned()).collect();
-        let hint = hint(&header, delimiter, wanted);
+        let hint = hint(&header, delimiter, Some(wanted));
         hint.split("--delimiter ")
             .nth(1)
             .map_or("none", |rest| rest.split(' ').next().unwrap())

@@ -67,7 +67,7 @@ fn remedies(all: BTreeSet<&Remedy>) -> String {
 }
 
 /// A name as a word of a shell's command.
-fn word(name: &str) -> String {
+pub(super) fn word(name: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./".contains(c);
     match !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {
         true => name.into(),

@@ -125,14 +125,14 @@ impl Sheet {
             return Ok(());
         };
         let found = row.cells.len();
-        let (whose, hint) = match header {
-            // With one row more of this width, the first row is the odd one.
-            true if self.rows.len() > 1 && self.rows.iter().all(|row| row.cells.len() == found) => {
-                ("the header", "; if row 1 is no header, --no-header says so")
-            }
-            true => ("the header", ""),
-            false => ("the first row", ""),
-        };
+        let whose = if header { "the header" } else { "the first row" };
+        // Decimal commas look like more cells, and with one row more of this width, the first row
+        // is the odd one.
+        let mut hint = delimiter::hint(&self.names, self.delimiter, None);
+        let others = || self.rows.iter().all(|row| row.cells.len() == found);
+        if header && hint.is_empty() && self.rows.len() > 1 && others() {
+            hint = "; if row 1 is no header, --no-header says so".into();
+        }
         Err(self.error(
             format!("row {}", row.number),
             format!("as many cells as {whose} has, {width}"),
@@ -171,7 +171,7 @@ impl Sheet {
                 format!(
                     "the columns {}{}",
                     listed(&self.names),
-                    delimiter::hint(&self.names, self.delimiter, name)
+                    delimiter::hint(&self.names, self.delimiter, Some(name))
                 ),
             )),
         }

@@ -136,6 +136,11 @@ fn other_characters_may_be_between_cells() {
         assert_eq!(sheet.names(), ["a", "b"], "{delimiter:?}");
         assert_eq!((sheet.number(0, 0).unwrap(), sheet.cell(0, 1)), (1.5, "x"));
     }
+    // Decimal commas are no cells.
+    for text in ["a;b\n1,5;2,5\n3,5;4,5\n", "a;b\n1,5;2,5\n3;4\n"] {
+        let error = refusal(text);
+        assert!(error.contains("row 2") && error.contains("--delimiter ';'"), "{error}");
+    }
     for delimiter in ['"', '\n', 'é'] {
         let error = read("a,b\n1,2\n", &separated(delimiter)).err().unwrap().to_string();
         assert!(error.starts_with("the delimiter is "), "{error}");

@@ -419,7 +419,9 @@ fn columns_are_left_out_by_name() {
     assert!(refusal(read(&text, None, &all)).contains("only the target"));
     // Names that are there twice.
     let twice = "x,z,z,y\n1,2,3,1.5\n2,3,4,2.5\n4,4,5,3.5\n9,5,1,4.5\n3,6,2,5.5\n";
-    assert!(refusal(parse(twice, None)).contains("row 1, cell 3: expected a name that no other"));
+    let error = refusal(parse(twice, None));
+    assert!(error.contains("row 1, cell 3: expected a name that no other"), "{error}");
+    assert!(error.ends_with("\"z\" a second time (--drop z leaves such columns out)"), "{error}");
     assert_eq!(names(&read(twice, None, &drop(&["z"])).unwrap()), ["x"]);
 }
 
