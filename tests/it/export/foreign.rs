@@ -203,7 +203,7 @@ fn names_and_shapes_tell_the_layout() {
     let path = &directory.path().join("model.safetensors");
     let linear = |inputs, outputs| LinearConfig::new(inputs, outputs).init(&device());
     both(path, |seed| Net::new(seed, &device()));
-    both(path, |seed| Every::new(seed));
+    both(path, Every::new);
     both(path, |seed| randomized(linear(2, 3), seed));
     both(path, |seed| randomized(linear(1, 4), seed));
     // One number is the same either way.
