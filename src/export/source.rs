@@ -18,7 +18,7 @@ use burn_pack::Tensor;
 use burn_store::{bridge, pytorch_reader::PytorchReader};
 use safetensors::{Dtype, tensor::TensorInfo};
 
-use super::{LoadOptions, header};
+use super::{LoadOptions, header::Header};
 use crate::{
     Error, Result,
     average::{DIGEST, KEPT, OURS, Pack},
@@ -166,19 +166,17 @@ impl Source {
     }
 
     fn safetensors(bytes: Vec<u8>) -> Result<Self> {
-        let (header, start) = header::read(&bytes)?;
-        let metadata = header.metadata().clone().unwrap_or_default();
-        let mut metadata: BTreeMap<_, _> = metadata.into_iter().collect();
+        let Header { mut metadata, tensors: infos, start } = Header::read(&bytes)?;
         check_digest(&bytes[..], start, &metadata)?;
         metadata.remove(DIGEST);
         let bytes = Arc::new(bytes);
         let (mut tensors, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
-        for (name, TensorInfo { dtype, shape, data_offsets: (from, to) }) in header.tensors() {
-            match dtype_of_file(*dtype) {
+        for (name, TensorInfo { dtype, shape, data_offsets: (from, to) }) in infos {
+            match dtype_of_file(dtype) {
                 None => _ = unreadable.insert(name, format!("{dtype:?}")),
                 Some(dtype) => {
                     let place = start + from..start + to;
-                    let tensor = unread(name.clone(), dtype, shape, bytes.clone(), place);
+                    let tensor = unread(name.clone(), dtype, &shape, bytes.clone(), place);
                     tensors.insert(name, tensor);
                 }
             }
