@@ -71,7 +71,7 @@ impl fmt::Display for Kind {
 pub(super) enum Evidence {
     /// The file's form has no other, or this crate wrote it.
     Certain,
-    /// Its metadata are those that PyTorch's programs write.
+    /// It is plain Burn's, or its metadata are those that PyTorch's programs write.
     Likely,
     /// None: programs write such files in either layout.
     Nothing,
@@ -105,7 +105,7 @@ impl Source {
         let (file, _) = regular::open(path).map_err(broken)?;
         file.take(HEAD).read_to_end(&mut head).map_err(broken)?;
         match container(&head) {
-            Some(Container::Burnpack) => Self::burnpack(Pack::read_any(path)?.1),
+            Some(Container::Burnpack) => Self::burnpack(Pack::read_any(path)?),
             Some(Container::Torch) => Self::torch(path),
             other => match (foreign::describe_file(path)?, other) {
                 (Some(found), _) => Err(Error::parameter("the file", "weights", found)),
@@ -148,7 +148,7 @@ impl Source {
         }
     }
 
-    fn burnpack(pack: Pack) -> Result<Self> {
+    fn burnpack((is_ours, pack): (bool, Pack)) -> Result<Self> {
         let Pack { entries, metadata } = pack;
         // What an average keeps beside its weights is for a training to go on.
         let weights = entries.into_iter().filter(|(path, _)| !path.starts_with(KEPT));
@@ -158,7 +158,8 @@ impl Source {
         });
         Ok(Self {
             kind: Kind::Burnpack,
-            evidence: Evidence::Certain,
+            // burn-store may have written it through its adapter for PyTorch.
+            evidence: if is_ours { Evidence::Certain } else { Evidence::Likely },
             tensors: tensors.collect(),
             unreadable: BTreeMap::new(),
             metadata,
