@@ -89,11 +89,11 @@ impl ReadOptions {
             [] => (inputs, outputs),
             [first, ..] => (first[0], layers[layers.len() - 1][1]),
         };
-        // Safetensors of others have either layout.
+        // Files of others have either layout.
         let layouts: &[bool] = match (self.form, kind) {
-            (Some(ReadForm::Safetensors), _) | (None, Kind::Burnpack) => &[false],
+            (Some(ReadForm::Safetensors), _) => &[false],
             (Some(ReadForm::Torch), _) | (None, Kind::Pt) => &[true],
-            (None, Kind::Safetensors) => &[false, true],
+            (None, Kind::Burnpack | Kind::Safetensors) => &[false, true],
             (None, Kind::Torch) => &[true, false],
         };
         // All of the file; else a part, of which the library says that it needs its prefix.

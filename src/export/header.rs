@@ -3,12 +3,12 @@
 //! Its entries take more room in memory than in the file, and its text does not, so the two are
 //! bounded apart: entries by their number, text by the length of the file, which is in memory.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::TensorInfo;
 use serde::{
-    Deserialize, Deserializer,
-    de::{Error as _, MapAccess, Visitor},
+    Deserializer,
+    de::{DeserializeSeed, Error as _, MapAccess, Visitor},
 };
 
 use super::METADATA;
@@ -17,100 +17,171 @@ use crate::{Error, Result};
 /// Where errors place what they found.
 const PLACE: &str = "the header";
 
-/// The number of items that any header may have: enough for the hundred thousand tensors that
-/// Burn's records may have.
-const FREE: usize = 1 << 20;
+/// The tensors that any file may have: more than the 100,000 that Burn's records may have.
+const TENSORS: usize = 1 << 17;
 
-/// The bytes of a file that come with an item beyond these, at least.
-const BYTES_OF_ITEM: usize = 20;
+/// The bytes of a file that come with each tensor beyond these, at least.
+const BYTES_OF_TENSOR: usize = 1 << 10;
 
-/// The header of safetensors, and where the numbers begin.
-///
-/// The crate's own way from bytes to tensors adds what the header claims without a look, and so
-/// ends in a panic where that is more than a number can say.
-pub(super) fn read(bytes: &[u8]) -> Result<(Metadata, usize)> {
-    let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));
-    let start = length.and_then(|length| usize::try_from(length).ok()?.checked_add(8));
-    let Some((start, header)) = start.and_then(|start| Some((start, bytes.get(8..start)?))) else {
-        let expected = format!("{} bytes, as it says", length.unwrap_or(8));
-        return Err(Error::parameter(PLACE, expected, format!("a file of {}", bytes.len())));
-    };
-    let (most, found) = (FREE + bytes.len() / BYTES_OF_ITEM, items(header));
-    if found > most {
-        let expected = format!("at most {most} items, in a file of {} bytes", bytes.len());
-        return Err(Error::parameter(PLACE, expected, found));
-    }
-    let Header { metadata, mut tensors } = serde_json::from_slice(header)
-        .map_err(|error| Error::parameter(PLACE, "that of safetensors", error))?;
-    tensors.sort_by_key(|(_, info)| info.data_offsets);
-    let header = Metadata::new(metadata, tensors)
-        .map_err(|error| Error::parameter(PLACE, "that of safetensors", error))?;
-    let (expected, found) = (header.data_len(), bytes.len() - start);
-    if expected != found {
-        let expected = format!("{expected} bytes, as the header says");
-        return Err(Error::parameter("the tensors", expected, format!("{found} bytes")));
-    }
-    Ok((header, start))
+/// The entries that metadata may have.
+const TEXTS: usize = 1 << 16;
+
+/// The dimensions that a tensor may have, as in PyTorch and NumPy.
+const RANK: usize = 64;
+
+/// The entries of a header, and where the numbers begin.
+#[derive(Default)]
+pub(super) struct Header {
+    pub metadata: BTreeMap<String, String>,
+    pub tensors: BTreeMap<String, TensorInfo>,
+    pub start: usize,
 }
 
-/// The number of lists, objects and further members of them in JSON.
-fn items(json: &[u8]) -> usize {
-    let (mut count, mut in_text, mut escaped) = (0, false, false);
-    for byte in json {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_text => escaped = true,
-            b'"' => in_text = !in_text,
-            b',' | b'[' | b'{' if !in_text => count += 1,
-            _ => {}
+impl Header {
+    /// Reads the header of a file in memory, and checks that what it claims is there.
+    ///
+    /// The crate's own way from bytes to tensors adds what the header claims without a look, and
+    /// so ends in a panic where that is more than a number can say.
+    pub fn read(bytes: &[u8]) -> Result<Self> {
+        let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));
+        let start = length.and_then(|length| usize::try_from(length).ok()?.checked_add(8));
+        let Some((start, text)) = start.and_then(|start| Some((start, bytes.get(8..start)?)))
+        else {
+            let expected = format!("{} bytes, as it says", length.unwrap_or(8));
+            return Err(Error::parameter(PLACE, expected, format!("a file of {}", bytes.len())));
+        };
+        let most = TENSORS + bytes.len() / BYTES_OF_TENSOR;
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let header = Entries::<Tensors>::most(most).deserialize(&mut json);
+        let header = header.and_then(|header| json.end().map(|()| header));
+        let header =
+            header.map_err(|error| Error::parameter(PLACE, "that of safetensors", error))?;
+        let (expected, found) = (header.length()?, bytes.len() - start);
+        if expected != found {
+            let expected = format!("{expected} bytes, as the header says");
+            return Err(Error::parameter("the tensors", expected, format!("{found} bytes")));
+        }
+        Ok(Self { start, ..header })
+    }
+
+    /// The bytes of all tensors, which follow one another.
+    fn length(&self) -> Result<usize> {
+        let mut tensors: Vec<_> = self.tensors.iter().collect();
+        tensors.sort_by_key(|(_, info)| info.data_offsets);
+        let mut end = 0_usize;
+        for (name, TensorInfo { dtype, shape, data_offsets: (from, to) }) in tensors {
+            let place = format!("{PLACE}: {name}");
+            if shape.len() > RANK {
+                let expected = format!("at most {RANK} dimensions");
+                return Err(Error::parameter(place, expected, shape.len()));
+            }
+            let bits = shape.iter().try_fold(dtype.bitsize(), |bits, size| bits.checked_mul(*size));
+            let Some(bits) = bits else {
+                let found = format!("an overflow, of {shape:?}");
+                return Err(Error::parameter(place, "a number of bytes", found));
+            };
+            let is_whole = bits.is_multiple_of(8) && end.checked_add(bits / 8) == Some(*to);
+            if *from != end || !is_whole {
+                let expected = format!("{bits} bits from byte {end} on");
+                return Err(Error::parameter(place, expected, format!("bytes {from} to {to}")));
+            }
+            end = *to;
+        }
+        Ok(end)
+    }
+}
+
+/// A JSON object of at most so many entries, whose names differ.
+struct Entries<T> {
+    most: usize,
+    kind: PhantomData<T>,
+}
+
+impl<T> Entries<T> {
+    fn most(most: usize) -> Self {
+        Self { most, kind: PhantomData }
+    }
+
+    fn add<V, E: serde::de::Error>(
+        &self,
+        entries: &mut BTreeMap<String, V>,
+        name: String,
+        value: V,
+    ) -> Result<(), E> {
+        if entries.len() == self.most {
+            return Err(E::custom(format!("more than {} entries", self.most)));
+        }
+        match entries.contains_key(&name) {
+            true => Err(E::custom(format!("{name} is there twice"))),
+            false => Ok(_ = entries.insert(name, value)),
         }
     }
-    count
 }
 
-/// The entries of a header, whose names differ.
-struct Header {
-    metadata: Option<HashMap<String, String>>,
-    tensors: Vec<(String, TensorInfo)>,
-}
+/// The two objects of a header.
+struct Tensors;
+struct Texts;
 
-impl<'de> Deserialize<'de> for Header {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Header;
+impl<'de> DeserializeSeed<'de> for Entries<Tensors> {
+    type Value = Header;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("tensors by their names")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-                let (mut metadata, mut tensors) = (None, HashMap::new());
-                while let Some(name) = map.next_key::<String>()? {
-                    let is_second = match &name[..] {
-                        METADATA => metadata.replace(map.next_value()?).is_some(),
-                        _ => tensors.insert(name.clone(), map.next_value()?).is_some(),
-                    };
-                    if is_second {
-                        return Err(A::Error::custom(format!("{name} is there twice")));
-                    }
-                }
-                Ok(Header { metadata, tensors: tensors.into_iter().collect() })
-            }
-        }
-        deserializer.deserialize_map(Entries)
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Header, D::Error> {
+        deserializer.deserialize_map(self)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::items;
+impl<'de> Visitor<'de> for Entries<Tensors> {
+    type Value = Header;
 
-    #[test]
-    fn items_are_counted_outside_of_text() {
-        assert_eq!(items(b""), 0);
-        assert_eq!(items(b"{}"), 1);
-        assert_eq!(items(br#"{"a": [1, 2, 3], "b": "[,{\"[,\\"}"#), 5);
-        assert_eq!(items(br#"{"a": "\\", "b": ["#), 3);
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("tensors by their names")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+        let (mut header, mut has_metadata) = (Header::default(), false);
+        while let Some(name) = map.next_key::<String>()? {
+            if name != METADATA {
+                let info = map.next_value()?;
+                self.add(&mut header.tensors, name, info)?;
+            } else if has_metadata {
+                return Err(A::Error::custom(format!("{name} is there twice")));
+            } else {
+                header.metadata = map.next_value_seed(Entries::<Texts>::most(TEXTS))?;
+                has_metadata = true;
+            }
+        }
+        Ok(header)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Entries<Texts> {
+    type Value = BTreeMap<String, String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Entries<Texts> {
+    type Value = BTreeMap<String, String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("texts by their names")
+    }
+
+    fn visit_none<E>(self) -> Result<Self::Value, E> {
+        Ok(BTreeMap::new())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut texts = BTreeMap::new();
+        while let Some((name, text)) = map.next_entry()? {
+            self.add(&mut texts, name, text)?;
+        }
+        Ok(texts)
     }
 }

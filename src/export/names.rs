@@ -41,6 +41,7 @@ impl Names {
     ///
     /// A beginning is made of whole parts between dots; the empty one is before every name. If
     /// several match a name, the longest one counts.
+    /// Where a file is read, parameters that have one name there share its tensor.
     pub fn with(mut self, burn: impl Into<String>, torch: impl Into<String>) -> Self {
         self.beginnings.push((burn.into(), torch.into()));
         self

@@ -18,7 +18,7 @@ use burn_pack::Tensor;
 use burn_store::{bridge, pytorch_reader::PytorchReader};
 use safetensors::{Dtype, tensor::TensorInfo};
 
-use super::{LoadOptions, header};
+use super::{LoadOptions, header::Header};
 use crate::{
     Error, Result,
     average::{DIGEST, KEPT, OURS, Pack},
@@ -71,7 +71,7 @@ impl fmt::Display for Kind {
 pub(super) enum Evidence {
     /// The file's form has no other, or this crate wrote it.
     Certain,
-    /// Its metadata are those that PyTorch's programs write.
+    /// It is plain Burn's, or its metadata are those that PyTorch's programs write.
     Likely,
     /// None: programs write such files in either layout.
     Nothing,
@@ -105,7 +105,7 @@ impl Source {
         let (file, _) = regular::open(path).map_err(broken)?;
         file.take(HEAD).read_to_end(&mut head).map_err(broken)?;
         match container(&head) {
-            Some(Container::Burnpack) => Self::burnpack(Pack::read_any(path)?.1),
+            Some(Container::Burnpack) => Self::burnpack(Pack::read_any(path)?),
             Some(Container::Torch) => Self::torch(path),
             other => match (foreign::describe_file(path)?, other) {
                 (Some(found), _) => Err(Error::parameter("the file", "weights", found)),
@@ -148,7 +148,7 @@ impl Source {
         }
     }
 
-    fn burnpack(pack: Pack) -> Result<Self> {
+    fn burnpack((is_ours, pack): (bool, Pack)) -> Result<Self> {
         let Pack { entries, metadata } = pack;
         // What an average keeps beside its weights is for a training to go on.
         let weights = entries.into_iter().filter(|(path, _)| !path.starts_with(KEPT));
@@ -158,7 +158,8 @@ impl Source {
         });
         Ok(Self {
             kind: Kind::Burnpack,
-            evidence: Evidence::Certain,
+            // burn-store may have written it through its adapter for PyTorch.
+            evidence: if is_ours { Evidence::Certain } else { Evidence::Likely },
             tensors: tensors.collect(),
             unreadable: BTreeMap::new(),
             metadata,
@@ -166,19 +167,17 @@ impl Source {
     }
 
     fn safetensors(bytes: Vec<u8>) -> Result<Self> {
-        let (header, start) = header::read(&bytes)?;
-        let metadata = header.metadata().clone().unwrap_or_default();
-        let mut metadata: BTreeMap<_, _> = metadata.into_iter().collect();
+        let Header { mut metadata, tensors: infos, start } = Header::read(&bytes)?;
         check_digest(&bytes[..], start, &metadata)?;
         metadata.remove(DIGEST);
         let bytes = Arc::new(bytes);
         let (mut tensors, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
-        for (name, TensorInfo { dtype, shape, data_offsets: (from, to) }) in header.tensors() {
-            match dtype_of_file(*dtype) {
+        for (name, TensorInfo { dtype, shape, data_offsets: (from, to) }) in infos {
+            match dtype_of_file(dtype) {
                 None => _ = unreadable.insert(name, format!("{dtype:?}")),
                 Some(dtype) => {
                     let place = start + from..start + to;
-                    let tensor = unread(name.clone(), dtype, shape, bytes.clone(), place);
+                    let tensor = unread(name.clone(), dtype, &shape, bytes.clone(), place);
                     tensors.insert(name, tensor);
                 }
             }

@@ -30,8 +30,8 @@ pub fn describe_file(path: &Path) -> Result<Option<String>> {
 
 /// The description of a file that is neither weights nor a table, with a way on, by its first bytes.
 ///
-/// It knows Git LFS pointers, web pages, indices of models in several files, and formats that
-/// begin with bytes of their own, such as gzip; none for any other file.
+/// It knows Git LFS pointers, web pages, indices of models in several files, other JSON and XML, and
+/// formats that begin with bytes of their own, such as gzip; none for any other file.
 ///
 /// PyTorch's files are zip archives: a caller that reads these looks for them first.
 pub fn describe(bytes: &[u8]) -> Option<String> {
@@ -51,7 +51,10 @@ pub fn describe(bytes: &[u8]) -> Option<String> {
         let way_on = "download the file itself, which may need a login";
         return Some(format!("a web page: {way_on}"));
     }
-    let shards = shards(text)?;
+    if text.starts_with(b"<?xml") {
+        return Some("an XML text, perhaps an error of a server in place of the file".to_owned());
+    }
+    let Some(shards) = shards(text) else { return is_json(text).then(|| "a JSON text".to_owned()) };
     let named: Vec<_> = shards.iter().take(8).map(String::as_str).collect();
     let more = if shards.len() > named.len() { ", ..." } else { "" };
     let way_on = "join these files into one first";
@@ -85,6 +88,13 @@ fn is_web_page(text: &[u8]) -> bool {
     let begins = |beginnings: &[&str]| beginnings.iter().any(|it| head.starts_with(it));
     begins(&["<!doctype html", "<html", "<head", "<body"])
         || (begins(&["<?xml", "<!--", "<!doctype"]) && head.contains("<html"))
+}
+
+/// True for an object or a list of objects, as their beginning shows.
+fn is_json(text: &[u8]) -> bool {
+    let list = text.strip_prefix(b"[").map_or(text, <[u8]>::trim_ascii_start);
+    let inside = list.strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
+    inside.is_some_and(|inside| inside.starts_with(b"\"") || inside.starts_with(b"}"))
 }
 
 /// The files that an index of shards names: `{"metadata": {...}, "weight_map": {NAME: FILE, ...}}`.
@@ -132,6 +142,10 @@ mod tests {
         }
         is(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1], "a gzip file");
         is(&[0x1f, 0x8b, 8, 8, 1, 2, 3, 4, 2, 255], "a gzip file");
+        is(b"<?xml version=\"1.0\"?>\n<Error><Code>AccessDenied</Code></Error>", "an XML text");
+        for json in ["{\"error\": \"Entry not found\"}", "[{\n \"x\": 1}]", "{ }"] {
+            is(json.as_bytes(), "a JSON text");
+        }
         is(b"BZh91AY&SY", "a bzip2 file");
         is(b"PK\x03\x04\x14\0\x06\0", "a zip archive");
         is(b"GGUF\x03\0\0\0", "a GGUF file");
@@ -171,7 +185,8 @@ mod tests {
             b"html,body\n1,2\n",
             b"<5,>5\n1,2\n",
             b"version,https\n1,2\n",
-            b"{\"learning_rate\": 0.1}",
+            b"[1,2]\n",
+            b"{a},b\n",
             b"NRUB\x01\0",
             &[0x80, 2, b'}'],
             &like_gzip,

@@ -379,6 +379,33 @@ pub fn hostile(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     files
 }
 
+/// Headers of safetensors that claim much, and the bytes behind each.
+pub fn hostile_headers() -> Vec<(&'static str, String, usize)> {
+    let tensors = |count: usize, shape: &str, width: usize| {
+        let tensor = |index| {
+            let (from, to) = (index * width, (index + 1) * width);
+            format!(r#""{index}":{{"dtype":"F32","shape":{shape},"data_offsets":[{from},{to}]}}"#)
+        };
+        format!("{{{}}}", (0..count).map(tensor).collect::<Vec<_>>().join(","))
+    };
+    let texts = |count| {
+        let texts: Vec<_> = (0..count).map(|index| format!(r#""{index:x}":"""#)).collect();
+        format!(r#"{{"__metadata__":{{{}}}}}"#, texts.join(","))
+    };
+    let rank = |rank| format!("[{}]", vec!["1"; rank].join(","));
+    vec![
+        ("60,000 tensors of nothing", tensors(60_000, "[0]", 0), 0),
+        ("150,000 tensors of nothing", tensors(150_000, "[0]", 0), 0),
+        ("300,000 tensors of nothing", tensors(300_000, "[0]", 0), 0),
+        ("a rank of 1,000,000", tensors(1, &rank(1_000_000), 4), 4),
+        ("a rank of 4,000,000", tensors(1, &rank(4_000_000), 4), 4),
+        ("60,000 texts", texts(60_000), 0),
+        ("2,000,000 texts", texts(2_000_000), 0),
+        ("a text of 8 MB", format!(r#"{{"__metadata__":{{"a":"{}"}}}}"#, "a".repeat(8 << 20)), 0),
+        ("white space of 8 MB", format!("{{{}}}", " ".repeat(8 << 20)), 0),
+    ]
+}
+
 /// Configurations that a reader may believe too much, made of one, and whether they are none.
 ///
 /// Where they are as long as one may be, their digests fit, so that a parser is reached.
