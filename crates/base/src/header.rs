@@ -21,15 +21,15 @@ const HEADER: usize = 10;
 /// thousand tensors.
 const FREE: u64 = 1 << 16;
 
-/// The bytes of a file that come with an item, at least: an entry has sixteen items where its
-/// tensor has four dimensions, takes 80 bytes and its name, and its numbers 256 or more.
-const BYTES_OF_ITEM: u64 = 20;
+/// The bytes of a file that come with an item, at least: an entry has fourteen items where its
+/// tensor has two dimensions, takes 80 bytes and its name, and its numbers 256 or more.
+const BYTES_OF_ITEM: u64 = 24;
 
 /// Refuses bytes whose metadata has more items than tensors of their length could have.
 ///
 /// # Errors
 ///
-/// More items than 65,536 plus one per 20 bytes. Bytes that are no metadata are left to the parser.
+/// More items than 65,536 plus one per 24 bytes. Bytes that are no metadata are left to the parser.
 pub fn check(bytes: &[u8]) -> Result<()> {
     check_items(&bytes[metadata(bytes)], bytes.len() as u64)
 }
