@@ -2,7 +2,7 @@
 //!
 //! An average or live, of any module, as burnpack, as safetensors, or as safetensors that PyTorch
 //! loads; with what it is, what made it and a digest in its metadata.
-//! Read back from each, and from a file of `torch.save`; what a file is, its content tells.
+//! Read back from each, and from a file of `torch.save`; the content of a file decides its form.
 //!
 //! ```no_run
 //! use burn_ema::{AverageConfig, Rule, export::{self, Form}, model::MlpConfig};
@@ -149,7 +149,7 @@ pub fn save<M: Module>(
     }
 }
 
-/// The module with the weights in a file of any form, told by its content.
+/// The module with the weights in a file of any form, which its content decides.
 ///
 /// Safetensors of [`save`] say in which layout they are, and a file of `torch.save` has PyTorch's.
 /// Safetensors of other programs, burn-store among them, come in either: they are read in the one in
@@ -166,7 +166,7 @@ pub fn save<M: Module>(
 /// # Errors
 ///
 /// A file that cannot be read, that is of no known form, that is cut or damaged, or that was altered
-/// since [`save`] wrote it; a layout that nothing tells; a tensor that is missing, that is not the
+/// since [`save`] wrote it; a layout that nothing shows; a tensor that is missing, that is not the
 /// module's, or that differs from it in shape or dtype; a NaN or an infinity.
 /// Where [`LoadOptions`] would help, the error names them.
 pub fn load<M: Module>(module: M, path: impl AsRef<Path>) -> Result<M> {
@@ -174,7 +174,7 @@ pub fn load<M: Module>(module: M, path: impl AsRef<Path>) -> Result<M> {
 }
 
 /// Like [`load`], with the names and the layout of `form`, whatever the file says: for [`Names`] of
-/// your own, and where names and shapes do not tell the layout.
+/// your own, and where names and shapes do not show the layout.
 ///
 /// # Errors
 ///

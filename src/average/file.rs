@@ -9,11 +9,12 @@ use std::{
 use burn::{backend::TensorMetadata, module::Module};
 
 use super::{
+    kept::Treatment,
     numbers::Group,
     pack::{NAME, Pack, RULE, STEP},
     record::{ReadRecord, RecordModule, WordReader},
     rule::Rule,
-    state::{Average, Treatment},
+    state::Average,
 };
 use crate::{Error, Result};
 

@@ -25,6 +25,7 @@ mod committed;
 mod config;
 mod course;
 mod file;
+mod kept;
 mod numbers;
 mod outlook;
 mod pack;

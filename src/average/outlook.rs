@@ -3,9 +3,10 @@
 use burn::{backend::TensorMetadata, module::Module};
 
 use super::{
+    kept::Treatment,
     numbers::Group,
     rule::Rule,
-    state::{Average, Treatment},
+    state::Average,
     walk::ParameterKind,
     warning::{Warning, least_change},
 };
@@ -25,21 +26,21 @@ impl<M: Module> Average<M> {
     }
 
     /// The [warnings](Self::warnings) that this has not returned before, or not with numbers as bad
-    /// as now.
+    /// as now; a count is news once it has doubled.
     pub fn take_warnings(&mut self) -> Vec<Warning> {
         let warnings = self.warnings();
-        self.not_told(warnings)
+        self.new_ones(warnings)
     }
 
     /// Like [`take_warnings`](Self::take_warnings), of the
     /// [final warnings](Self::final_warnings).
     pub fn take_final_warnings(&mut self) -> Vec<Warning> {
         let warnings = self.final_warnings();
-        self.not_told(warnings)
+        self.new_ones(warnings)
     }
 
-    fn not_told(&mut self, mut warnings: Vec<Warning>) -> Vec<Warning> {
-        warnings.retain(|warning| self.warned.iter().all(|told| warning.adds_to(told)));
+    fn new_ones(&mut self, mut warnings: Vec<Warning>) -> Vec<Warning> {
+        warnings.retain(|warning| warning.is_new_after(&self.warned));
         self.warned.extend(warnings.iter().cloned());
         warnings
     }

@@ -1,11 +1,11 @@
-//! A few of live's weights, by which two lives at one step are told apart.
+//! A few of live's weights, by which two lives at one step are distinguished.
 
 use burn::backend::DispatchTensor;
 
 use crate::kernel;
 
-/// The most tensors that a sample has numbers of, and the most numbers of each.
-const MOST: usize = 8;
+/// The numbers that a sample has at least, where there are so many; it has two of each tensor.
+const LEAST: usize = 64;
 
 /// A few of live's weights at the last step.
 ///
@@ -15,13 +15,13 @@ const MOST: usize = 8;
 pub(super) struct Sample(Vec<u64>);
 
 impl Sample {
-    /// Numbers of these tensors, spread evenly; none if no tensor is in host memory, since it
-    /// would take a wait to read others.
+    /// Numbers of each of these tensors, spread evenly; none if no tensor is in host memory, since
+    /// it would take a wait to read others.
     pub fn of<'a>(tensors: impl Iterator<Item = &'a DispatchTensor> + Clone) -> Option<Self> {
-        let stride = tensors.clone().count().div_ceil(MOST).max(1);
-        let mut numbers = Vec::with_capacity(MOST * MOST);
-        for tensor in tensors.step_by(stride) {
-            kernel::sample(tensor, MOST, |number: f64| numbers.push(number.to_bits()));
+        let each = LEAST.div_ceil(tensors.clone().count().max(1)).max(2);
+        let mut numbers = Vec::with_capacity(LEAST);
+        for tensor in tensors {
+            kernel::sample(tensor, each, |number: f64| numbers.push(number.to_bits()));
         }
         (!numbers.is_empty()).then_some(Self(numbers))
     }

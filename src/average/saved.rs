@@ -11,9 +11,10 @@ use burn::{
 use super::{
     clock::Clock,
     course::{Course, Run},
+    kept::{Kept, Treatment},
     numbers::{Group, Numbers, Refused},
     record::{ReadRecord, RecordModule, WordReader, Words},
-    state::{Average, Kept, Treatment},
+    state::Average,
     walk,
 };
 use crate::{Error, Result, kernel};

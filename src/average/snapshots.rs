@@ -14,9 +14,10 @@ use burn::{
 use burn_ema_base::regular;
 
 use super::{
+    kept::Treatment,
     pack::{NAME, Pack, RULE, STEP},
     rule::Rule,
-    state::{Average, Treatment},
+    state::Average,
     walk::Entry,
 };
 use crate::{Error, Result};

@@ -6,15 +6,16 @@ use std::{
 };
 
 use burn::{
-    backend::{DispatchDevice, DispatchTensor, TensorMetadata},
+    backend::{DispatchTensor, TensorMetadata},
     module::{Module, ParamId},
-    tensor::{DType, Device, Tensor},
+    tensor::{Device, Tensor},
 };
 
 use super::{
     clock::Clock,
     config::{AverageConfig, NonFinite},
     course::{Course, Schedule},
+    kept::{Kept, Treatment},
     numbers::{Group, Numbers, Refused},
     policy::Policy,
     profile::Profile,
@@ -76,29 +77,6 @@ pub struct Average<M: Module> {
     pub(super) forecast: OnceLock<Vec<Option<f64>>>,
     /// The warnings that `take_warnings` has returned.
     pub(super) warned: Vec<Warning>,
-}
-
-/// A parameter of the module, with the tensors that the average keeps for it.
-#[derive(Clone, Debug)]
-pub(super) struct Kept {
-    /// The parameter, with an id and a tensor of its own.
-    pub parameter: Parameter,
-    pub how: Treatment,
-    /// The device on which live last had the parameter, if the average keeps it on another one.
-    pub live_device: Option<DispatchDevice>,
-    /// Further tensors that some rules keep: for a window its snapshots, oldest first; for BEMA
-    /// live at the start and live at the last update.
-    pub beside: VecDeque<DispatchTensor>,
-}
-
-/// The average's treatment of a parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Treatment {
-    /// Averaged by the group of this index.
-    Averaged(usize),
-    Copied,
-    Frozen,
-    LeftOut,
 }
 
 impl AverageConfig {
@@ -256,7 +234,9 @@ impl<M: Module> Average<M> {
     ///
     /// A parameter that only one side has, or of another shape or dtype.
     pub fn module_like(&self, live: &M) -> Result<M> {
-        let walked = Live::walk(live);
+        // A traversal shows running states one forward pass late; `valid` makes them current.
+        let live = live.valid();
+        let walked = Live::walk(&live);
         let tensors = walked.pair(self.parameters(), &mut self.paired.clone())?;
         let mut live_of: HashMap<_, _> =
             self.parameters().map(|p| p.path.as_str()).zip(tensors.iter()).collect();
@@ -269,7 +249,7 @@ impl<M: Module> Average<M> {
             }
         });
         Ok(match &live.devices()[..] {
-            [device] => module.to_device(&device.clone().inner()),
+            [device] => module.to_device(device),
             _ => module,
         })
     }
@@ -501,25 +481,6 @@ impl<M: Module> Average<M> {
                 kernel::shifted(tensor, live, start, share)
             }
             _ => tensor.clone(),
-        }
-    }
-}
-
-impl Treatment {
-    /// The largest magnitude that the average may take from live for a parameter; none if it takes
-    /// nothing, or any number. `kept` is the dtype in which the average keeps it.
-    ///
-    /// For an averaged parameter it is half of the largest number of `kept`, since the difference
-    /// of average and live must be finite too; for others it is the largest number of their own
-    /// dtype.
-    pub fn most(self, parameter: &Parameter, kept: DType, begun: bool) -> Option<f64> {
-        let largest = |dtype: DType| dtype.finfo().map_or(f64::INFINITY, |info| info.max);
-        match self {
-            _ if parameter.kind == ParameterKind::Constant => None,
-            Self::Averaged(_) => Some(0.5 * largest(kept)),
-            Self::Frozen if begun => None,
-            Self::Copied | Self::Frozen => Some(largest(parameter.dtype)),
-            Self::LeftOut => None,
         }
     }
 }

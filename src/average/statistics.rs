@@ -205,14 +205,12 @@ fn pass<M: Module, T>(
         .collect();
     let module = walk::load(module.valid(), |path| starts.remove(path)).train().no_grad();
     drop(forward(&module));
-    // A walk shows the statistics one pass late, unless they are made current.
-    walk::parameters(&module.valid())
+    let paths = layers.iter().flat_map(|layer| [&layer.mean.path, &layer.var.path]);
+    walk::statistics(&module, &paths.cloned().collect())
         .into_iter()
-        .flatten()
-        .filter(|parameter| parameter.kind == ParameterKind::Statistic)
-        .map(|parameter| {
-            let data = Tensor::<1>::from_dispatch(parameter.tensor).into_data();
-            (parameter.path, data.iter::<f64>().collect())
+        .map(|(path, tensor)| {
+            let data = Tensor::<1>::from_dispatch(tensor).into_data();
+            (path, data.iter::<f64>().collect())
         })
         .collect()
 }

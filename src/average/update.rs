@@ -11,15 +11,16 @@ use super::{
     clock::Clock,
     config::NonFinite,
     course::Due,
-    numbers::{Move, Moved},
+    kept::{Kept, Treatment},
+    numbers::Move,
     sample::Sample,
-    state::{Average, Kept, Treatment},
+    state::Average,
     unconfirmed::{Rollback, Unconfirmed},
     walk::{Live, ParameterKind, Structure},
 };
 use crate::{
     Error, Result,
-    kernel::{self, Borrowed, PendingCheck, Towards},
+    kernel::{self, PendingCheck, Towards},
 };
 
 /// Updates several averages of one module, which is traversed and read once for all of them.
@@ -74,21 +75,19 @@ pub(crate) fn update_after<M: Module>(
     // A traversal shows running states one forward pass late; `valid` makes them current.
     let current = is_due.then(|| live.valid());
     let module = current.as_ref().unwrap_or(live);
-    let is_repeated = averages.iter().any(|average| average.can_tell_lives(step));
-    let is_walked = is_due || is_repeated || !facts.trained.is_empty();
+    // A step that was seen before is only looked at if its live can be compared with that of then.
+    let is_looked_at = averages.iter().any(|average| average.looks_at(step));
+    let is_walked = is_due || is_looked_at || !facts.trained.is_empty();
     let live = is_walked.then(|| Live::walk(module));
 
     // Everything that can fail comes before anything changes.
     let mut plans = Vec::with_capacity(averages.len());
     for (average, due) in averages.iter_mut().zip(dues) {
         plans.push(match (&live, due) {
-            (Some(live), Due::Nothing) if average.can_tell_lives(step) => {
+            (Some(live), Due::Nothing) if average.looks_at(step) => {
                 let parameters = average.kept.iter().map(|kept| &kept.parameter);
                 let tensors = live.pair(parameters, &mut average.paired)?;
-                match average.sample == average.sample_of(&tensors) {
-                    true => Plan::Nothing,
-                    false => Plan::Repeat,
-                }
+                Plan::Look { sample: average.sample_of(&tensors) }
             }
             (None, _) | (_, Due::Nothing) => Plan::Nothing,
             (Some(live), due) => {
@@ -123,9 +122,15 @@ pub(crate) fn update_after<M: Module>(
         let mut sampled = None;
         taken.push(matches!(plan, Plan::Take { .. }));
         let done = match plan {
-            Plan::Nothing | Plan::Refuse => Due::Nothing,
-            Plan::Repeat => {
-                average.repeated = average.repeated.saturating_add(1);
+            Plan::Nothing => Due::Nothing,
+            Plan::Refuse { sample } => {
+                sampled = sample;
+                Due::Nothing
+            }
+            Plan::Look { sample } => {
+                let is_other = !is_new && sample != average.sample;
+                average.repeated = average.repeated.saturating_add(is_other.into());
+                sampled = sample;
                 Due::Nothing
             }
             Plan::Take { due, moves, sample, .. } => {
@@ -238,7 +243,7 @@ fn look<M: Module>(
         return Err(Error::Weights { path: live.path(trained[bad]), step });
     }
     for (average, plan) in averages.iter_mut().zip(plans) {
-        let Plan::Take { tensors, .. } = plan else { continue };
+        let Plan::Take { tensors, sample, .. } = plan else { continue };
         let taken = average.kept.iter().zip(average.bounds()).filter(|(_, most)| most.is_some());
         let taken: Vec<_> = taken.map(|(kept, _)| kept).collect();
         let within = kernel::within(bounded(tensors, average.bounds()))?;
@@ -246,7 +251,7 @@ fn look<M: Module>(
         let path = bad.map(|(kept, _)| kept.parameter.path.clone());
         if let Some(path) = path {
             average.refuse(path, step)?;
-            *plan = Plan::Refuse;
+            *plan = Plan::Refuse { sample: sample.take() };
         }
     }
     Ok(None)
@@ -285,10 +290,14 @@ fn mixing<'a, M: Module>(
 /// The plan of one average for an update.
 enum Plan<'a> {
     Nothing,
-    /// The average has seen this step already, with other weights.
-    Repeat,
+    /// Nothing is taken: the step was seen before, or an update is not due yet.
+    Look {
+        sample: Option<Sample>,
+    },
     /// The average stays as it is, since live holds a NaN or an infinity.
-    Refuse,
+    Refuse {
+        sample: Option<Sample>,
+    },
     Take {
         tensors: Cow<'a, [DispatchTensor]>,
         due: Due,
@@ -353,10 +362,9 @@ impl<M: Module> Average<M> {
         })
     }
 
-    /// True if the average has seen this step already, and can tell whether another live is that of
-    /// then.
-    fn can_tell_lives(&self, step: u64) -> bool {
-        self.sample.is_some() && self.last_step() == step
+    /// True if live at this step is compared with that of the last one, or for a later call.
+    fn looks_at(&self, step: u64) -> bool {
+        step > self.last_step() || step == self.last_step() && self.sample.is_some()
     }
 
     /// The sample of live's averaged weights, from its tensors in the average's order.
@@ -391,94 +399,5 @@ impl<M: Module> Average<M> {
     /// The effect of an update on each group.
     fn moves(&self, due: Due) -> Result<Vec<Move>> {
         self.numbers.groups.iter().map(|group| group.moved(due)).collect()
-    }
-}
-
-impl Kept {
-    /// The share of the way to live that the tensor moves, if the update only mixes it with live;
-    /// none if the update does more, less or something else to the parameter.
-    fn mixes(&self, moves: &[Move]) -> Option<f64> {
-        let Treatment::Averaged(group) = self.how else { return None };
-        match moves[group].how {
-            Moved::Mixed { alpha, beside: false } => Some(alpha),
-            _ => None,
-        }
-    }
-
-    /// The kernels' work on the tensor, if the update only [mixes](Self::mixes) it with live.
-    fn towards<'a>(
-        &'a mut self,
-        live: &'a DispatchTensor,
-        moves: &[Move],
-        stays: bool,
-    ) -> Option<Towards<'a>> {
-        let alpha = self.mixes(moves)?;
-        let average = &mut self.parameter.tensor;
-        if !stays {
-            kernel::move_to_device_of(average, live);
-        }
-        let live = match kernel::are_on_same_device(live, average) {
-            true => Borrowed::Tensor(live),
-            false => Borrowed::Own(Box::new(kernel::on_device_of(live.clone(), average))),
-        };
-        Some(Towards { average, live, alpha })
-    }
-
-    /// Updates a parameter that the kernels do not [mix](Self::mixes): a copied or frozen one, or
-    /// one with snapshots or other tensors beside it. For any parameter it notes live's device, if
-    /// the average is kept on another one.
-    fn take(&mut self, live: &DispatchTensor, moves: &[Move], stays: bool) {
-        if self.how == Treatment::LeftOut {
-            return;
-        }
-        let apart = stays && !kernel::are_on_same_device(&self.parameter.tensor, live);
-        self.live_device = apart.then(|| live.device());
-        if self.mixes(moves).is_some() {
-            return;
-        }
-        if !stays {
-            kernel::move_to_device_of(&mut self.parameter.tensor, live);
-            self.beside.iter_mut().for_each(|tensor| kernel::move_to_device_of(tensor, live));
-        }
-        let here =
-            |tensor: &DispatchTensor| kernel::on_device_of(tensor.clone(), &self.parameter.tensor);
-        let group = match self.how {
-            Treatment::LeftOut => return,
-            Treatment::Copied => {
-                self.parameter.tensor = here(live);
-                return;
-            }
-            Treatment::Frozen => {
-                // The average starts when its first group does.
-                if let Moved::Copied { .. } = moves[0].how {
-                    self.parameter.tensor = here(live);
-                }
-                return;
-            }
-            Treatment::Averaged(group) => group,
-        };
-        let live = kernel::cast(here(live), self.parameter.tensor.dtype());
-        match moves[group].how {
-            Moved::Kept => {}
-            Moved::Copied { beside } => {
-                self.beside.clear();
-                if beside {
-                    self.beside.extend([live.clone(), live.clone()]);
-                }
-                self.parameter.tensor = live;
-            }
-            Moved::Mixed { alpha, beside } => {
-                kernel::lerp(&mut self.parameter.tensor, &live, alpha);
-                if beside && let Some(latest) = self.beside.back_mut() {
-                    *latest = live;
-                }
-            }
-            Moved::Snapshot { left } => {
-                self.beside.push_back(live.clone());
-                self.beside.drain(..left);
-                // The start, or the mean so far, is not needed any more.
-                self.parameter.tensor = live;
-            }
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::{fmt, mem};
 use burn::tensor::DType;
 
 use super::rule::Rule;
+use crate::Error;
 
 /// Something about an average that its user should know.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,13 +98,13 @@ pub enum Warning {
     },
     /// Live was changed outside of `optimize`, and no average with it.
     Bypassed {
-        /// The changes since the last update of the averages.
+        /// The changes, those included that a later update has taken in.
         changes: u64,
     },
-    /// The averages of a clone of the hook are no longer those of its training, since a record was
-    /// loaded.
+    /// The averages of a clone of the hook are no longer those of its training, such as after a
+    /// record was loaded.
     Replaced {
-        /// The step of the record.
+        /// The last step of the training.
         step: u64,
         /// The last step that the clone's averages have seen.
         last: u64,
@@ -180,16 +181,11 @@ impl fmt::Display for Warning {
                  and it took none of them: count the optimizer steps through the whole training, \
                  not from the start of an epoch"
             ),
-            Self::Bypassed { changes } => write!(
-                f,
-                "live was changed {changes} times outside of `optimize`, and no average with it: \
-                 call `averaged.optimize(&mut optimizer, lr, grads)`, and in a struct of your own \
-                 pass `optimize` and `optimize_multi` on to its `Averaged`"
-            ),
+            Self::Bypassed { changes } => Error::Bypassed { changes: *changes }.fmt(f),
             Self::Replaced { step, last } => write!(
                 f,
-                "these averages are those of step {last}, and their training goes on from step \
-                 {step} in the model that a record was loaded into: ask that model"
+                "the averages of this clone are those of step {last}; their training is at step \
+                 {step}, in a model that has others in their place: ask that model"
             ),
             Self::RefusedSteps { count, what, step } => write!(
                 f,
@@ -201,19 +197,22 @@ impl fmt::Display for Warning {
 }
 
 impl Warning {
-    /// True if this is worth telling after another warning was told: it is of another kind, or its
-    /// numbers are much worse.
-    pub(crate) fn adds_to(&self, told: &Self) -> bool {
-        match (self, told) {
-            (Self::Start { share, .. }, Self::Start { share: told, .. }) => *share > told + 0.1,
-            (Self::Window { steps, .. }, Self::Window { steps: told, .. }) => *steps < told / 2.0,
-            (Self::NonFinite { count, .. }, Self::NonFinite { count: told, .. })
-            | (Self::RepeatedStep { count, .. }, Self::RepeatedStep { count: told, .. })
-            | (Self::Bypassed { changes: count }, Self::Bypassed { changes: told }) => {
-                *count / 2 >= *told
+    /// True if this is news after the warnings that were returned: of another kind, or with worse
+    /// numbers than any of its kind.
+    ///
+    /// A count of what may be meant, or comes at every step, is news once it has doubled.
+    pub(crate) fn is_new_after(&self, returned: &[Self]) -> bool {
+        returned.iter().all(|before| match (self, before) {
+            (Self::Start { share, .. }, Self::Start { share: before, .. }) => share > before,
+            (Self::Window { steps, .. }, Self::Window { steps: before, .. }) => steps < before,
+            (Self::NonFinite { count, .. }, Self::NonFinite { count: before, .. })
+            | (Self::RefusedSteps { count, .. }, Self::RefusedSteps { count: before, .. })
+            | (Self::RepeatedStep { count, .. }, Self::RepeatedStep { count: before, .. })
+            | (Self::Bypassed { changes: count }, Self::Bypassed { changes: before }) => {
+                count / 2 >= *before
             }
-            _ => mem::discriminant(self) != mem::discriminant(told),
-        }
+            _ => mem::discriminant(self) != mem::discriminant(before),
+        })
     }
 }
 

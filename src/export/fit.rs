@@ -109,7 +109,7 @@ impl<'a> Fit<'a> {
 /// # Errors
 ///
 /// The first tensor, by its name in the file, that is missing, that is not the module's, or that
-/// differs from it in shape or dtype; a layout that nothing tells; a number that is not finite.
+/// differs from it in shape or dtype; a layout that nothing shows; a number that is not finite.
 pub(super) fn opened<M: Module>(
     module: &M,
     mut source: Source,
@@ -155,7 +155,7 @@ fn decided<'a, M: Module>(
         let by_path: HashMap<_, _> = other.slots.iter().map(|slot| (&slot.path, slot)).collect();
         let differs = |slot: &&Slot| slot.differs_from(by_path[&slot.path]);
         if let Some(slot) = likely.slots.iter().find(differs) {
-            let expected = "a layout that names or shapes tell";
+            let expected = "a layout that names or shapes show";
             let found = format!(
                 "a square matrix, {}: say which by `load_as` with `&Form::Safetensors` (Burn's) or \
                  `&Form::torch()` (PyTorch's), or by the option form",

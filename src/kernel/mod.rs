@@ -16,6 +16,8 @@ mod host;
 mod measure;
 mod portable;
 
+#[cfg(feature = "train")]
+use burn::tensor::Tensor;
 use burn::{
     backend::{DispatchDevice, DispatchTensor, TensorMetadata},
     tensor::DType,
@@ -183,6 +185,14 @@ pub(crate) fn sample(tensor: &DispatchTensor, most: usize, take: impl FnMut(f64)
     }
     #[cfg(not(feature = "flex"))]
     let _ = (tensor, most, take);
+}
+
+/// True if two float tensors of one dtype have the same shape and the same bits; it waits for a
+/// GPU.
+#[cfg(feature = "train")]
+pub(crate) fn are_equal(a: DispatchTensor, b: DispatchTensor) -> bool {
+    let data = |tensor| Tensor::<1>::from_dispatch(tensor).into_data();
+    have_same_shape(&a, &b) && data(a).as_bytes() == data(b).as_bytes()
 }
 
 /// Moves one average towards its live tensor.

@@ -69,9 +69,10 @@ pub use self::run::AveragedCommit;
 /// The averages are behind a handle, which `clone` and `fork` share, so that the Learner's copy
 /// of its model at every step copies no weights.
 /// A clone is therefore no backup of the averages; `valid().train()` is an independent copy.
-/// Loading a record makes a new handle. The clones from before keep the old one, whose averages
-/// stand still then: [`average`](Self::average) refuses them, and
-/// [`take_warnings`](Self::take_warnings) tells it.
+/// Loading a record, `materialize` and [`keep_average_on`](Self::keep_average_on) make a new
+/// handle. The clones from before keep the old one: once the new averages have seen later steps,
+/// [`average`](Self::average) refuses the old ones, and [`take_warnings`](Self::take_warnings)
+/// returns a warning.
 /// When live moves to another device, an average moves there at its next update, unless it
 /// [stays](Self::keep_average_on) on a device.
 ///
@@ -80,8 +81,12 @@ pub use self::run::AveragedCommit;
 /// `visit` and `map` go through the live module alone. So optimizers, `num_params`, freezing and
 /// LoRA, which use them, see no average.
 /// An optimizer that steps an `Averaged` as a plain module therefore moves live past its averages.
-/// The second such change without an update between is an [error](Error::Bypassed), which also
-/// `average` returns; one is told by [`take_warnings`](Self::take_warnings).
+/// After the second such change without an update, `average` returns an
+/// [error](Error::Bypassed), validation panics with it, and the
+/// [interrupter](Self::with_interrupter) stops the training.
+/// The next `optimize` takes all changes in. Each is counted by
+/// [`take_warnings`](Self::take_warnings), since one alone may be meant, such as a clip of the
+/// weights after each step.
 /// A loop of your own steps by `optimize`, as Burn's does:
 ///
 /// ```
@@ -329,7 +334,7 @@ impl<M: LearnerModel> Averaged<M> {
         let average = self.averages.average(index)?.keep_on(device);
         let mut averages = self.averages();
         averages[index] = average;
-        Ok(Self { averages: self.averages.with(averages), ..self })
+        Ok(Self { averages: self.averages.replaced_by(averages), ..self })
     }
 
     /// The live module.
@@ -343,13 +348,15 @@ impl<M: LearnerModel> Averaged<M> {
     /// # Errors
     ///
     /// No average of this index; live's parameters are no longer those of the average; live was
-    /// changed [past](Self#what-burn-sees) the averages; a record was loaded into a clone, so that
-    /// the averages of this one stand still.
+    /// changed [past](Self#what-burn-sees) the averages, several times, or before the first update;
+    /// averages that [stand still](Self#what-is-shared), since a clone goes on with others.
     pub fn average(&self, index: usize) -> Result<M> {
-        if let Some(error @ Error::Bypassed { .. }) = self.error() {
-            return Err(error);
+        self.check_bypassed()?;
+        match self.clock.bypassed {
+            // The average is still its start, and live is not.
+            Some(changes) if changes > 0 && self.steps() == 0 => Err(Error::Bypassed { changes }),
+            _ => self.averages.of_training(index)?.module_like(&self.live),
         }
-        self.averages.of_training(index)?.module_like(&self.live)
     }
 
     /// A copy of the averages with their numbers, which shares their weights until the next update.
@@ -386,7 +393,7 @@ impl<M: LearnerModel> Averaged<M> {
     ///
     /// After [`runs::fit`](crate::runs::fit) these are the [final](Self::take_final_warnings) ones.
     pub fn take_warnings(&self) -> Vec<Warning> {
-        let warnings = self.averages.take_warnings(self.clock.bypassed);
+        let warnings = self.averages.take_warnings(self.clock.bypassed.unwrap_or(0));
         warnings.into_iter().chain(self.guard.take_warning()).collect()
     }
 

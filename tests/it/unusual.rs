@@ -10,17 +10,18 @@ mod the_same_step; // the same step again
 mod tied; // tied parameters
 
 use burn::{
+    lr_scheduler::constant::ConstantLr,
     module::{Module, ModuleMapper, Param, ParamId, RunningState},
     nn::{Linear, LinearConfig, PositionalEncoding, PositionalEncodingConfig},
     optim::{GradientsParams, ModuleOptimizer, SgdConfig},
     store::ModuleRecord,
     tensor::{Device, Int, Tensor},
-    train::{InferenceStep, Interrupter, RegressionOutput, TrainOutput, TrainStep},
+    train::{InferenceStep, Interrupter, Learner, RegressionOutput, TrainOutput, TrainStep},
 };
 use burn_ema::{
     Average, AverageConfig, Error, Policy, Rule,
     average::Warning,
-    runs::{CommitConfig, fit},
+    runs::{CommitConfig, Progress, RunModel, fit},
     train::Averaged,
 };
 

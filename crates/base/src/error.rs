@@ -93,7 +93,7 @@ pub enum Error {
     /// Live was changed several times without an update of its averages between, as by an
     /// optimizer that steps the hook as a plain module.
     #[error(
-        "live was changed {changes} times outside of `optimize`, and no average with it: call \
+        "live was changed outside of `optimize`, and no average with it (changes: {changes}): call \
          `averaged.optimize(&mut optimizer, lr, grads)`, and in a struct of your own pass \
          `optimize` and `optimize_multi` on to its `Averaged`"
     )]

@@ -43,7 +43,7 @@ type State<const D: usize> = AdaptiveMomentumState<D>;
 
 /// The input of an optimizer step of one parameter.
 pub(super) struct StepInput<const D: usize> {
-    tensors: Tensors<D, 2>,
+    tensors: Tensors<2>,
     /// The steps before.
     time: usize,
     /// The largest second moments, for AMSGrad alone; they are passed on unchanged.

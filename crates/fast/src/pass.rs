@@ -36,14 +36,20 @@ pub(super) trait Formula<const N: usize>: Sync {
 }
 
 /// The tensors that a step starts from; before the first one there are no moments.
-pub(super) struct Tensors<const D: usize, const N: usize> {
+///
+/// They are of any rank, so that a pass is compiled once and not for each rank.
+pub(super) struct Tensors<const N: usize> {
     weights: DispatchTensor,
     gradient: DispatchTensor,
     moments: Option<[DispatchTensor; N]>,
 }
 
-impl<const D: usize, const N: usize> Tensors<D, N> {
-    pub fn new(weights: Tensor<D>, gradient: Tensor<D>, moments: Option<[Tensor<D>; N]>) -> Self {
+impl<const N: usize> Tensors<N> {
+    pub fn new<const D: usize>(
+        weights: Tensor<D>,
+        gradient: Tensor<D>,
+        moments: Option<[Tensor<D>; N]>,
+    ) -> Self {
         Self {
             weights: weights.into_dispatch(),
             gradient: gradient.into_dispatch(),
@@ -52,7 +58,7 @@ impl<const D: usize, const N: usize> Tensors<D, N> {
     }
 
     /// Gives back the weights, the gradient and the moments that this was made of.
-    pub fn into_parts(self) -> (Tensor<D>, Tensor<D>, Option<[Tensor<D>; N]>) {
+    pub fn into_parts<const D: usize>(self) -> (Tensor<D>, Tensor<D>, Option<[Tensor<D>; N]>) {
         let moments = self.moments.map(|moments| moments.map(Tensor::from_dispatch));
         (Tensor::from_dispatch(self.weights), Tensor::from_dispatch(self.gradient), moments)
     }
@@ -70,13 +76,17 @@ impl<const D: usize, const N: usize> Tensors<D, N> {
             && self.moments.iter().flatten().all(is_like)
     }
 
-    /// Weights and moments after the step, of tensors that [fit](Self::fits).
-    pub fn step(self, formula: &impl Formula<N>) -> (Tensor<D>, [Tensor<D>; N]) {
-        let (weights, moments) = match self.weights.dtype() {
+    /// Weights and moments after the step, of tensors that [fit](Self::fits) and are of rank `D`.
+    pub fn step<const D: usize>(self, formula: &impl Formula<N>) -> (Tensor<D>, [Tensor<D>; N]) {
+        let (weights, moments) = self.step_in_dtype(formula);
+        (Tensor::from_dispatch(weights), moments.map(Tensor::from_dispatch))
+    }
+
+    fn step_in_dtype(self, formula: &impl Formula<N>) -> (DispatchTensor, [DispatchTensor; N]) {
+        match self.weights.dtype() {
             DType::F64 => self.step_in::<f64>(formula),
             _ => self.step_in::<f32>(formula),
-        };
-        (Tensor::from_dispatch(weights), moments.map(Tensor::from_dispatch))
+        }
     }
 
     fn step_in<T: Real>(self, formula: &impl Formula<N>) -> (DispatchTensor, [DispatchTensor; N]) {

@@ -1,9 +1,12 @@
-//! Whether a traversal has changed a weight.
+//! A mapper that finds out whether another one has changed a weight.
 
 use burn::{
+    backend::TensorMetadata,
     module::{Flag, ModuleMapper, Param},
     tensor::{Bool, Int, Tensor},
 };
+
+use crate::kernel;
 
 /// A mapper that also finds out whether the mapper in it has changed a floating-point parameter, as
 /// an optimizer does, or has left all as they were, as freezing does.
@@ -28,12 +31,11 @@ impl<P: ModuleMapper> ModuleMapper for ChangeFinder<'_, P> {
         if self.has_changed || !param.is_initialized() {
             return self.mapper.map_float(param);
         }
-        let before = param.base().without_autodiff();
+        let before = param.base().without_autodiff().into_dispatch();
         let mapped = self.mapper.map_float(param);
-        let after = mapped.base().without_autodiff();
-        self.has_changed = before.shape() != after.shape()
-            || before.dtype() == after.dtype()
-                && before.into_data().as_bytes() != after.into_data().as_bytes();
+        let after = mapped.base().without_autodiff().into_dispatch();
+        // A change of dtype alone, as by quantization, is no step.
+        self.has_changed = before.dtype() == after.dtype() && !kernel::are_equal(before, after);
         mapped
     }
 

@@ -19,8 +19,9 @@ pub(super) struct StepClock<M: LearnerModel> {
     /// The optimizer steps including refused ones, as the schedule of the learning rate counts
     /// them.
     pub attempted: u64,
-    /// The changes of live since the last step that were made outside of `optimize`.
-    pub bypassed: u64,
+    /// The changes of live since the last step that were made outside of `optimize`; none in a
+    /// validation snapshot, whose changes concern no training.
+    pub bypassed: Option<u64>,
     samples: Arc<AtomicU64>,
     count: Option<CountSamples<M>>,
 }
@@ -61,18 +62,19 @@ impl<M: LearnerModel> StepClock<M> {
     /// A clock with these numbers, independent of this one.
     pub fn at(&self, steps: u64, attempted: u64, samples: u64) -> Self {
         let samples = Arc::new(AtomicU64::new(samples));
-        Self { steps, attempted, bypassed: 0, samples, count: self.count.clone() }
+        Self { steps, attempted, bypassed: Some(0), samples, count: self.count.clone() }
     }
 
-    /// An independent copy of this clock.
-    pub fn snapshot(&self) -> Self {
+    /// An independent copy of this clock, for a validation snapshot; one of averages that stand
+    /// still keeps the count of changes, since it cannot answer.
+    pub fn snapshot(&self, stands_still: bool) -> Self {
         let now = self.at(self.steps, self.attempted, self.samples());
-        Self { bypassed: self.bypassed, ..now }
+        Self { bypassed: self.bypassed.filter(|_| stands_still), ..now }
     }
 }
 
 impl<M: LearnerModel> Default for StepClock<M> {
     fn default() -> Self {
-        Self { steps: 0, attempted: 0, bypassed: 0, samples: Arc::default(), count: None }
+        Self { steps: 0, attempted: 0, bypassed: Some(0), samples: Arc::default(), count: None }
     }
 }

@@ -43,7 +43,8 @@ pub(super) struct Guard<M: LearnerModel> {
 #[derive(Clone, Default)]
 struct State {
     refused: Refused,
-    warned: bool,
+    /// The warnings that were returned.
+    warned: Vec<Warning>,
     /// The number of the latest step with a loss that is not finite; refused steps count too.
     bad_loss: Option<u64>,
     before: Option<StepBackup>,
@@ -97,13 +98,16 @@ impl<M: LearnerModel> Guard<M> {
         self.lock().refused.clone()
     }
 
-    /// The warning about refused steps, returned once; none if no step was refused.
+    /// The warning about refused steps, if there were any: once, and again when they have doubled.
     pub fn take_warning(&self) -> Option<Warning> {
         let mut state = self.lock();
         let (what, step) = state.refused.last.clone()?;
-        let warned = std::mem::replace(&mut state.warned, true);
-        let count = state.refused.count;
-        (!warned).then_some(Warning::RefusedSteps { count, what, step })
+        let warning = Warning::RefusedSteps { count: state.refused.count, what, step };
+        let is_new = warning.is_new_after(&state.warned);
+        is_new.then(|| {
+            state.warned.push(warning.clone());
+            warning
+        })
     }
 
     /// Saves the running states and the number of samples before the first forward pass of a

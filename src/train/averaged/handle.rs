@@ -1,6 +1,9 @@
 //! The handle of the averages, which all clones of the hook share.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering},
+};
 
 use burn::{module::ParamId, train::LearnerModel};
 
@@ -31,10 +34,15 @@ struct Shared<M: LearnerModel> {
     error: Option<Error>,
     /// True if the training has ended.
     has_ended: bool,
-    /// The step of a record that a clone of the hook has loaded, if no update came after it.
-    replaced: Option<u64>,
+    /// The last step of these averages, for the handle that they replaced.
+    last: Arc<AtomicU64>,
+    /// The last step of the averages that replaced these in a clone of the hook; none after an
+    /// update of these.
+    successor: Option<Arc<AtomicU64>>,
+    /// The changes of live outside of `optimize` that an update has taken in.
+    bypassed: u64,
     /// The warnings about the handle itself that were returned.
-    told: Vec<Warning>,
+    returned: Vec<Warning>,
 }
 
 /// Where averages are stored, and how often.
@@ -48,39 +56,52 @@ struct SnapshotSchedule {
 
 impl<M: LearnerModel> Handle<M> {
     pub fn new(averages: Vec<Average<M>>) -> Self {
+        let last = averages.iter().map(Average::last_step).max().unwrap_or(0);
         let shared = Shared {
             averages,
             unconfirmed: None,
             error: None,
             has_ended: false,
-            replaced: None,
-            told: Vec::new(),
+            last: Arc::new(AtomicU64::new(last)),
+            successor: None,
+            bypassed: 0,
+            returned: Vec::new(),
         };
         Self { shared: Arc::new(Mutex::new(shared)), snapshots: None }
-    }
-
-    /// A new handle of other averages, with the same snapshots and first error.
-    pub fn with(&self, averages: Vec<Average<M>>) -> Self {
-        let new = Self { snapshots: self.snapshots.clone(), ..Self::new(averages) };
-        {
-            let (mut shared, mine) = (new.lock(), self.lock());
-            shared.error.clone_from(&mine.error);
-            shared.told.clone_from(&mine.told);
-            (shared.has_ended, shared.replaced) = (mine.has_ended, mine.replaced);
-        }
-        new
-    }
-
-    /// A new handle of averages that were loaded from a record of this step, with the same
-    /// snapshots and no error. This handle's clones learn of it.
-    pub fn restored(&self, averages: Vec<Average<M>>, step: u64) -> Self {
-        self.lock().replaced = Some(step);
-        Self { snapshots: self.snapshots.clone(), ..Self::new(averages) }
     }
 
     /// A new handle of the same averages, whose weights are shared until an update.
     pub fn snapshot(&self) -> Self {
         self.with(self.averages())
+    }
+
+    /// A new handle of other averages, with the same snapshots and first error.
+    fn with(&self, averages: Vec<Average<M>>) -> Self {
+        let new = Self { snapshots: self.snapshots.clone(), ..Self::new(averages) };
+        {
+            let (mut shared, mine) = (new.lock(), self.lock());
+            shared.error.clone_from(&mine.error);
+            shared.returned.clone_from(&mine.returned);
+            shared.successor.clone_from(&mine.successor);
+            (shared.has_ended, shared.bypassed) = (mine.has_ended, mine.bypassed);
+        }
+        new
+    }
+
+    /// A new handle of these averages, with which the training goes on; this handle's clones learn
+    /// of it.
+    pub fn replaced_by(&self, averages: Vec<Average<M>>) -> Self {
+        let new = self.with(averages);
+        self.lock().successor = Some(new.lock().last.clone());
+        new
+    }
+
+    /// A new handle of averages that were loaded, with the same snapshots and no error; this
+    /// handle's clones learn of it.
+    pub fn restored(&self, averages: Vec<Average<M>>) -> Self {
+        let new = Self { snapshots: self.snapshots.clone(), ..Self::new(averages) };
+        self.lock().successor = Some(new.lock().last.clone());
+        new
     }
 
     /// The names of the averages.
@@ -99,34 +120,41 @@ impl<M: LearnerModel> Handle<M> {
         average.ok_or_else(|| no_average(shared.averages.len(), index))
     }
 
-    /// Like [`average`](Self::average), of a training that goes on in this handle.
+    /// Like [`average`](Self::average), of averages with which the training goes on.
     ///
     /// # Errors
     ///
-    /// No average of this index; averages from before a record that a clone of the hook has loaded.
+    /// No average of this index; averages that others have replaced, which have seen later steps.
     pub fn of_training(&self, index: usize) -> Result<Average<M>> {
         let average = self.average(index)?;
         match self.lock().replaced_at() {
             None => Ok(average),
             Some((step, last)) => {
-                let expected =
-                    format!("those of step {step}, to which a clone has loaded a record");
-                let found = format!("those of step {last}; ask the model that was loaded");
+                let expected = format!("those of step {step}, with which a clone goes on");
+                let found = format!("those of step {last}; ask the model of the training");
                 Err(Error::value("the averages of this clone", expected, found))
             }
         }
     }
 
+    /// Counts changes of live outside of `optimize` that an update is about to take in.
+    pub fn count_bypassed(&self, changes: u64) {
+        if changes > 0 {
+            self.lock().bypassed += changes;
+        }
+    }
+
     /// The warnings of the averages, each once; `bypassed` counts the changes of live outside of
-    /// `optimize`.
+    /// `optimize` since the last update.
     pub fn take_warnings(&self, bypassed: u64) -> Vec<Warning> {
         let mut shared = self.lock();
-        let bypassed = (bypassed > 0).then_some(Warning::Bypassed { changes: bypassed });
+        let changes = shared.bypassed + bypassed;
+        let bypassed = (changes > 0).then_some(Warning::Bypassed { changes });
         let replaced = shared.replaced_at();
         let replaced = replaced.map(|(step, last)| Warning::Replaced { step, last });
         let mut warnings: Vec<_> = bypassed.into_iter().chain(replaced).collect();
-        warnings.retain(|warning| shared.told.iter().all(|told| warning.adds_to(told)));
-        shared.told.extend(warnings.iter().cloned());
+        warnings.retain(|warning| warning.is_new_after(&shared.returned));
+        shared.returned.extend(warnings.iter().cloned());
         let take = match shared.has_ended {
             true => Average::take_final_warnings,
             false => Average::take_warnings,
@@ -169,11 +197,13 @@ impl<M: LearnerModel> Handle<M> {
     ///
     /// The first error of an update; it is kept.
     pub fn update(&mut self, live: &M, clock: &StepClock<M>, trained: &[ParamId]) -> Result<()> {
-        let Shared { averages, unconfirmed, error, replaced, .. } = &mut *self.lock();
+        let mut shared = self.lock();
+        (shared.has_ended, shared.successor) = (false, None);
+        let Shared { averages, unconfirmed, error, last, .. } = &mut *shared;
         if let Some(error) = error {
             return Err(error.clone());
         }
-        *replaced = None;
+        last.store(clock.steps, Ordering::Relaxed);
         // What is stored must be confirmed, so an update that is stored waits for the GPU.
         let stores = self.snapshots.as_ref().is_some_and(|storing| storing.is_due(clock.steps));
         let facts = StepFacts { trained, may_wait: !stores };
@@ -233,11 +263,11 @@ impl<M: LearnerModel> Handle<M> {
 }
 
 impl<M: LearnerModel> Shared<M> {
-    /// The step of a record that replaced these averages, and their own last step, if that lies
-    /// before it.
+    /// The last step of the averages that replaced these, and of these, if that lies before it.
     fn replaced_at(&self) -> Option<(u64, u64)> {
-        let last = self.averages.iter().map(Average::last_step).max().unwrap_or(0);
-        self.replaced.filter(|step| *step > last).map(|step| (step, last))
+        let last = self.last.load(Ordering::Relaxed);
+        let successor = self.successor.as_ref()?.load(Ordering::Relaxed);
+        (successor > last).then_some((successor, last))
     }
 
     fn confirm(&mut self, update: Rollback<M>, within: Option<&[bool]>) {

@@ -29,7 +29,9 @@ impl<M: LearnerModel> Module for Averaged<M> {
     }
 
     fn train(self) -> Self {
-        self.map_live(Module::train)
+        let mut trained = self.map_live(Module::train);
+        trained.clock.bypassed.get_or_insert(0);
+        trained
     }
 
     /// An independent snapshot: later updates do not reach it, and it answers without a lock.
@@ -38,7 +40,7 @@ impl<M: LearnerModel> Module for Averaged<M> {
         let (live, averages) = (self.live.valid(), self.averages.snapshot());
         Self {
             validation: self.validation_of(&averages.averages(), &live),
-            clock: self.clock.snapshot(),
+            clock: self.clock.snapshot(self.check_bypassed().is_err()),
             guard: self.guard.snapshot(),
             live,
             averages,
@@ -50,7 +52,9 @@ impl<M: LearnerModel> Module for Averaged<M> {
         let averages = self.averages().iter().map(Average::materialized).collect::<Result<_>>();
         let materialized = self.map_live(Module::materialize);
         match averages {
-            Ok(averages) => Self { averages: materialized.averages.with(averages), ..materialized },
+            Ok(averages) => {
+                Self { averages: materialized.averages.replaced_by(averages), ..materialized }
+            }
             Err(error) => {
                 materialized.averages.keep_error(error);
                 materialized
@@ -64,11 +68,11 @@ impl<M: LearnerModel> Module for Averaged<M> {
 
     fn map<P: ModuleMapper>(self, mapper: &mut P) -> Self {
         let mut finder = ChangeFinder { mapper, has_changed: false };
-        let mapped = self.map_live(|live| live.map(&mut finder));
-        match finder.has_changed {
-            true => mapped.bypassed(),
-            false => mapped,
+        let mut mapped = self.map_live(|live| live.map(&mut finder));
+        if let Some(changes) = &mut mapped.clock.bypassed {
+            *changes += u64::from(finder.has_changed);
         }
+        mapped
     }
 
     fn into_record(self) -> ModuleRecord {
@@ -87,27 +91,24 @@ impl<M: LearnerModel> Module for Averaged<M> {
 }
 
 impl<M: LearnerModel> Averaged<M> {
-    /// Stops the training if an error is kept. On a GPU an update may have failed after it
-    /// returned.
+    /// Stops the training if an error is kept, or if its averages stand still. On a GPU an update
+    /// may have failed after it returned.
     fn stop_on_error(&self) {
-        if let Some(error) = self.averages.error() {
+        if let Some(error) = self.averages.error().or(self.check_bypassed().err()) {
             self.options.stop(error.to_string());
         }
     }
 
-    /// Counts a change of live outside of `optimize`.
+    /// The error of a live that was changed several times since the averages' last update, such as
+    /// by an optimizer that steps the hook as a plain module.
     ///
-    /// One may be meant, such as a clip of the weights after each step, and the next update takes
-    /// it in. Several without an update between them are the steps of a training whose averages
-    /// stand still, which is an error.
-    fn bypassed(mut self) -> Self {
-        self.clock.bypassed += 1;
-        if self.clock.bypassed > 1 {
-            let error = Error::Bypassed { changes: self.clock.bypassed };
-            self.options.stop(error.to_string());
-            self.averages.keep_error(error);
+    /// One change may be meant, such as a clip of the weights after each step; the next update takes
+    /// it in.
+    pub(super) fn check_bypassed(&self) -> Result<()> {
+        match self.clock.bypassed {
+            Some(changes) if changes > 1 => Err(Error::Bypassed { changes }),
+            _ => Ok(()),
         }
-        self
     }
 
     /// Maps live alone; the modules of a validation snapshot no longer fit it.
@@ -115,11 +116,12 @@ impl<M: LearnerModel> Averaged<M> {
         Self { live: map(self.live), validation: self.validation.without_modules(), ..self }
     }
 
-    /// The validation snapshot of these averages; without modules if they do not fit live, so that
-    /// the error appears when a batch is to be answered.
+    /// The validation snapshot of these averages; without modules if they do not fit live or stand
+    /// still, so that the error appears when a batch is to be answered.
     fn validation_of(&self, averages: &[Average<M>], live: &M) -> Validation<M> {
         self.validation.measure(averages, live);
-        let snapshot = self.validation.snapshot(averages, live);
+        let checked = self.check_bypassed();
+        let snapshot = checked.and_then(|()| self.validation.snapshot(averages, live));
         snapshot.unwrap_or_else(|_| self.validation.clone().without_modules())
     }
 }

@@ -125,7 +125,7 @@ impl<M: LearnerModel> Averaged<M> {
             live,
             clock: self.clock.at(now.step, attempted, now.samples),
             guard: self.guard.with_refused(refused),
-            averages: self.averages.restored(averages, now.step),
+            averages: self.averages.restored(averages),
             validation: self.validation.without_modules(),
             options: self.options,
         })

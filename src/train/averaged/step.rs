@@ -60,7 +60,8 @@ where
         }
         // Not in validation mode: a snapshot for this one batch.
         let live = self.live.valid();
-        match self.validation.snapshot(&self.averages(), &live) {
+        let checked = self.check_bypassed();
+        match checked.and_then(|()| self.validation.snapshot(&self.averages(), &live)) {
             Ok(validation) => validation.answer(&live, item),
             Err(error) => panic!("the average cannot answer: {error}"),
         }
@@ -95,7 +96,8 @@ impl<M: LearnerModel> Averaged<M> {
                 stepped.guard.accept();
                 stepped.clock.steps += 1;
                 stepped.clock.attempted += 1;
-                stepped.clock.bypassed = 0;
+                let bypassed = stepped.clock.bypassed.replace(0);
+                stepped.averages.count_bypassed(bypassed.unwrap_or(0));
                 stepped.updated(&trained)
             }
             Ok(Verdict::Refuse { what }) => {

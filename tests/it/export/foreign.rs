@@ -185,7 +185,7 @@ struct Two {
     other: Linear,
 }
 
-/// Every module, in both layouts, whatever the metadata say, where names or shapes tell.
+/// Every module, in both layouts, whatever the metadata say, where names or shapes show it.
 #[test]
 fn names_and_shapes_tell_the_layout() {
     fn both<M: Module>(path: &Path, module: impl Fn(u64) -> M) {
@@ -231,7 +231,7 @@ fn square_matrices_alone_are_refused_with_the_call_that_says_which() {
         for form in [Form::Safetensors, Form::torch()] {
             rewritten(path, &written(1), &form, metadata);
             let found = why(export::load(linear(), path), path);
-            let expected = "weight: expected a layout that names or shapes tell, found a square \
+            let expected = "weight: expected a layout that names or shapes show, found a square \
                             matrix, f32 [3, 3]: ";
             assert_eq!(found, format!("{expected}{says}"));
             let loaded = export::load_as(linear(), path, &form).unwrap();

@@ -22,13 +22,13 @@ fn an_average_is_judged_by_what_it_has_seen() {
     let config = AverageConfig::new(Rule::ema(0.999)).with_total_steps(Some(20_000));
     let mut average = after(&config, 24);
     assert_eq!(average.take_warnings(), []);
-    let told = average.take_final_warnings();
-    assert!((share(&told).unwrap() - 0.999_f64.powi(24)).abs() < 1e-12, "{told:?}");
+    let warnings = average.take_final_warnings();
+    assert!((share(&warnings).unwrap() - 0.999_f64.powi(24)).abs() < 1e-12, "{warnings:?}");
     assert_eq!(average.take_final_warnings(), []);
 }
 
 #[test]
-fn a_share_that_grew_worse_is_told_again() {
+fn a_share_that_grew_worse_is_a_warning_again() {
     // Foretold as 14 %, and 98 % in the end, since it was updated once an epoch.
     let config = AverageConfig::new(Rule::ema(0.998)).with_total_steps(Some(980));
     let mut average = after(&config, 0);
@@ -41,12 +41,14 @@ fn a_share_that_grew_worse_is_told_again() {
 }
 
 #[test]
-fn a_start_that_was_never_reached_is_told() {
+fn a_start_that_was_never_reached_is_a_warning() {
     let config = AverageConfig::new(Rule::Equal).with_start(600).with_total_steps(Some(800));
     let average = after(&config, 24);
     assert_eq!(average.warnings(), []);
-    let told = average.final_warnings();
-    let [Warning::NoUpdate { first: 601, end: 24, .. }] = told[..] else { panic!("{told:?}") };
+    let warnings = average.final_warnings();
+    let [Warning::NoUpdate { first: 601, end: 24, .. }] = warnings[..] else {
+        panic!("{warnings:?}")
+    };
     assert_eq!(after(&config, 800).final_warnings(), []);
 }
 
@@ -62,7 +64,7 @@ fn a_fit_that_was_stopped_ends_with_the_final_warnings() {
     let lr = burn::lr_scheduler::constant::ConstantLr::new(0.02);
     let result = fit(training, model, adam(), lr).launch().unwrap();
     let steps = result.model.steps() as i32;
-    let told = result.model.take_warnings();
-    let found = share(&told).expect("the average is mostly its start");
-    assert!((found - 0.999_f64.powi(steps)).abs() < 1e-12, "{told:?}");
+    let warnings = result.model.take_warnings();
+    let found = share(&warnings).expect("the average is mostly its start");
+    assert!((found - 0.999_f64.powi(steps)).abs() < 1e-12, "{warnings:?}");
 }

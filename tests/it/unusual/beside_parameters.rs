@@ -1,4 +1,4 @@
-//! What a module has beside its parameters.
+//! Fields of a module beside its parameters.
 
 use super::*;
 
@@ -119,8 +119,17 @@ fn all_of_the_module_is_on_lives_device() {
     assert_eq!(forward(&average.module(), &device()), expected);
     // Live moves.
     let there = live.clone().to_device(&other);
-    let mut average = copy_of_live().init(&live).unwrap();
-    forward(&average.module_like(&there).unwrap(), &other);
-    average.update(&there, 1).unwrap();
-    forward(&average.module(), &other);
+    for config in [copy_of_live(), copy_of_live().on("weight", Policy::LeaveOut)] {
+        let mut average = config.init(&live).unwrap();
+        forward(&average.module_like(&there).unwrap(), &other);
+        average.update(&there, 1).unwrap();
+        forward(&average.module(), &other);
+        average.update(&live, 2).unwrap();
+        forward(&average.module(), &device());
+        let mut average = average.keep_on(&other);
+        average.update(&there, 3).unwrap();
+        forward(&average.module(), &other);
+        average.update(&live, 4).unwrap();
+        forward(&average.module(), &device());
+    }
 }

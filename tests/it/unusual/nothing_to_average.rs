@@ -13,12 +13,12 @@ struct Integers {
 }
 
 #[test]
-fn a_module_without_a_floating_point_parameter_is_told_from_the_start_on() {
+fn a_module_without_a_floating_point_parameter_is_a_warning_from_the_start_on() {
     let device = device();
     let plain = Plain { a: Tensor::ones([2, 2], &device) };
     let table = Param::initialized(ParamId::new(), Tensor::from_data([1, 2], &device));
     let integers = Integers { table };
-    fn told<M: Module>(config: AverageConfig, module: &M) -> Vec<Warning> {
+    fn warned<M: Module>(config: AverageConfig, module: &M) -> Vec<Warning> {
         let mut average = config.init(module).unwrap();
         let first = average.take_warnings();
         (1..=20).for_each(|step| average.update(module, step).unwrap());
@@ -26,15 +26,16 @@ fn a_module_without_a_floating_point_parameter_is_told_from_the_start_on() {
         assert_eq!(average.take_warnings(), []);
         first
     }
-    for warnings in [told(copy_of_live(), &plain), told(AverageConfig::suggest(20), &integers)] {
+    for warnings in [warned(copy_of_live(), &plain), warned(AverageConfig::suggest(20), &integers)]
+    {
         assert!(matches!(warnings[..], [Warning::Nothing { .. }]), "{warnings:?}");
         let text = warnings[0].to_string();
         assert!(text.contains("no floating-point parameter"), "{text}");
         assert!(text.contains("Param<Tensor<D>>"), "{text}");
     }
     for policy in [Policy::Copy, Policy::Freeze, Policy::LeaveOut] {
-        assert_eq!(told(copy_of_live().on("**", policy.clone()), &integers), []);
+        assert_eq!(warned(copy_of_live().on("**", policy.clone()), &integers), []);
         let floats = Weights::new(&[1.0], DTYPE, &device);
-        assert_eq!(told(copy_of_live().on("w", policy), &floats), []);
+        assert_eq!(warned(copy_of_live().on("w", policy), &floats), []);
     }
 }

@@ -59,6 +59,16 @@ fn any_running_state_is_a_statistic_and_is_current_at_each_update() {
 }
 
 #[test]
+fn one_that_is_left_out_is_lives_own_as_it_is_now() {
+    let live = Tally::new();
+    let config = copy_of_live().with_statistics(Policy::LeaveOut);
+    let average = config.init(&live).unwrap();
+    live.forward();
+    assert_eq!(average.module_like(&live).unwrap().now(), 1.0);
+    assert_eq!(average.module().now(), 0.0);
+}
+
+#[test]
 fn it_is_found_wherever_it_lies() {
     let tallies = [Tally::new(), Tally::new()];
     let device = device();

@@ -30,34 +30,62 @@ fn a_clone_from_before_the_training_has_the_averages_statistics() {
     assert_eq!(answers(clone.valid()), answers(training.valid()));
 }
 
+fn step(model: Averaged<Net>) -> Averaged<Net> {
+    let grads = gradients(&model);
+    model.optimize(&mut adam(), 0.02.into(), grads)
+}
+
 #[test]
 fn a_clone_from_before_a_resume_says_that_its_averages_are_not_the_trainings() {
     let directory = tempfile::tempdir().unwrap();
     let plan = Plan::new(directory.path());
-    let launch = |epochs: usize, model: Averaged<Net>| {
+    let begun = |epochs: usize, model: Averaged<Net>| {
         let training = Plan { epochs, ..plan.clone() }.training();
-        let lr = burn::lr_scheduler::constant::ConstantLr::new(0.02);
-        let commits = CommitConfig::new(directory.path().join("run"));
-        let fit = fit(training, model, adam(), lr).with_commits(commits).unwrap();
-        fit.resume().unwrap().launch().unwrap().model
+        let commits = CommitConfig::new(directory.path().join("run")).with_keep_last(9);
+        fit(training, model, adam(), ConstantLr::new(0.02)).with_commits(commits).unwrap()
     };
-    launch(1, averaged(0));
+    begun(1, averaged(0)).launch().unwrap();
     let model = averaged(0);
     let clone = model.clone();
-    let trained = launch(2, model);
+    let trained = begun(2, model).resume().unwrap().launch().unwrap().model;
     assert_eq!(trained.steps(), 16);
     let error = clone.average(0).unwrap_err().to_string();
-    assert!(error.contains("step 8") && error.contains("step 0"), "{error}");
-    assert!(matches!(clone.take_warnings()[0], Warning::Replaced { step: 8, last: 0 }));
+    assert!(error.contains("step 16") && error.contains("step 0"), "{error}");
+    assert!(matches!(clone.take_warnings()[0], Warning::Replaced { step: 16, last: 0 }));
     assert!(trained.average(0).is_ok());
 
     // A clone that goes on by itself has a training of its own.
-    let mut clone = clone;
-    let grads = gradients(&clone);
-    clone = clone.optimize(&mut adam(), 0.02.into(), grads);
-    assert!(clone.average(0).is_ok());
-    // A model with the averages of the record, or later ones, is no stale one.
-    let later = trained.clone();
-    let _ = trained.clone().load_record(later.clone().into_record());
-    assert!(later.average(0).is_ok());
+    assert!(step(clone).average(0).is_ok());
+
+    // A result stays one after a training that went on from an earlier commit, until that one has
+    // seen later steps.
+    let earlier = |epochs| {
+        let fit = begun(epochs, trained.clone()).resume_from(Progress::after(1)).unwrap();
+        fit.launch().unwrap().model.steps()
+    };
+    assert_eq!(earlier(2), 16);
+    assert!(trained.average(0).is_ok());
+    assert_eq!(earlier(3), 24);
+    assert!(trained.average(0).is_err());
+}
+
+#[test]
+fn a_model_with_other_averages_in_its_place_makes_its_clones_stale_once_it_goes_on() {
+    let device = device();
+    let others: [fn(Averaged<Net>, &Device) -> Averaged<Net>; 3] = [
+        |model, device| model.keep_average_on(0, device).unwrap(),
+        |model, _| model.materialize(),
+        |model, _| {
+            let record = model.clone().into_record();
+            model.load_record(record)
+        },
+    ];
+    for other in others {
+        let clone = step(averaged(0));
+        let model = other(clone.clone(), &device);
+        assert!(clone.average(0).is_ok(), "both are at step 1");
+        let model = step(model);
+        assert!(clone.average(0).is_err());
+        assert!(model.average(0).is_ok());
+    }
 }

@@ -7,15 +7,15 @@ fn live(seed: u64) -> Net {
 }
 
 #[test]
-fn other_weights_at_the_last_step_are_counted_and_told_of() {
+fn other_weights_at_the_last_step_are_counted_and_warned_of() {
     let mut average = AverageConfig::new(Rule::debiased(0.9)).init(&live(0)).unwrap();
     for seed in 1..=50 {
         average.update(&live(seed), 1).unwrap();
     }
-    let told = average.take_warnings();
-    let repeated = told.iter().find(|told| matches!(told, Warning::RepeatedStep { .. }));
+    let warnings = average.take_warnings();
+    let repeated = warnings.iter().find(|w| matches!(w, Warning::RepeatedStep { .. }));
     let Some(Warning::RepeatedStep { count: 49, step: 1, .. }) = repeated else {
-        panic!("{told:?}")
+        panic!("{warnings:?}")
     };
     assert!(average.take_warnings().is_empty());
     // Also where the end is known, and beside other averages.
@@ -49,4 +49,28 @@ fn replicas_of_one_step_are_silent() {
         average.update(&replica.clone(), step).unwrap();
     }
     assert_eq!(average.warnings(), []);
+}
+
+/// A large part that stands still, and a small one that is trained.
+#[derive(Module, Debug)]
+struct FineTuned {
+    still: Vec<Param<Tensor<1>>>,
+    head: Param<Tensor<1>>,
+}
+
+#[test]
+fn a_small_part_is_enough_and_an_update_need_not_be_due() {
+    let device = device();
+    let live = |seed: u64| FineTuned {
+        still: (0..100).map(|i| Weights::new(&[f64::from(i); 50], DTYPE, &device).w).collect(),
+        head: Weights::new(&[seed as f64], DTYPE, &device).w,
+    };
+    for every in [1, 10] {
+        let mut average = copy_of_live().with_every(every).init(&live(0)).unwrap();
+        (1..=50).for_each(|seed| average.update(&live(seed), 1).unwrap());
+        let warnings = average.warnings();
+        let repeated =
+            warnings.iter().any(|w| matches!(w, Warning::RepeatedStep { count: 49, .. }));
+        assert!(repeated, "{warnings:?}");
+    }
 }

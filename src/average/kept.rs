@@ -1,0 +1,142 @@
+//! One parameter of an average: its tensors, its treatment, and its part in an update.
+
+use std::collections::VecDeque;
+
+use burn::{
+    backend::{DispatchDevice, DispatchTensor, TensorMetadata},
+    tensor::DType,
+};
+
+use super::{
+    numbers::{Move, Moved},
+    walk::{Parameter, ParameterKind},
+};
+use crate::kernel::{self, Borrowed, Towards};
+
+/// A parameter of the module, with the tensors that the average keeps for it.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    /// The parameter, with an id and a tensor of its own.
+    pub parameter: Parameter,
+    pub how: Treatment,
+    /// The device on which live last had the parameter, if the average keeps it on another one.
+    pub live_device: Option<DispatchDevice>,
+    /// Further tensors that some rules keep: for a window its snapshots, oldest first; for BEMA
+    /// live at the start and live at the last update.
+    pub beside: VecDeque<DispatchTensor>,
+}
+
+/// The average's treatment of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Treatment {
+    /// Averaged by the group of this index.
+    Averaged(usize),
+    Copied,
+    Frozen,
+    LeftOut,
+}
+
+impl Treatment {
+    /// The largest magnitude that the average may take from live for a parameter; none if it takes
+    /// nothing, or any number. `kept` is the dtype in which the average keeps it.
+    ///
+    /// For an averaged parameter it is half of the largest number of `kept`, since the difference
+    /// of average and live must be finite too; for others it is the largest number of their own
+    /// dtype.
+    pub fn most(self, parameter: &Parameter, kept: DType, begun: bool) -> Option<f64> {
+        let largest = |dtype: DType| dtype.finfo().map_or(f64::INFINITY, |info| info.max);
+        match self {
+            _ if parameter.kind == ParameterKind::Constant => None,
+            Self::Averaged(_) => Some(0.5 * largest(kept)),
+            Self::Frozen if begun => None,
+            Self::Copied | Self::Frozen => Some(largest(parameter.dtype)),
+            Self::LeftOut => None,
+        }
+    }
+}
+
+impl Kept {
+    /// The share of the way to live that the tensor moves, if the update only mixes it with live;
+    /// none if the update does more, less or something else to the parameter.
+    pub fn mixes(&self, moves: &[Move]) -> Option<f64> {
+        let Treatment::Averaged(group) = self.how else { return None };
+        match moves[group].how {
+            Moved::Mixed { alpha, beside: false } => Some(alpha),
+            _ => None,
+        }
+    }
+
+    /// The kernels' work on the tensor, if the update only [mixes](Self::mixes) it with live.
+    pub fn towards<'a>(
+        &'a mut self,
+        live: &'a DispatchTensor,
+        moves: &[Move],
+        stays: bool,
+    ) -> Option<Towards<'a>> {
+        let alpha = self.mixes(moves)?;
+        let average = &mut self.parameter.tensor;
+        if !stays {
+            kernel::move_to_device_of(average, live);
+        }
+        let live = match kernel::are_on_same_device(live, average) {
+            true => Borrowed::Tensor(live),
+            false => Borrowed::Own(Box::new(kernel::on_device_of(live.clone(), average))),
+        };
+        Some(Towards { average, live, alpha })
+    }
+
+    /// Updates a parameter that the kernels do not [mix](Self::mixes): a copied or frozen one, or
+    /// one with snapshots or other tensors beside it. For any parameter it notes live's device, if
+    /// the average is kept on another one.
+    pub fn take(&mut self, live: &DispatchTensor, moves: &[Move], stays: bool) {
+        let apart = stays && !kernel::are_on_same_device(&self.parameter.tensor, live);
+        self.live_device = apart.then(|| live.device());
+        if self.mixes(moves).is_some() {
+            return;
+        }
+        if !stays {
+            kernel::move_to_device_of(&mut self.parameter.tensor, live);
+            self.beside.iter_mut().for_each(|tensor| kernel::move_to_device_of(tensor, live));
+        }
+        let here =
+            |tensor: &DispatchTensor| kernel::on_device_of(tensor.clone(), &self.parameter.tensor);
+        let group = match self.how {
+            Treatment::LeftOut => return,
+            Treatment::Copied => {
+                self.parameter.tensor = here(live);
+                return;
+            }
+            Treatment::Frozen => {
+                // The average starts when its first group does.
+                if let Moved::Copied { .. } = moves[0].how {
+                    self.parameter.tensor = here(live);
+                }
+                return;
+            }
+            Treatment::Averaged(group) => group,
+        };
+        let live = kernel::cast(here(live), self.parameter.tensor.dtype());
+        match moves[group].how {
+            Moved::Kept => {}
+            Moved::Copied { beside } => {
+                self.beside.clear();
+                if beside {
+                    self.beside.extend([live.clone(), live.clone()]);
+                }
+                self.parameter.tensor = live;
+            }
+            Moved::Mixed { alpha, beside } => {
+                kernel::lerp(&mut self.parameter.tensor, &live, alpha);
+                if beside && let Some(latest) = self.beside.back_mut() {
+                    *latest = live;
+                }
+            }
+            Moved::Snapshot { left } => {
+                self.beside.push_back(live.clone());
+                self.beside.drain(..left);
+                // The start, or the mean so far, is not needed any more.
+                self.parameter.tensor = live;
+            }
+        }
+    }
+}
