@@ -96,6 +96,15 @@ pub trait RunModel: LearnerModel {
         None
     }
 
+    /// The optimizer steps that the model was asked for so far, those that it refused among them, if
+    /// it counts them.
+    ///
+    /// A training in which this number stays the same had no batch, which is an error without
+    /// commits too; with commits, the loop finds it for any model.
+    fn attempted_steps(&self) -> Option<u64> {
+        None
+    }
+
     /// Gives the model the interrupter of its training, by which it may end the training with an
     /// error.
     fn with_interrupter(self, interrupter: Interrupter) -> Self {

@@ -49,6 +49,10 @@ where
         Averaged::error(self)
     }
 
+    fn attempted_steps(&self) -> Option<u64> {
+        Some(self.clock.attempted)
+    }
+
     fn with_interrupter(self, interrupter: Interrupter) -> Self {
         Averaged::with_interrupter(self, interrupter)
     }

@@ -1,5 +1,7 @@
 //! Trainings that end early.
 
+use burn::train::metric::{LossMetric, store::Direction};
+
 use super::*;
 
 /// The average after so many steps of a live that stands still.
@@ -65,4 +67,26 @@ fn a_fit_that_was_stopped_ends_with_the_final_warnings() {
     let told = result.model.take_warnings();
     let found = share(&told).expect("the average is mostly its start");
     assert!((found - 0.999_f64.powi(steps)).abs() < 1e-12, "{told:?}");
+}
+
+/// The model is not returned with an error, and a clone from before shares its averages.
+#[test]
+fn a_fit_that_ends_with_an_error_ends_for_its_clones() {
+    for keeps in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let plan = Plan { epochs: 100, ..Plan::new(directory.path()) };
+        let config = AverageConfig::new(Rule::ema(0.999)).with_total_steps(Some(20_000));
+        let model = Averaged::new(Net::new(0, &device()), [config]).unwrap();
+        let clone = model.clone();
+        // By a metric that is not there, which is an error after an epoch of eight steps.
+        let commits = CommitConfig::new(directory.path())
+            .with_keep_best(&LossMetric::new(), Direction::Lowest);
+        let lr = burn::lr_scheduler::constant::ConstantLr::new(0.02);
+        let fit = fit(plan.training(), model, adam(), lr).with_commits(commits).unwrap();
+        let fit = if keeps { fit.keep_strategy() } else { fit };
+        fit.launch().map(drop).unwrap_err();
+        let told = clone.take_warnings();
+        let found = share(&told).expect("the average is mostly its start");
+        assert!((found - 0.999_f64.powi(8)).abs() < 1e-12, "kept: {keeps}, {told:?}");
+    }
 }
