@@ -340,7 +340,7 @@ impl<M: RunModel> Fit<M> {
         }
         // Otherwise statistics of an earlier forward pass would replace those of a commit.
         model.update_statistics();
-        let steps = model.attempted_steps();
+        let (steps, on_end) = (model.attempted_steps(), model.on_end());
         let model = model.train().with_interrupter(training.interrupter());
         // A panic in the caller's own code, which Burn lets through, becomes an error.
         let launched =
@@ -348,9 +348,10 @@ impl<M: RunModel> Fit<M> {
         if let (Err(_), Some(committer)) = (&launched, &committer) {
             committer.wait_for_threads();
         }
-        // Before any error: clones from before the launch share what the model has seen.
+        // Whatever ended it: clones from before the launch share what the model has seen.
+        on_end();
         if let Ok(result) = &launched {
-            result.model.ended();
+            result.model.on_end()();
         }
         if let Some(error) = committer.as_ref().and_then(Committer::error) {
             return Err(error);

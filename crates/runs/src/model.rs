@@ -112,8 +112,13 @@ pub trait RunModel: LearnerModel {
         self
     }
 
-    /// Tells the model that its training has ended, perhaps early.
-    fn ended(&self) {}
+    /// A call that says to the model, and to what its clones share, that the training has ended.
+    ///
+    /// It is made before the training and of its result, and called after the training, whatever
+    /// ended it, a panic too. So it must keep no weights alive.
+    fn on_end(&self) -> Box<dyn FnOnce()> {
+        Box::new(|| ())
+    }
 }
 
 /// The progress of a training, as its model has counted it.

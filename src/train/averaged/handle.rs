@@ -140,6 +140,17 @@ impl<M: LearnerModel> Handle<M> {
         self.lock().has_ended = true;
     }
 
+    /// A call that notes it if the averages still exist then, which it does not keep alive.
+    #[cfg(feature = "runs")]
+    pub fn on_end(&self) -> impl FnOnce() + use<M> {
+        let shared = Arc::downgrade(&self.shared);
+        move || {
+            if let Some(shared) = shared.upgrade() {
+                Self { shared, snapshots: None }.end();
+            }
+        }
+    }
+
     /// A copy of the averages, which shares their weights until an update.
     pub fn averages(&self) -> Vec<Average<M>> {
         self.lock().averages.clone()

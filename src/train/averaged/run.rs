@@ -58,8 +58,8 @@ where
     }
 
     /// From now on, warnings are about what the averages have seen.
-    fn ended(&self) {
-        self.averages.end();
+    fn on_end(&self) -> Box<dyn FnOnce()> {
+        Box::new(self.averages.on_end())
     }
 }
 
