@@ -290,3 +290,25 @@ impl SnapshotSchedule {
         stored.try_for_each(|average| self.snapshots.store(average).map(drop))
     }
 }
+
+#[cfg(all(test, feature = "runs"))]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::{AverageConfig, Rule, model::MlpConfig};
+
+    #[test]
+    fn the_end_of_a_training_keeps_no_average_alive() -> Result<()> {
+        let live = MlpConfig::new(vec![2, 1]).init(&Device::default())?;
+        let handle = Handle::new(vec![AverageConfig::new(Rule::ema(0.9)).init(&live)?]);
+        let shared = Arc::downgrade(&handle.shared);
+        let (on_end, too_late) = (handle.on_end(), handle.on_end());
+        on_end();
+        assert!(handle.lock().has_ended);
+        drop(handle);
+        assert!(shared.upgrade().is_none());
+        too_late();
+        Ok(())
+    }
+}
