@@ -18,35 +18,37 @@ use burn::{
     train::{InferenceStep, SupervisedTraining, metric::LossMetric},
 };
 use burn_ema::{
-    AverageConfig, Result, Rule,
+    AverageConfig, NonFinite, Result, Rule,
     runs::{CommitConfig, Commits, Fit, Progress, ProgressLines, fit},
     train::Averaged,
 };
 
-use crate::common::{Net, Points, adam, assert_close, device};
+use crate::common::{Net, Plan, Points, adam, assert_close, assert_same, device, flat};
 
 /// Batches of these sizes, of so many items; those that are in no batch are left out.
 #[derive(Clone)]
 struct Batches {
     sizes: Vec<usize>,
     items: usize,
+    /// What every number is multiplied by.
+    factor: f32,
 }
 
 impl Batches {
     fn of(sizes: &[usize]) -> Self {
-        Self { sizes: sizes.to_vec(), items: sizes.iter().sum() }
+        Self { sizes: sizes.to_vec(), items: sizes.iter().sum(), factor: 1.0 }
     }
 
     /// Batches of one size, and a shorter one for the rest.
     fn each(size: usize, items: usize) -> Self {
         let mut sizes = vec![size; items / size];
         sizes.extend(Some(items % size).filter(|rest| *rest > 0));
-        Self { sizes, items }
+        Self { sizes, items, factor: 1.0 }
     }
 
     /// Whole batches alone.
     fn whole(size: usize, items: usize) -> Self {
-        Self { sizes: vec![size; items / size], items }
+        Self { sizes: vec![size; items / size], items, factor: 1.0 }
     }
 
     fn loader(self) -> Arc<dyn DataLoader<Points>> {
@@ -87,7 +89,8 @@ impl Iterator for Pass<'_> {
             return None;
         };
         let numbers = |columns: usize| {
-            let numbers = (0..size * columns).map(|i| ((self.done + i) as f32 * 0.7).sin());
+            let number = |i| ((self.done + i) as f32 * 0.7).sin() * self.batches.factor;
+            let numbers = (0..size * columns).map(number);
             let data = TensorData::new(numbers.collect::<Vec<_>>(), [size, columns]);
             Tensor::from_data(data, &device())
         };
@@ -117,11 +120,18 @@ fn training(
         .metrics((LossMetric::new(),))
 }
 
-fn committing(training: SupervisedTraining<Averaged<Net>>, run: &Path) -> Fit<Averaged<Net>> {
+fn averaged() -> Averaged<Net> {
     let average = AverageConfig::new(Rule::ema(0.9));
-    let model = Averaged::new(Net::new(1, &device()), [average]).unwrap();
+    Averaged::new(Net::new(1, &device()), [average]).unwrap()
+}
+
+fn plain(training: SupervisedTraining<Averaged<Net>>, model: Averaged<Net>) -> Fit<Averaged<Net>> {
+    fit(training, model, adam(), ConstantLr::new(0.02))
+}
+
+fn committing(training: SupervisedTraining<Averaged<Net>>, run: &Path) -> Fit<Averaged<Net>> {
     let commits = CommitConfig::new(run).with_every_steps(Some(3)).with_keep_last(99);
-    fit(training, model, adam(), ConstantLr::new(0.02)).with_commits(commits).unwrap()
+    plain(training, averaged()).with_commits(commits).unwrap()
 }
 
 fn metrics(run: &Path) -> String {
@@ -172,6 +182,34 @@ fn a_loader_without_a_batch_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_loader_without_a_batch_is_an_error_without_commits() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path();
+    let whole = || Batches::each(8, 24);
+    let launch = |train: Batches, model: Averaged<Net>| {
+        plain(training(run, 2, train, whole()), model).launch().map(|result| result.model)
+    };
+    let trained = launch(whole(), averaged()).unwrap();
+    assert_eq!(trained.steps(), 6);
+    for train in [Batches::of(&[]), Batches::whole(8, 5)] {
+        for model in [averaged(), trained.valid().train()] {
+            let error = launch(train.clone(), model).map(drop).unwrap_err().to_string();
+            assert!(error.starts_with("the training loader: expected a batch"), "{error}");
+        }
+    }
+    // A step that is refused is one that there was a batch for.
+    let train = Batches { factor: f32::NAN, ..whole() };
+    let model = averaged().with_non_finite(NonFinite::Skip { limit: 99 }).unwrap();
+    let model = launch(train, model).unwrap();
+    assert_eq!((model.steps(), model.refused_steps().count), (0, 6));
+    // A training that is over when it goes on.
+    let checkpoints = Plan { checkpoints: true, ..Plan::new(run) };
+    plain(checkpoints.training(), averaged()).launch().unwrap();
+    let over = Plan { resume: Some(2), ..checkpoints };
+    assert_eq!(plain(over.training(), averaged()).launch().unwrap().model.steps(), 16);
+}
+
+#[test]
 fn a_training_that_is_stopped_before_a_batch_is_no_error() {
     for keeps in [false, true] {
         let directory = tempfile::tempdir().unwrap();
@@ -217,6 +255,43 @@ fn a_resume_within_an_epoch_has_the_loader_of_its_commit() {
     let longer = training(run, 3, Batches::each(4, 60), Batches::each(8, 24));
     let model = committing(longer, run).resume().unwrap().launch().unwrap().model;
     assert_eq!(model.steps(), 16 + 15);
+}
+
+/// Eight batches are an epoch; with two a step, the commit after three steps is after six of them.
+#[test]
+fn a_resume_within_an_epoch_has_the_accumulation_of_its_commit() {
+    let accumulating = |run: &Path, epochs: usize, batches: Option<usize>| {
+        let training = training(run, epochs, Batches::each(8, 64), Batches::each(8, 24));
+        match batches {
+            Some(batches) => training.grads_accumulation(batches),
+            None => training,
+        }
+    };
+    let place = Progress { epochs: 0, batches: 6 };
+    for (was, same, others) in [
+        (Some(2), Some(2), &[None, Some(1), Some(3), Some(4)][..]),
+        (None, Some(1), &[Some(2), Some(8)]),
+        (Some(1), None, &[Some(2)]),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let run = directory.path();
+        let undisturbed = committing(accumulating(run, 2, was), run).launch().unwrap().model;
+        let resume = |batches| {
+            committing(accumulating(run, 2, batches), run).resume_from(place).unwrap().launch()
+        };
+        for other in others {
+            let error = resume(*other).map(drop).unwrap_err().to_string();
+            let (was, other) = (was.unwrap_or(1), other.unwrap_or(1));
+            let expected = format!("expected {was}, as in the commit within epoch 1");
+            assert_eq!(error, format!("grads_accumulation: {expected}, found {other}"));
+        }
+        let model = resume(same).unwrap().model;
+        assert_eq!(model.steps(), undisturbed.steps());
+        assert_same(&flat(&model, true), &flat(&undisturbed, true));
+        // At the end of an epoch, a step may begin to have other batches.
+        let more = committing(accumulating(run, 3, Some(4)), run).resume().unwrap();
+        assert_eq!(more.launch().unwrap().model.steps(), undisturbed.steps() + 2);
+    }
 }
 
 /// A writer whose text can be read.

@@ -34,12 +34,12 @@ use burn::{
 };
 use burn_ema_base::disk;
 
+pub(crate) use self::{log::no_step, outcome::Ending, records::CommitPoint};
 use self::{
     log::{Log, Logger, no_batch},
     outcome::Outcome,
     records::{Planned, Records},
 };
-pub(crate) use self::{outcome::Ending, records::CommitPoint};
 use crate::{
     Commit, CommitConfig, Commits, Counts, Error, Manifest, Progress, Result, RunLock, RunModel,
     Warnings, changes,
@@ -307,7 +307,7 @@ impl Committer {
         let Some(metrics) = mark.or_else(|| self.mark(store)) else { return false };
         self.0.records.plan(Planned { progress, steps, loader, metrics });
         if progress.batches == 0 {
-            self.0.best.call_once(|| self.look_for_best());
+            self.0.best.call_once(|| self.look_for_best(progress.epochs));
         }
         true
     }
@@ -315,9 +315,9 @@ impl Committer {
     /// Looks for the metric by which the best commit is kept, after an epoch.
     ///
     /// The epoch is committed all the same: a run with another setting goes on from there.
-    fn look_for_best(&self) {
+    fn look_for_best(&self, epoch: usize) {
         let Some(BestEpoch { key, chosen, .. }) = &self.0.config.best else { return };
-        let Some(found) = self.0.log.lacks(key) else { return };
+        let Some(found) = self.0.log.lacks(key, epoch) else { return };
         let expected = "a metric that gives numbers, by which the best commit is kept (register it \
                         with `metric_valid_numeric`, or choose by `with_keep_best` or \
                         `without_best`)";

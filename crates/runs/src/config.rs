@@ -152,7 +152,8 @@ impl CommitConfig {
     /// newest ones.
     ///
     /// The metric must be registered for validation and give numbers, as by
-    /// `metric_valid_numeric`; otherwise the training ends with an error after its first epoch.
+    /// `metric_valid_numeric`; otherwise, or where it gives a NaN, each launch ends with an error
+    /// after its first epoch.
     /// By default it is the loss, whose absence is a [warning](crate::Warnings) alone.
     pub fn with_keep_best<Me: Metric>(mut self, metric: &Me, direction: Direction) -> Self {
         let lowest = matches!(direction, Direction::Lowest);

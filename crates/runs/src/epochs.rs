@@ -107,8 +107,11 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
                 epoch,
                 batches: done,
                 steps,
-                size: LoaderSize { items: train.num_items(), batch: 0 },
-                accumulation: grad_accumulation.unwrap_or(1),
+                size: LoaderSize {
+                    items: train.num_items(),
+                    batch: 0,
+                    accumulation: grad_accumulation.unwrap_or(1).max(1),
+                },
                 interrupter: &interrupter,
                 events: &mut events,
             };
@@ -140,7 +143,6 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
                 batches,
                 steps,
                 size: LoaderSize::default(),
-                accumulation: 1,
                 interrupter: &interrupter,
                 events: &mut events,
             };
@@ -174,7 +176,6 @@ struct SplitPass<'a, M: RunModel> {
     steps: u64,
     /// The size of the loader, as far as it is known.
     size: LoaderSize,
-    accumulation: usize,
     interrupter: &'a Interrupter,
     events: &'a mut SupervisedTrainingEventProcessor<M>,
 }
@@ -191,6 +192,14 @@ impl<M: RunModel> SplitPass<'_, M> {
         let before = at.loader.filter(|_| self.batches > 0);
         if let Some(before) = before.filter(|before| before.items != self.size.items) {
             return self.resized(at, before, format!("{} items", self.size.items));
+        }
+        if let Some(before) = before.filter(|before| before.accumulation != self.size.accumulation)
+        {
+            let expected =
+                format!("{}, as in the commit within epoch {epoch}", before.accumulation);
+            let found = self.size.accumulation;
+            at.committer.fail(Error::parameter("grads_accumulation", expected, found));
+            return PassEnd::Stopped;
         }
         at.seed(epoch, 0, "train");
         let mut batches = loader.iter();
@@ -234,7 +243,7 @@ impl<M: RunModel> SplitPass<'_, M> {
             let items = self.count(&mut processed, progress.items_processed);
             let output = learner.train_step(batch);
             self.batches += 1;
-            let grads = match self.accumulation {
+            let grads = match self.size.accumulation {
                 1 => Some(output.grads),
                 several => {
                     sums.accumulate(&learner.model(), output.grads);

@@ -16,7 +16,7 @@ use burn_ema_base::header;
 use crate::{
     Commit, CommitConfig, Error, LoaderSize, Newest, Progress, Result, RunModel, Warnings,
     commits::MODEL,
-    committer::{Committer, OPTIMIZER, SCHEDULER, message},
+    committer::{Committer, OPTIMIZER, SCHEDULER, message, no_step},
     epochs::EpochLoop,
     manifest::MANIFEST,
     strict,
@@ -291,16 +291,19 @@ impl<M: RunModel> Fit<M> {
     /// - The first error of a step, a commit or the file of metrics.
     /// - The error that stopped Burn's training.
     /// - A panic in the model, the data or a metric.
+    /// - A training loader without a batch, for a model that
+    ///   [counts its steps](RunModel::attempted_steps), and with commits for any.
     ///
     /// With commits also:
     ///
-    /// - A training or validation loader without a batch, by its name.
+    /// - A validation loader without a batch.
     /// - An epoch whose data ended early, unless the strategy is kept, which cannot tell.
     /// - A resume within an epoch whose training loader has another number of items or another
-    ///   batch size than at the commit.
-    /// - A metric that gives no number, by which the [best commit](CommitConfig::with_keep_best) is
-    ///   to be kept or early stopping asks: after the first epoch, which is committed. Where the
-    ///   best is kept by default, it is a [warning](Self::warnings).
+    ///   batch size than at the commit, or whose `grads_accumulation` is another.
+    /// - A metric that gives no number, or a NaN, by which the
+    ///   [best commit](CommitConfig::with_keep_best) is to be kept or early stopping asks: after the
+    ///   first epoch of this launch, which is committed. Where the best is kept by default, it is a
+    ///   [warning](Self::warnings). For early stopping, a NaN after numbers is no improvement.
     /// - A metric logger of the training's own.
     /// - A run that has commits and is not resumed.
     /// - A kept strategy that would go on within an epoch.
@@ -337,6 +340,7 @@ impl<M: RunModel> Fit<M> {
         }
         // Otherwise statistics of an earlier forward pass would replace those of a commit.
         model.update_statistics();
+        let (steps, on_end) = (model.attempted_steps(), model.on_end());
         let model = model.train().with_interrupter(training.interrupter());
         // A panic in the caller's own code, which Burn lets through, becomes an error.
         let launched =
@@ -344,11 +348,15 @@ impl<M: RunModel> Fit<M> {
         if let (Err(_), Some(committer)) = (&launched, &committer) {
             committer.wait_for_threads();
         }
+        // Whatever ended it: clones from before the launch share what the model has seen.
+        on_end();
+        if let Ok(result) = &launched {
+            result.model.on_end()();
+        }
         if let Some(error) = committer.as_ref().and_then(Committer::error) {
             return Err(error);
         }
         let mut result = launched.map_err(|panic| Error::Panic(message(&*panic)))?;
-        result.model.ended();
         // Burn's dashboard has cleared both in the result by now.
         if let Some((interrupted, error)) = committer.as_ref().map(Committer::end) {
             result.interrupted = result.interrupted.or(interrupted);
@@ -357,9 +365,14 @@ impl<M: RunModel> Fit<M> {
         if let Some(error) = result.model.error() {
             return Err(error);
         }
-        match &result.error {
-            Some(error) => Err(Error::Training(error.clone())),
-            None => Ok(result),
+        if let Some(error) = &result.error {
+            return Err(Error::Training(error.clone()));
+        }
+        // With commits, an epoch without a batch has been found already.
+        let stood_still = steps.is_some() && steps == result.model.attempted_steps();
+        match stood_still && committer.is_none() && result.interrupted.is_none() {
+            true => Err(no_step()),
+            false => Ok(result),
         }
     }
 }

@@ -85,8 +85,9 @@ pub(crate) struct History {
     running: BTreeMap<Key, Running>,
     /// The sums of the current epoch that this process has seen, which are all that Burn has.
     seen: BTreeMap<Key, Seen>,
-    /// The metrics that have given a number, and those that gave text.
-    numbers: BTreeSet<Key>,
+    /// The metrics of which only a part of an epoch is known, since it was resumed within.
+    parts: BTreeSet<Key>,
+    /// The metrics that gave text.
     texts: BTreeSet<Key>,
     /// The last epoch whose validation has ended in this process.
     validated: Option<usize>,
@@ -133,7 +134,7 @@ impl History {
             epochs: BTreeMap::new(),
             running: BTreeMap::new(),
             seen: BTreeMap::new(),
-            numbers: BTreeSet::new(),
+            parts: BTreeSet::new(),
             texts: BTreeSet::new(),
             validated: None,
             current: None,
@@ -163,7 +164,6 @@ impl History {
                 Self::create(run)?
             }
         };
-        history.numbers = mark.epochs.values().flat_map(BTreeMap::keys).cloned().collect();
         history.epochs = mark.epochs.clone();
         history.running = mark.running.clone();
         Ok(history)
@@ -301,7 +301,6 @@ impl History {
         items: Option<usize>,
     ) -> Result<()> {
         let key = format!("{split}/{name}");
-        self.numbers.insert(key.clone());
         let (value, count, items) = match entry {
             NumericEntry::Value(value) => (value, Some(1), None),
             NumericEntry::Aggregated { aggregated_value, count } => {
@@ -316,6 +315,7 @@ impl History {
                 (Some(all), Some(seen)) if seen.ends_with(value) => all.mean(),
                 // No mean: what it would be of the whole epoch, no one knows.
                 (Some(all), seen) if seen.as_ref().map(|seen| &seen.weighted) != Some(&all) => {
+                    self.parts.insert(key);
                     return self.line(split, epoch, name, &value.to_string(), "part");
                 }
                 _ => value,
@@ -377,17 +377,29 @@ impl History {
         self.validated.is_some_and(|last| (1..=last).contains(&epoch))
     }
 
-    /// A description of what there is in the place of a metric that has given no number; none for
-    /// one that has.
-    pub fn lacks(&self, key: &str) -> Option<String> {
-        let found = match (self.numbers.contains(key), self.texts.contains(key)) {
-            (true, _) => return None,
-            (false, true) => "one that gives text",
-            (false, false) => "none of this name",
+    /// A description of what there is in the place of a metric that gave no number in an epoch that
+    /// has ended; none for one that did.
+    ///
+    /// Earlier epochs do not count: a resumed run may lack a metric that they had.
+    pub fn lacks(&self, key: &str, epoch: usize) -> Option<String> {
+        let values = self.epochs.get(&epoch);
+        let found = match values.and_then(|values| values.get(key)) {
+            Some(value) if value.0.is_nan() => format!("a NaN in epoch {epoch}"),
+            Some(_) => return None,
+            None if self.parts.contains(key) => return None,
+            None if self.texts.contains(key) => "one that gives text".to_owned(),
+            None => "none of this name".to_owned(),
         };
-        let numbers: Vec<_> = self.numbers.iter().map(String::as_str).collect();
+        let numbers = values.into_iter().flatten().filter(|(_, value)| !value.0.is_nan());
+        let numbers: Vec<_> = numbers.map(|(key, _)| key.as_str()).collect();
         let numbers = if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") };
         Some(format!("{found}; those that give numbers: {numbers}"))
+    }
+
+    /// True where a metric gave a number in any epoch of the run that has ended.
+    pub fn has_number(&self, key: &str) -> bool {
+        let mut values = self.epochs.values().filter_map(|values| values.get(key));
+        values.any(|value| !value.0.is_nan())
     }
 
     /// The value of a metric in an epoch, final or so far.

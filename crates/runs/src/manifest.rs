@@ -116,7 +116,8 @@ pub struct Manifest {
     pub written: u64,
 }
 
-/// The size of a training loader, without which the place in an epoch means nothing.
+/// The size of a training loader and of its steps, without which the place in an epoch means
+/// nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoaderSize {
@@ -124,6 +125,8 @@ pub struct LoaderSize {
     pub items: usize,
     /// The items of the largest batch so far.
     pub batch: usize,
+    /// The batches of an optimizer step, at least 1.
+    pub accumulation: usize,
 }
 
 impl fmt::Display for LoaderSize {

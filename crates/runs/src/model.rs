@@ -96,6 +96,15 @@ pub trait RunModel: LearnerModel {
         None
     }
 
+    /// The optimizer steps that the model was asked for so far, those that it refused among them, if
+    /// it counts them.
+    ///
+    /// A training in which this number stays the same had no batch, which is an error without
+    /// commits too; with commits, the loop finds it for any model.
+    fn attempted_steps(&self) -> Option<u64> {
+        None
+    }
+
     /// Gives the model the interrupter of its training, by which it may end the training with an
     /// error.
     fn with_interrupter(self, interrupter: Interrupter) -> Self {
@@ -103,8 +112,13 @@ pub trait RunModel: LearnerModel {
         self
     }
 
-    /// Tells the model that its training has ended, perhaps early.
-    fn ended(&self) {}
+    /// A call that says to the model, and to what its clones share, that the training has ended.
+    ///
+    /// It is made before the training and of its result, and called after the training, whatever
+    /// ended it, a panic too. So it must keep no weights alive.
+    fn on_end(&self) -> Box<dyn FnOnce()> {
+        Box::new(|| ())
+    }
 }
 
 /// The progress of a training, as its model has counted it.

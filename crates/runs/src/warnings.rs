@@ -9,7 +9,7 @@ use crate::Error;
 /// Clones share their warnings; [`Fit::warnings`](crate::Fit::warnings) gives one.
 ///
 /// There is one kind: a training whose best commit would be kept by the loss in validation, as is
-/// the default, and which has no such metric.
+/// the default, and which has no such metric, or a NaN.
 #[derive(Clone, Debug, Default)]
 pub struct Warnings(Arc<Mutex<Vec<Error>>>);
 

@@ -168,6 +168,17 @@ impl<M: LearnerModel> Handle<M> {
         self.lock().has_ended = true;
     }
 
+    /// A call that notes it if the averages still exist then, which it does not keep alive.
+    #[cfg(feature = "runs")]
+    pub fn on_end(&self) -> impl FnOnce() + use<M> {
+        let shared = Arc::downgrade(&self.shared);
+        move || {
+            if let Some(shared) = shared.upgrade() {
+                Self { shared, snapshots: None }.end();
+            }
+        }
+    }
+
     /// A copy of the averages, which shares their weights until an update.
     pub fn averages(&self) -> Vec<Average<M>> {
         self.lock().averages.clone()
@@ -307,5 +318,27 @@ impl SnapshotSchedule {
         // An average that has not started yet has nothing to store.
         let mut stored = stored.filter(|average| average.has_updates());
         stored.try_for_each(|average| self.snapshots.store(average).map(drop))
+    }
+}
+
+#[cfg(all(test, feature = "runs"))]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::{AverageConfig, Rule, model::MlpConfig};
+
+    #[test]
+    fn the_end_of_a_training_keeps_no_average_alive() -> Result<()> {
+        let live = MlpConfig::new(vec![2, 1]).init(&Device::default())?;
+        let handle = Handle::new(vec![AverageConfig::new(Rule::ema(0.9)).init(&live)?]);
+        let shared = Arc::downgrade(&handle.shared);
+        let (on_end, too_late) = (handle.on_end(), handle.on_end());
+        on_end();
+        assert!(handle.lock().has_ended);
+        drop(handle);
+        assert!(shared.upgrade().is_none());
+        too_late();
+        Ok(())
     }
 }

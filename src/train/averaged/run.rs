@@ -49,13 +49,17 @@ where
         Averaged::error(self)
     }
 
+    fn attempted_steps(&self) -> Option<u64> {
+        Some(self.clock.attempted)
+    }
+
     fn with_interrupter(self, interrupter: Interrupter) -> Self {
         Averaged::with_interrupter(self, interrupter)
     }
 
     /// From now on, warnings are about what the averages have seen.
-    fn ended(&self) {
-        self.averages.end();
+    fn on_end(&self) -> Box<dyn FnOnce()> {
+        Box::new(self.averages.on_end())
     }
 }
 

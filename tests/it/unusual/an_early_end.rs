@@ -1,5 +1,13 @@
 //! Trainings that end early.
 
+use burn::train::{
+    EarlyStoppingStrategy,
+    metric::{
+        LossMetric,
+        store::{Direction, EventStoreClient},
+    },
+};
+
 use super::*;
 
 /// The average after so many steps of a live that stands still.
@@ -67,4 +75,41 @@ fn a_fit_that_was_stopped_ends_with_the_final_warnings() {
     let warnings = result.model.take_warnings();
     let found = share(&warnings).expect("the average is mostly its start");
     assert!((found - 0.999_f64.powi(steps)).abs() < 1e-12, "{warnings:?}");
+}
+
+/// A panic after the first epoch.
+#[derive(Clone)]
+struct Panics;
+
+impl EarlyStoppingStrategy for Panics {
+    fn should_stop(&mut self, _: usize, _: &EventStoreClient) -> bool {
+        panic!("no more")
+    }
+}
+
+/// The model is not returned with an error, and a clone from before shares its averages.
+#[test]
+fn a_fit_that_ends_with_an_error_ends_for_its_clones() {
+    for case in ["commits", "a kept strategy", "a panic"] {
+        let directory = tempfile::tempdir().unwrap();
+        let plan = Plan { epochs: 100, ..Plan::new(directory.path()) };
+        let config = AverageConfig::new(Rule::ema(0.999)).with_total_steps(Some(20_000));
+        let model = Averaged::new(Net::new(0, &device()), [config]).unwrap();
+        let clone = model.clone();
+        // By a metric that is not there, which is an error after an epoch.
+        let commits = CommitConfig::new(directory.path())
+            .with_keep_best(&LossMetric::new(), Direction::Lowest);
+        let lr = burn::lr_scheduler::constant::ConstantLr::new(0.02);
+        let fit = match case {
+            "a panic" => fit(plan.training().early_stopping(Panics), model, adam(), lr),
+            _ => fit(plan.training(), model, adam(), lr).with_commits(commits).unwrap(),
+        };
+        let fit = if case == "a kept strategy" { fit.keep_strategy() } else { fit };
+        fit.launch().map(drop).unwrap_err();
+        let told = clone.take_warnings();
+        let found = share(&told).unwrap_or_else(|| panic!("{case}: {told:?}"));
+        let steps = clone.averages()[0].last_step();
+        assert!((8..16).contains(&steps), "{case}: {steps}");
+        assert!((found - 0.999_f64.powi(steps as i32)).abs() < 1e-12, "{case}: {told:?}");
+    }
 }

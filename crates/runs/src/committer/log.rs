@@ -48,10 +48,10 @@ impl Log {
         self.lock().items.push_back(items);
     }
 
-    /// A description of what there is in the place of a metric that has given no number; none for
-    /// one that has.
-    pub fn lacks(&self, key: &str) -> Option<String> {
-        self.lock().history.as_ref().and_then(|history| history.lacks(key))
+    /// A description of what there is in the place of a metric that gave no number in an epoch that
+    /// has ended; none for one that did.
+    pub fn lacks(&self, key: &str, epoch: usize) -> Option<String> {
+        self.lock().history.as_ref().and_then(|history| history.lacks(key, epoch))
     }
 
     /// Hides the epochs after `epoch`, so that early stopping decides again as it did at its end;
@@ -140,8 +140,10 @@ impl MetricLogger for Logger {
         let value = history.and_then(|history| history.value(name, epoch, split));
         // Only early stopping asks for an epoch that has ended.
         let key = format!("{split}/{name}");
-        let lacks = history.filter(|history| history.has_ended(epoch));
-        let lacks = lacks.and_then(|history| history.lacks(&key)).filter(|_| value.is_none());
+        let ended = history.filter(|history| history.has_ended(epoch));
+        // A NaN after numbers is an epoch without improvement.
+        let asked = ended.filter(|history| value.is_none() || !history.has_number(&key));
+        let lacks = asked.and_then(|history| history.lacks(&key, epoch));
         drop(state);
         if let Some(found) = lacks {
             let expected = "a metric that gives numbers, by which early stopping decides (register \
@@ -172,6 +174,13 @@ pub(super) fn no_batch(split: &Split, epoch: usize) -> Error {
         Split::Train => "the training loader",
         _ => "the validation loader",
     };
-    let found = "none: its data set is empty, or has less than a batch that must be whole";
-    Error::parameter(loader, format!("a batch in epoch {epoch}"), found)
+    Error::parameter(loader, format!("a batch in epoch {epoch}"), format!("none: {EMPTY}"))
 }
+
+/// The error of a training that made no step, whose epochs are not seen.
+pub(crate) fn no_step() -> Error {
+    let found = format!("none: {EMPTY}, or the training has no epoch to go through");
+    Error::parameter("the training loader", "a batch to make a step with", found)
+}
+
+const EMPTY: &str = "its data set is empty, or has less than a batch that must be whole";
