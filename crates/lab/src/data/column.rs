@@ -21,7 +21,7 @@ const FEWEST_OF_TEXT: usize = 3;
 /// A feature of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
-    /// Its name.
+    /// The name in the header, or the number of the column.
     pub name: String,
     /// The kind of its cells.
     pub kind: ColumnKind,
@@ -158,7 +158,7 @@ struct Cells<'a> {
     sheet: &'a Sheet,
     column: usize,
     rows: Vec<usize>,
-    /// How many of them are no numbers.
+    /// The number of rows whose cells are no numbers.
     texts: usize,
 }
 

@@ -1,4 +1,5 @@
-//! The text of a table's file: unpacked, named where it is no table, and checked to be UTF-8.
+//! The text of a table's file: unpacked, checked to be UTF-8, and refused by its name where the
+//! file is no table.
 
 use std::io::Read;
 use std::path::Path;

@@ -17,7 +17,7 @@ const MOST_NUMBERED_CLASSES: usize = 20;
 /// The kind of a target: classes or numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskKind {
-    /// Tell classes apart.
+    /// Name the class of a row.
     Classification,
     /// Predict a number.
     Regression,

@@ -8,9 +8,9 @@ use crate::Result;
 /// The use of a table, which decides what can be done where its first row does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Purpose {
-    /// It is learned, in a way that its options say.
+    /// To learn it, in a way that options say.
     Training,
-    /// Its rows are asked about, in the way of the training, and each has an answer.
+    /// To ask about its rows, in the way of the training; each has an answer.
     Answers,
 }
 
@@ -21,7 +21,8 @@ impl Sheet {
     /// cells are left out.
     /// Where the rows, which are several, have one cell more that is not, the first column has no
     /// name: so R writes tables with names of rows, and pandas reads them.
-    /// One row is enough where the table of the training had that form.
+    /// One row is enough where the table of the training had that form, but its rows may then not end
+    /// with an empty cell, which could be either.
     pub(super) fn take_header(&mut self, row_names: bool) {
         self.rows.remove(0);
         let Some(width) = self.rows.first().map(|row| row.cells.len()) else { return };
@@ -30,9 +31,10 @@ impl Sheet {
             return;
         }
         let are_surplus = |cells: &csv::StringRecord| cells.iter().skip(names).all(str::is_empty);
-        if width == names + 1 && row_names {
-            self.row_names = true;
-        } else if width > names && self.rows.iter().all(|row| are_surplus(&row.cells)) {
+        let end_empty = width > names && self.rows.iter().all(|row| are_surplus(&row.cells));
+        if row_names && width == names + 1 {
+            self.row_names = !end_empty;
+        } else if end_empty {
             self.rows.iter_mut().for_each(|row| row.cells.truncate(names));
             self.notes.push(
                 "the rows end with more delimiters than the header; the empty cells behind them \
@@ -41,6 +43,13 @@ impl Sheet {
             );
         } else if width == names + 1 && self.rows.len() > 1 {
             self.row_names = true;
+            // In a training, the columns without a name have notes of their own.
+            if self.purpose == Purpose::Answers {
+                self.notes.push(
+                    "the header is a cell shorter than the rows, so the first column has no name"
+                        .into(),
+                );
+            }
         } else if width < names && self.names[width..].iter().all(String::is_empty) {
             self.names.truncate(width);
             self.notes.push(
@@ -92,8 +101,17 @@ impl Sheet {
         // is the odd one.
         let mut hint = delimiter::hint(&self.names, self.delimiter, None);
         let others = || self.rows.iter().all(|row| row.cells.len() == found);
-        if self.header && hint.is_empty() && self.rows.len() > 1 && others() {
-            hint = self.no_header();
+        if self.header && hint.is_empty() && others() {
+            let is_empty = |row: &SheetRow| row.cells[found - 1].is_empty();
+            let end_empty = found > width && self.rows.iter().all(is_empty);
+            hint = match self.rows.len() {
+                // In the form of a header without a name for the first column.
+                _ if end_empty => {
+                    "; name the first column too, or end no row with a delimiter".to_owned()
+                }
+                1 => hint,
+                _ => self.no_header(),
+            };
         }
         Err(self.error(
             format!("row {}", row.number),
