@@ -8,7 +8,7 @@
 //! cargo run --example infer -- --model checkpoint.pt --prefix state_dict_ema --cast
 //! ```
 //!
-//! A model's file is burnpack, safetensors or of `torch.save`, which its content tells.
+//! A model's file is burnpack, safetensors or of `torch.save`, which its content shows.
 //!
 //! It needs no training stack: `-p burn-ema-examples --no-default-features --features flex`
 //! builds it.
@@ -26,7 +26,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_ema::model::Mlp;
 use burn_ema_lab::{
-    data::{Answer, Preparation, Targets, Task, digits, read_rows},
+    data::{Answer, Preparation, Rows, Targets, Task, digits, read_rows},
     device,
     run::RunDirectory,
 };
@@ -118,12 +118,9 @@ fn main() -> Result<()> {
             None => preparation.clone(),
             Some(delimiter) => preparation.clone().with_delimiter(delimiter),
         };
-        let rows = read_rows(file, &reading)?;
+        let Rows { features: rows, notes } = read_rows(file, &reading)?;
+        notes.iter().for_each(|note| eprintln!("note: {note}"));
         let whole: Vec<_> = rows.iter().flatten().cloned().collect();
-        if whole.len() < rows.len() {
-            let lacking = rows.len() - whole.len();
-            eprintln!("note: {lacking} of {} rows lack a value and have no answer", rows.len());
-        }
         let mut answers = answer(&whole)?.into_iter();
         let answers = rows.iter().map(|row| row.as_ref().and_then(|_| answers.next())).collect();
         return write_csv(preparation.target(), preparation.task(), answers);
@@ -176,7 +173,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Whether an answer is this class.
+/// Says if an answer is this class.
 fn says(answer: &Answer, class: &str) -> bool {
     matches!(answer, Answer::Class { label, .. } if label == class)
 }

@@ -1,4 +1,6 @@
-//! The options of `train` for how a CSV is read.
+//! The options of `train` that say how a CSV is read.
+
+use std::collections::BTreeSet;
 
 use anyhow::Result;
 use burn_ema_lab::data::{Missing, Reading};
@@ -6,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::{same, shared};
 
-/// How the CSV is read, which is saved with the run.
+/// The options for reading the CSV, which are saved with the run.
 #[derive(clap::Args)]
 pub struct ReadingArgs {
     /// The character between the cells of the CSV, or tab or space [default: ,]
@@ -34,17 +36,22 @@ impl ReadingArgs {
             Lacking::Mean => Missing::Mean,
         });
         let Some(saved) = saved else {
-            let Reading { delimiter, missing: error, .. } = Reading::default();
+            let default = Reading::default();
             return Ok(Reading {
-                delimiter: self.delimiter.unwrap_or(delimiter),
+                delimiter: self.delimiter.unwrap_or(default.delimiter),
                 header: !self.no_header,
                 drop: self.drop.clone(),
-                missing: missing.unwrap_or(error),
+                missing: missing.unwrap_or(default.missing),
+                ..default
             });
         };
         same("--delimiter", self.delimiter, saved.delimiter)?;
         same("--no-header", self.no_header.then_some(true), !saved.header)?;
-        let names = |drop: &[String]| format!("{drop:?}");
+        // In whatever order they are given, and however often.
+        let names = |drop: &[String]| {
+            let names: Vec<_> = drop.iter().collect::<BTreeSet<_>>().into_iter().collect();
+            format!("{names:?}")
+        };
         let drop = (!self.drop.is_empty()).then(|| names(&self.drop));
         same("--drop", drop, names(&saved.drop))?;
         same("--missing", missing.map(Missing::name), saved.missing.name())?;

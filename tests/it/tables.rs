@@ -239,6 +239,14 @@ fn a_run_goes_on_with_the_reading_that_it_was_begun_with() {
     succeeds(&mut place.train(&options));
     let (stdout, _) = succeeds(&mut place.resume(&["--epochs", "3"]));
     assert!(stdout.contains("resuming after epoch 2"), "{stdout}");
+    for drop in [["name", "wild"], ["wild", "name"]] {
+        let place = Place::new(birds(','));
+        let options =
+            ["--target", "species", "--missing", "mean", "--drop", "wild", "--drop", "name"];
+        succeeds(&mut place.train(&options));
+        let drop = ["--epochs", "3", "--drop", drop[0], "--drop", drop[1]];
+        succeeds(&mut place.resume(&drop));
+    }
     for (option, value) in [
         ("--missing", Some("drop")),
         ("--drop", Some("bill")),
@@ -263,7 +271,7 @@ fn a_run_goes_on_with_the_reading_that_it_was_begun_with() {
 }
 
 #[test]
-fn labels_and_tasks_are_told_on_the_command_line() {
+fn labels_and_tasks_are_shown_on_the_command_line() {
     let rows = |labels: &[&str]| {
         let row = |i: usize| format!("{}.5,{}\n", i * i % 17, labels[i % labels.len()]);
         format!("x,y\n{}", (0..60).map(row).collect::<String>())
@@ -309,4 +317,52 @@ fn what_is_no_table_is_called_by_its_name() {
         assert!(message.contains("expected a table as CSV, found"), "{name}: {message}");
         assert!(message.contains(expected), "{name}: {message}");
     }
+}
+
+#[test]
+fn rows_that_are_asked_about_all_have_an_answer_or_an_error() {
+    // As R writes a table: the header is a cell shorter.
+    let row = |i: usize| format!("\"car {i}\" {} {}.5 {}.5\n", i * 3 % 7, i * i % 11, i * i % 9);
+    let rows: Vec<_> = (0..20).map(row).collect();
+    let place = Place::new(format!("mpg cyl y\n{}", rows.concat()));
+    succeeds(&mut place.train(&["--target", "y", "--delimiter", "space"]));
+    let (all, _) = succeeds(&mut place.infer("table.csv"));
+    place.write("one.csv", format!("mpg cyl y\n{}", rows[5]));
+    let (one, _) = succeeds(&mut place.infer("one.csv"));
+    assert_eq!(answers(&one), answers(&all)[5..6]);
+    succeeds(&mut place.resume(&["--epochs", "3"]));
+
+    // Without a header, a shorter first row; with one, rows that are longer than it.
+    let row = |i: usize| format!("{}.5,{}.5,{}\n", i * i % 7, i * i % 11, i % 2);
+    let rows: String = (0..20).map(row).collect();
+    let place = Place::new(&rows);
+    let (stdout, _) = succeeds(&mut place.train(&["--target", "3", "--no-header"]));
+    assert!(stdout.contains("task: 2 classes"), "{stdout}");
+    place.write("rows.csv", "5.1,3.5\n4.9,3.0,1\n6.0,2.9,0\n");
+    let message = fails(&mut place.infer("rows.csv"));
+    assert!(message.contains("row 2: expected as many cells as the first row has, 2"), "{message}");
+    place.write("rows.csv", "2,2,even,odd\n4.9,3.0,1\n6.0,2.9,0\n");
+    let (stdout, stderr) = succeeds(&mut place.infer("rows.csv"));
+    assert_eq!(answers(&stdout).len(), 2);
+    assert!(stderr.contains("note: row 1 has 4 cells and those below it 3"), "{stderr}");
+
+    let place = Place::new(format!("a,b,y\n{rows}"));
+    succeeds(&mut place.train(&["--target", "y"]));
+    place.write("rows.csv", "a,b\n1,2,3,4\n1,2,3,4\n");
+    let message = fails(&mut place.infer("rows.csv"));
+    assert!(message.contains("put the names of the columns in a row above it"), "{message}");
+    assert!(!message.contains("--no-header"), "{message}");
+}
+
+#[test]
+fn a_first_row_of_data_names_no_header_to_be_typed() {
+    let row = |i: usize| {
+        let kind = ["Iris-setosa", "Iris-virginica"][i % 2];
+        format!("{}.5,{}.5,{kind}\n", i * i % 7, i * i % 11)
+    };
+    let place = Place::new((0..20).map(row).collect::<String>());
+    let message = fails(&mut place.train(&["--target", "3"]));
+    assert!(message.contains("--no-header"), "{message}");
+    let (stdout, _) = succeeds(&mut place.train(&["--target", "3", "--no-header"]));
+    assert!(stdout.contains("task: 2 classes"), "{stdout}");
 }

@@ -21,7 +21,7 @@ const FEWEST_OF_TEXT: usize = 3;
 /// A feature of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
-    /// Its name.
+    /// The name in the header, or the number of the column.
     pub name: String,
     /// The kind of its cells.
     pub kind: ColumnKind,
@@ -86,15 +86,17 @@ pub(super) fn select(
     for &column in &columns {
         let name = &sheet.names()[column];
         if name.is_empty() {
-            let found = "an empty cell (--drop '' leaves the column out)";
+            let hint = sheet.header_hint(None);
+            let found = format!("an empty cell (--drop '' leaves the column out){hint}");
             return Err(sheet.error(sheet.name_place(column), "the name of a column", found));
         }
         if sheet.names()[..column].contains(name) {
             let expected = "a name that no other column has";
             let found = format!(
-                "{} a second time (--drop {} leaves such columns out)",
+                "{} a second time (--drop {} leaves such columns out){}",
                 quoted(name),
-                word(name)
+                word(name),
+                sheet.header_hint(None)
             );
             return Err(sheet.error(sheet.name_place(column), expected, found));
         }
@@ -156,7 +158,7 @@ struct Cells<'a> {
     sheet: &'a Sheet,
     column: usize,
     rows: Vec<usize>,
-    /// How many of them are no numbers.
+    /// The number of rows whose cells are no numbers.
     texts: usize,
 }
 

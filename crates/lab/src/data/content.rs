@@ -1,11 +1,16 @@
-//! The text of a table's file: unpacked, named where it is no table, and checked to be UTF-8.
+//! The text of a table's file: unpacked, checked to be UTF-8, and refused by its name where the
+//! file is no table.
 
 use std::io::Read;
 use std::path::Path;
 
+use burn_ema_base::foreign;
 use flate2::read::MultiGzDecoder;
 
 use crate::{Error, Result};
+
+/// The first bytes of what gzip writes.
+const GZIP: &[u8] = b"\x1f\x8b";
 
 /// The text in a file, which may be compressed by gzip.
 pub(super) fn read(path: &Path) -> Result<String> {
@@ -15,7 +20,7 @@ pub(super) fn read(path: &Path) -> Result<String> {
 
 /// The text of a file's content; the path is only for errors.
 pub(super) fn text(path: &Path, mut bytes: Vec<u8>) -> Result<String> {
-    if bytes.starts_with(b"\x1f\x8b") {
+    if bytes.starts_with(GZIP) {
         let mut unpacked = Vec::new();
         let read = MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut unpacked);
         read.map_err(|error| Error::file("decompress", path, error))?;
@@ -35,24 +40,11 @@ pub(super) fn text(path: &Path, mut bytes: Vec<u8>) -> Result<String> {
     }
 }
 
-/// The name of what a file is by its first bytes, where people take it for a table.
-fn other_kind(bytes: &[u8]) -> Option<&'static str> {
-    let text = bytes.trim_ascii_start();
-    let begins = |words: &str| {
-        text.get(..words.len()).is_some_and(|start| start.eq_ignore_ascii_case(words.as_bytes()))
-    };
-    match bytes {
-        [0x1f, 0x8b, ..] => Some("a file that gzip has packed twice"),
-        [b'P', b'K', 3, 4, ..] => Some("a zip archive, or a workbook of a spreadsheet program"),
-        [0xd0, 0xcf, 0x11, 0xe0, ..] => Some("a workbook of a spreadsheet program"),
-        [b'P', b'A', b'R', b'1', ..] => Some("a Parquet file"),
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("text in UTF-16; UTF-8 is read"),
-        _ if begins("version https://git-lfs") => {
-            Some("a Git LFS pointer, not the file itself, which `git lfs pull` fetches")
-        }
-        _ if begins("<!doctype html") || begins("<html") => Some("a web page"),
-        _ if begins("[{") || begins("{\"") || begins("[\n") || begins("{\n") => Some("JSON"),
-        _ => None,
+/// The name of a file that people take for a table, by its first bytes, with a way on.
+fn other_kind(bytes: &[u8]) -> Option<String> {
+    match bytes.starts_with(GZIP) {
+        true => Some("a file that gzip has packed twice: unpack it once (`gunzip`)".to_owned()),
+        false => foreign::describe(bytes),
     }
 }
 
@@ -105,7 +97,15 @@ mod tests {
             (b"PK\x03\x04\x14\0", "a zip archive"),
             (b"PAR1\x15", "a Parquet file"),
             (b"\xff\xfea\0", "text in UTF-16"),
-            (b"[{\"x\": 1}]", "JSON"),
+            (b"[{\"x\": 1}]", "a JSON text"),
+            (b"\xef\xbb\xbf<?xml version=\"1.0\"?>\n<html xmlns=\"\">", "a web page"),
+            (b"<head><title>Sign in</title>", "a web page"),
+            (b"<?xml version=\"1.0\"?>\n<Error>", "an XML text"),
+            (b"BZh91AY&SY", "a bzip2 file: unpack it first"),
+            (b"\xfd7zXZ\0\0", "an xz file: unpack it first"),
+            (b"\x28\xb5\x2f\xfd\x04", "a Zstandard file: unpack it first"),
+            (b"{\"weight_map\": {\"w\": \"a.safetensors\"}}", "the index of a model in shards"),
+            (&packed(b"\n<!doctype html>"), "a web page"),
             (&packed(&packed(b"a,b\n")), "a file that gzip has packed twice"),
         ] {
             let error = parse(bytes).unwrap_err().to_string();

@@ -18,9 +18,10 @@ impl Decimal {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (mantissa, power) = match text.split_once(['e', 'E']) {
             // Beyond these powers of ten no `f64` has any number, so that no sum overflows.
-            Some((mantissa, power)) => {
-                (mantissa, power.parse::<i64>().ok().filter(|power| power.abs() < 1 << 32)?)
-            }
+            Some((mantissa, power)) => (
+                mantissa,
+                power.parse::<i64>().ok().filter(|power| power.unsigned_abs() < 1 << 32)?,
+            ),
             None => (text, 0),
         };
         let unsigned = mantissa.strip_prefix(['-', '+']).unwrap_or(mantissa);
@@ -123,6 +124,10 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_none() {
+        let beyond = ["1e-9223372036854775808", "1e9223372036854775807", "1e-4294967296"];
+        for text in beyond {
+            assert_eq!(Decimal::parse(text), None, "{text:?}");
+        }
         for text in ["", "-", ".", "e5", "1e", "1e5.0", "--1", "1 2", "inf", "NaN", "0x10", "1,5"] {
             assert_eq!(Decimal::parse(text), None, "{text:?}");
         }

@@ -13,6 +13,7 @@
 mod batch;
 mod cell;
 mod column;
+mod commas;
 mod content;
 mod decimal;
 mod delimiter;
@@ -38,7 +39,7 @@ pub use feature::{Feature, FeatureKind, Texts};
 pub use preparation::{Answer, Preparation, Task};
 pub use prepared::{Prepared, Sample};
 pub use reading::{Missing, Reading};
-pub use rows::read_rows;
+pub use rows::{Rows, read_rows};
 pub use scale::Scale;
 pub use split::Split;
 pub use table::Table;

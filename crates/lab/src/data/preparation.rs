@@ -112,12 +112,12 @@ impl Preparation {
         Self { reading, width, ..self }
     }
 
-    /// How the table is read.
+    /// The way in which the table is read.
     pub fn reading(&self) -> &Reading {
         &self.reading
     }
 
-    /// How this reads a table that has another character between cells.
+    /// The preparation for a table that has another character between cells.
     pub fn with_delimiter(mut self, delimiter: char) -> Self {
         self.reading.delimiter = delimiter;
         self

@@ -3,7 +3,8 @@
 use super::column::{Column, ColumnKind};
 use super::feature::{Feature, FeatureKind, Texts};
 use super::preparation::{Preparation, Task};
-use super::scale::Scale;
+use super::problem::word;
+use super::scale::{Scale, narrow_range};
 use super::sheet::{first_listed, quoted};
 use super::split::Split;
 use super::table::Table;
@@ -32,7 +33,8 @@ pub struct Prepared {
     pub test: Vec<Sample>,
     /// The rows of the three parts, as a text editor counts them in the file.
     pub split: Split,
-    /// The notes of the table, and of texts that no training row has.
+    /// The notes of the table, of texts that no training row has, and of columns whose training rows
+    /// differ by what may be rounding alone.
     pub notes: Vec<String>,
 }
 
@@ -56,6 +58,7 @@ impl Prepared {
         let preparation = preparation(table, &split.train)?;
         let mut notes = table.notes().to_vec();
         notes.extend(preparation.features().iter().filter_map(untrained));
+        notes.extend(narrow(table, &split.train));
 
         let inputs = preparation.encode(&rows(table, &preparation))?;
         let inputs = inputs.chunks_exact(preparation.inputs()).map(<[f32]>::to_vec);
@@ -74,11 +77,41 @@ impl Prepared {
     }
 }
 
+/// The numbers of a feature in the training rows, but for those without a value.
+fn trained(table: &Table, train: &[usize], feature: usize) -> Vec<f64> {
+    let values = train.iter().map(|&row| table.features()[row][feature]);
+    values.filter(|value| !value.is_nan()).collect()
+}
+
+/// A note for each column of numbers that differ by so little that it may be rounding.
+///
+/// The divisor is then as small, so that a number beside them is a huge input.
+fn narrow(table: &Table, train: &[usize]) -> Vec<String> {
+    let note = |name: &str, values: &[f64], way_on: &str| {
+        let (least, most) = narrow_range(values)?;
+        Some(format!(
+            "column {} goes from {least} to {most} in the training rows, which may be rounding \
+             alone{way_on}",
+            quoted(name)
+        ))
+    };
+    let columns = table.columns().iter().enumerate();
+    let numbers = columns.filter(|(_, column)| column.kind == ColumnKind::Number);
+    let features = numbers.filter_map(|(index, Column { name, .. })| {
+        let way_on = format!("; --drop {} leaves it out", word(name));
+        note(name, &trained(table, train, index), &way_on)
+    });
+    let target = match table.targets() {
+        Targets::Numbers(numbers) => train.iter().map(|&row| numbers[row]).collect(),
+        Targets::Classes { .. } => vec![],
+    };
+    features.chain(note(table.target(), &target, "")).collect()
+}
+
 /// The preparation of a table, with scales and texts that look at the training rows alone.
 fn preparation(table: &Table, train: &[usize]) -> Result<Preparation> {
     let feature = |(index, column): (usize, &Column)| {
-        let values = train.iter().map(|&row| table.features()[row][index]);
-        let values: Vec<_> = values.filter(|value| !value.is_nan()).collect();
+        let values = trained(table, train, index);
         if values.is_empty() {
             let what =
                 format!("the values of feature {} in the training rows", quoted(&column.name));
@@ -217,6 +250,25 @@ mod tests {
     fn notes_come_along() {
         assert_eq!(Prepared::new(&line(), 0).unwrap().notes, line().notes());
         assert_eq!(line().notes().len(), 2);
+    }
+
+    #[test]
+    fn a_column_that_may_be_rounding_alone_is_noted() {
+        let row = |i: usize| {
+            let [x, y] =
+                [["0.3", "0.30000001192092896"], ["1e9", "1000000000.5"]].map(|x| x[i % 2]);
+            format!("{x},{}e-20,{y}\n", i * i % 17)
+        };
+        let text = format!("x 1,steps,y\n{}", (0..40).map(row).collect::<String>());
+        let notes = Prepared::new(&table(&text), 1).unwrap().notes.join("\n");
+        let feature = "column \"x 1\" goes from 0.3 to 0.30000001192092896 in the training rows, \
+            which may be rounding alone; --drop 'x 1' leaves it out";
+        assert!(notes.contains(feature), "{notes}");
+        assert!(
+            notes.contains("column \"y\" goes from 1000000000 to 1000000000.5 in the"),
+            "{notes}"
+        );
+        assert!(!notes.contains("\"steps\""), "{notes}");
     }
 
     #[test]

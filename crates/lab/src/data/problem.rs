@@ -15,7 +15,7 @@ pub(super) struct Problem {
     pub remedy: Remedy,
 }
 
-/// A way to go on without mending the file.
+/// A way to go on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Remedy {
     /// To leave out the column of this name.
@@ -24,6 +24,8 @@ pub(super) enum Remedy {
     Fill,
     /// To leave out the rows without a target.
     DropRows,
+    /// To write all numbers of the column with the same decimal sign.
+    OneSign,
 }
 
 /// Refuses a table in which there is a problem.
@@ -48,7 +50,7 @@ pub(super) fn refuse(sheet: &Sheet, problems: Vec<Problem>) -> Result<()> {
 fn remedies(all: BTreeSet<&Remedy>) -> String {
     let drops = all.iter().filter_map(|remedy| match remedy {
         Remedy::Drop(name) => Some(format!("--drop {}", word(name))),
-        Remedy::Fill | Remedy::DropRows => None,
+        Remedy::Fill | Remedy::DropRows | Remedy::OneSign => None,
     });
     let drops: Vec<_> = drops.collect();
     let mut texts = vec![];
@@ -62,6 +64,11 @@ fn remedies(all: BTreeSet<&Remedy>) -> String {
     }
     if all.contains(&Remedy::Fill) {
         texts.push("--missing mean takes the mean of the training rows for it".into());
+    }
+    if all.contains(&Remedy::OneSign) {
+        texts.push(
+            "write all of them in the file with the same sign, and none for thousands".into(),
+        );
     }
     texts.join("; ")
 }

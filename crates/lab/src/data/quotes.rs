@@ -1,7 +1,7 @@
 //! Quotation marks and blanks in the text of a table, before the csv crate splits it into cells.
 //!
-//! That crate reads on to the next mark, or to the end, where one is not closed, and takes what is
-//! behind a closing one as more of the cell.
+//! Where a mark is not closed, the crate reads on to the next one or to the end, and it takes text
+//! behind a closing mark as more of the cell.
 //! Both make one row of several, so both are refused here.
 
 use std::borrow::Cow;

@@ -1,9 +1,9 @@
-//! How the file of a table is read: the options that a person gives, saved with the run so that
-//! its answers are asked for with the same table.
+//! The way in which a table's file is read: the options that a person gives, saved with the run so
+//! that its answers are asked for with a table of the same form.
 
 use serde::{Deserialize, Serialize};
 
-/// How a table is read from its file.
+/// The way in which a table is read from its file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Reading {
@@ -13,29 +13,40 @@ pub struct Reading {
     pub delimiter: char,
     /// The first row has the names of the columns; without them they are called `1`, `2` and so on.
     pub header: bool,
+    /// The header may be a cell shorter than one row alone, whose first cell then has no name.
+    ///
+    /// Several rows show that by themselves, and [`Table::reading`](super::Table::reading) has
+    /// then `true` here.
+    pub row_names: bool,
     /// The names of columns to leave out.
     pub drop: Vec<String>,
-    /// What becomes of cells without a value.
+    /// The treatment of cells without a value.
     pub missing: Missing,
 }
 
 impl Default for Reading {
     /// Commas, a header, all columns, and a value in every cell.
     fn default() -> Self {
-        Self { delimiter: ',', header: true, drop: vec![], missing: Missing::Error }
+        Self {
+            delimiter: ',',
+            header: true,
+            row_names: false,
+            drop: vec![],
+            missing: Missing::Error,
+        }
     }
 }
 
-/// What becomes of cells without a value: empty ones, and marks such as `NA`.
+/// The treatment of cells without a value: empty ones, and marks such as `NA`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Missing {
-    /// They are an error.
+    /// An error.
     #[default]
     Error,
-    /// Their rows are not learned, and get no answer.
+    /// Rows with one are not learned, and get no answer.
     Drop,
-    /// The network sees the mean of the training rows in their place; of texts, the share of each.
+    /// The mean of the training rows stands in for one; of texts, the share of each.
     ///
     /// Rows without a target are not learned.
     Mean,

@@ -4,31 +4,39 @@ use std::path::Path;
 
 use super::cell::is_missing;
 use super::column::{self, ColumnKind};
+use super::commas;
 use super::feature::{Feature, FeatureKind};
 use super::preparation::Preparation;
+use super::problem::{Remedy, refuse};
 use super::reading::Missing;
-use super::sheet::Sheet;
+use super::sheet::{Purpose, Sheet};
 use crate::Result;
 
-/// Reads the features of a network from a CSV file like the one that it was trained on, a row each
-/// as [`Preparation::encode`] takes them.
+/// The rows of a file that are asked about.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// The features of each row, as [`Preparation::encode`] takes them; `None` where the row lacks a
+    /// value and such rows were not learned ([`Missing::Drop`]).
+    pub features: Vec<Option<Vec<f64>>>,
+    /// Remarks on the file that are no errors, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Reads the features of a network from a CSV file like the one that it was trained on.
 ///
 /// Other columns may hold anything, so the target column may be there or not.
-/// A row that lacks a value is `None` where such rows were not learned ([`Missing::Drop`]).
 ///
 /// # Errors
 ///
 /// Each names the file, the row and the column: a file that cannot be read, whose header lacks a
 /// feature, or whose rows differ in length; a cell without a value where that was an error; one
-/// that holds no number, or a text that is not known from the training.
+/// that holds no number, or a text that is not known from the training; numbers with commas beside
+/// numbers with points in one column.
 /// A table without a header must have as many columns as that of the training, or all but the
 /// target.
-pub fn read_rows(
-    path: impl AsRef<Path>,
-    preparation: &Preparation,
-) -> Result<Vec<Option<Vec<f64>>>> {
+pub fn read_rows(path: impl AsRef<Path>, preparation: &Preparation) -> Result<Rows> {
     let reading = preparation.reading();
-    let mut sheet = Sheet::read(path.as_ref(), reading)?;
+    let mut sheet = Sheet::read(path.as_ref(), reading, Purpose::Answers)?;
     if let Some(width) = preparation.width()
         && sheet.width() != width
     {
@@ -49,6 +57,16 @@ pub fn read_rows(
         Ok((sheet.column(&feature.name)?, kind))
     };
     let columns = preparation.features().iter().map(column).collect::<Result<Vec<_>>>()?;
+    let (mut notes, mut with_commas, mut problems) = (sheet.notes().to_vec(), vec![], vec![]);
+    for (index, kind) in &columns {
+        match commas::check(&sheet, *index, Remedy::OneSign) {
+            Ok(true) if *kind == ColumnKind::Number => with_commas.push(*index),
+            Err(problem) if *kind == ColumnKind::Number => problems.push(problem),
+            _ => {}
+        }
+    }
+    refuse(&sheet, problems)?;
+    notes.extend(commas::note(&sheet, &with_commas));
     let row = |row| {
         let lacking = columns.iter().find(|(column, _)| is_missing(sheet.cell(row, *column)));
         match (lacking, reading.missing) {
@@ -62,7 +80,12 @@ pub fn read_rows(
         let value = |(index, kind): &(usize, ColumnKind)| column::value(&sheet, row, *index, kind);
         Ok(Some(columns.iter().map(value).collect::<Result<_>>()?))
     };
-    (0..sheet.len()).map(row).collect()
+    let features = (0..sheet.len()).map(row).collect::<Result<Vec<_>>>()?;
+    let lacking = features.iter().filter(|row| row.is_none()).count();
+    if lacking > 0 {
+        notes.push(format!("{lacking} of {} rows lack a value and have no answer", sheet.len()));
+    }
+    Ok(Rows { features, notes })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One column's way to values around 0 and back; which columns have one is decided elsewhere.
+//! The scale of a column, to values around 0 and back; which columns have one is decided elsewhere.
 
 use serde::{Deserialize, Serialize};
 
@@ -57,11 +57,27 @@ pub(super) fn within_rounding(values: &[f64]) -> bool {
     const ROUNDINGS: f64 = 16.0;
     /// The whole numbers up to here are exact.
     const EXACT: f64 = 9_007_199_254_740_992.0;
-    let fold = |start, pick: fn(f64, f64) -> f64| values.iter().copied().fold(start, pick);
-    let (least, most) = (fold(f64::INFINITY, f64::min), fold(f64::NEG_INFINITY, f64::max));
+    let (least, most) = range(values);
     let is_exact = |value: &f64| value.fract() == 0.0 && value.abs() < EXACT;
     let roundings = if values.iter().all(is_exact) { 0.0 } else { ROUNDINGS };
     most - least <= roundings * f64::EPSILON * least.abs().max(most.abs())
+}
+
+/// The least and the largest of values that differ, in relation to their size, by so little that
+/// they may be equal numbers which an `f32` has rounded, or steps that are meant.
+pub(super) fn narrow_range(values: &[f64]) -> Option<(f64, f64)> {
+    /// Some roundings of an `f32`, in relation to a number's size.
+    const NARROW: f64 = 1e-6;
+    values.first()?;
+    let (least, most) = range(values);
+    let is_narrow = most - least < NARROW * least.abs().max(most.abs());
+    (is_narrow && !within_rounding(values)).then_some((least, most))
+}
+
+/// The least and the largest of values.
+fn range(values: &[f64]) -> (f64, f64) {
+    let fold = |start, pick: fn(f64, f64) -> f64| values.iter().copied().fold(start, pick);
+    (fold(f64::INFINITY, f64::min), fold(f64::NEG_INFINITY, f64::max))
 }
 
 #[cfg(test)]
@@ -117,6 +133,19 @@ mod tests {
             let error = scale.divisor / (step * 2f64.sqrt()) - 1.0;
             assert!(error.abs() < 1e-2, "{offset} {step} {scale:?}");
             assert!(scale.apply(values[2]).abs() < 0.1, "{offset} {step} {scale:?}");
+        }
+    }
+
+    #[test]
+    fn a_range_that_may_be_rounding_is_known() {
+        let single = f64::from(0.3f32);
+        assert_eq!(narrow_range(&[0.3, single, 0.3]), Some((0.3, single)));
+        assert_eq!(narrow_range(&[-1e9, -1e9 - 64.0]), Some((-1e9 - 64.0, -1e9)));
+        // Steps that can be seen, equal numbers, their rounding, nothing.
+        for values in
+            [&[1.0, 1.0 + 1e-5][..], &[0.0, 1e-20], &[0.3, 0.3], &[0.3, 0.1 + 0.2], &[0.5], &[]]
+        {
+            assert_eq!(narrow_range(values), None, "{values:?}");
         }
     }
 

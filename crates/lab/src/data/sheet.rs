@@ -9,13 +9,22 @@ use super::reading::Reading;
 use super::{delimiter, quotes};
 use crate::{Error, Result};
 
+mod header;
+
+pub(super) use header::Purpose;
+
 /// A CSV file as rows of cells below a name for each column.
 ///
 /// Every row has as many cells as there are names.
 pub(super) struct Sheet {
     path: PathBuf,
+    purpose: Purpose,
     delimiter: char,
+    /// The first row has the names.
+    header: bool,
     names: Vec<String>,
+    /// The header is a cell shorter than the rows, so that the first column has no name.
+    row_names: bool,
     /// The number of the header's row, or of the first where there is none.
     first_row: usize,
     rows: Vec<SheetRow>,
@@ -30,16 +39,17 @@ struct SheetRow {
 
 impl Sheet {
     /// Reads a file.
-    pub(super) fn read(path: &Path, reading: &Reading) -> Result<Self> {
-        Self::of_text(path, &content::read(path)?, reading)
+    pub(super) fn read(path: &Path, reading: &Reading, purpose: Purpose) -> Result<Self> {
+        Self::of_text(path, &content::read(path)?, reading, purpose)
     }
 
-    /// Reads the content of a file; the path is only for errors.
+    /// Reads the content of a file that is learned; the path is only for errors.
     pub(super) fn parse(path: &Path, bytes: &[u8], reading: &Reading) -> Result<Self> {
-        Self::of_text(path, &content::text(path, bytes.to_vec())?, reading)
+        let text = content::text(path, bytes.to_vec())?;
+        Self::of_text(path, &text, reading, Purpose::Training)
     }
 
-    fn of_text(path: &Path, text: &str, reading: &Reading) -> Result<Self> {
+    fn of_text(path: &Path, text: &str, reading: &Reading, purpose: Purpose) -> Result<Self> {
         let byte = match u8::try_from(reading.delimiter) {
             Ok(byte) if byte.is_ascii() && !b"\"\r\n".contains(&byte) => byte,
             _ => {
@@ -70,79 +80,31 @@ impl Sheet {
         };
         let mut sheet = Self {
             path: path.into(),
+            purpose,
             delimiter: reading.delimiter,
+            header: reading.header,
             names: first.cells.iter().map(String::from).collect(),
+            row_names: false,
             first_row: first.number,
             rows,
             notes: vec![],
         };
         match reading.header {
-            true => sheet.take_header(),
+            true => sheet.take_header(reading.row_names),
             false => sheet.number_columns(),
         }
-        sheet.check_rows(reading.header)?;
+        sheet.check_rows()?;
         Ok(sheet)
-    }
-
-    /// Takes the first row for the names of the columns.
-    ///
-    /// Where it has one cell less than all others, which are several, the first column has no name:
-    /// so R writes tables with names of rows, and pandas reads them.
-    fn take_header(&mut self) {
-        self.rows.remove(0);
-        let width = self.names.len() + 1;
-        if self.rows.len() > 1 && self.rows.iter().all(|row| row.cells.len() == width) {
-            self.names.insert(0, String::new());
-        }
-    }
-
-    /// Names the columns by their numbers, and leaves out a first row that is none of the table's:
-    /// some files say there how many rows follow.
-    fn number_columns(&mut self) {
-        let width = |row: &SheetRow| row.cells.len();
-        if let [first, second, third, ..] = &self.rows[..]
-            && width(first) != width(second)
-            && width(second) == width(third)
-        {
-            let (number, found, others) = (first.number, width(first), width(second));
-            self.notes.push(format!(
-                "row {number} has {found} cells and those below it {others}, so it is left out"
-            ));
-            self.rows.remove(0);
-        }
-        let width = self.rows.first().map_or(0, width);
-        self.names = (1..=width).map(|number| number.to_string()).collect();
-    }
-
-    /// Refuses a file without rows, and rows that have more or fewer cells than there are names.
-    fn check_rows(&self, header: bool) -> Result<()> {
-        if self.rows.is_empty() {
-            let place = format!("after row {}", self.first_row);
-            return Err(self.error(place, "rows of data", "nothing but the header"));
-        }
-        let width = self.names.len();
-        let Some(row) = self.rows.iter().find(|row| row.cells.len() != width) else {
-            return Ok(());
-        };
-        let found = row.cells.len();
-        let whose = if header { "the header" } else { "the first row" };
-        // Decimal commas look like more cells, and with one row more of this width, the first row
-        // is the odd one.
-        let mut hint = delimiter::hint(&self.names, self.delimiter, None);
-        let others = || self.rows.iter().all(|row| row.cells.len() == found);
-        if header && hint.is_empty() && self.rows.len() > 1 && others() {
-            hint = "; if row 1 is no header, --no-header says so".into();
-        }
-        Err(self.error(
-            format!("row {}", row.number),
-            format!("as many cells as {whose} has, {width}"),
-            format!("{found}{hint}"),
-        ))
     }
 
     /// The number of columns.
     pub(super) fn width(&self) -> usize {
         self.names.len()
+    }
+
+    /// True for a header that is a cell shorter than the rows, as R writes tables with names of rows.
+    pub(super) fn has_row_names(&self) -> bool {
+        self.row_names
     }
 
     /// The number of rows of data.
@@ -163,15 +125,20 @@ impl Sheet {
             (Some(_), Some(second)) => Err(self.error(
                 self.name_place(second),
                 "a name that no other column has",
-                format!("{} a second time", quoted(name)),
+                format!(
+                    "{} a second time; rename one of them in the file{}",
+                    quoted(name),
+                    self.no_header()
+                ),
             )),
             (None, _) => Err(self.error(
                 "the header",
                 format!("a column {}", quoted(name)),
                 format!(
-                    "the columns {}{}",
+                    "the columns {}{}{}",
                     listed(&self.names),
-                    delimiter::hint(&self.names, self.delimiter, Some(name))
+                    delimiter::hint(&self.names, self.delimiter, Some(name)),
+                    self.header_hint(Some(name))
                 ),
             )),
         }

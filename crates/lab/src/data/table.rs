@@ -6,10 +6,11 @@ use sha2::{Digest, Sha256};
 
 use super::cell::is_missing;
 use super::column::{self, Column, ColumnKind};
-use super::problem::{Remedy, refuse};
+use super::commas;
+use super::problem::{Problem, Remedy, refuse};
 use super::reading::{Missing, Reading};
 use super::scale::within_rounding;
-use super::sheet::{Sheet, listed, quoted};
+use super::sheet::{Purpose, Sheet, listed, quoted};
 use super::target::{self, Targets, TaskKind};
 use burn_ema_base::digest;
 
@@ -60,6 +61,7 @@ impl Table {
     /// - there is no target column of that name, or no column beside it;
     /// - a row has more or fewer cells than the header;
     /// - a cell has no value: it is empty or has a mark such as `NA`;
+    /// - a column has commas in some numbers and points in others, where a semicolon is between cells;
     /// - a cell holds a text or a number beyond `f32` where a number belongs;
     /// - a column holds nearly as many different texts as there are rows;
     /// - there are fewer than 5 rows, since 60/20/20 would leave a part without any;
@@ -89,7 +91,12 @@ impl Table {
         kind: Option<TaskKind>,
         reading: &Reading,
     ) -> Result<Self> {
-        Self::of_sheet(&Sheet::read(path.as_ref(), reading)?, target, kind, reading)
+        Self::of_sheet(
+            &Sheet::read(path.as_ref(), reading, Purpose::Training)?,
+            target,
+            kind,
+            reading,
+        )
     }
 
     /// Reads the content of a CSV file; the path is only for errors.
@@ -155,7 +162,7 @@ impl Table {
         let targets = target::read(sheet, target_index, &rows, kind, &mut notes)?;
         Ok(Self {
             path: sheet.path().into(),
-            reading: reading.clone(),
+            reading: Reading { row_names: sheet.has_row_names(), ..reading.clone() },
             width: sheet.width(),
             target: target.into(),
             columns,
@@ -190,7 +197,7 @@ impl Table {
         &self.target
     }
 
-    /// How the file was read.
+    /// The way in which the file was read.
     pub fn reading(&self) -> &Reading {
         &self.reading
     }
@@ -255,7 +262,7 @@ impl Table {
     }
 
     /// Remarks on the table that are no errors, one sentence each: a column or rows that were left
-    /// out, texts with an input each, cells that are filled, a feature that is constant, a task that
+    /// out, texts with an input each, cells that are filled, decimal commas, a feature that is constant, a task that
     /// was guessed of numbers, labels that are equal numbers, a class of so few rows (below 5) that
     /// a part may lack it.
     pub fn notes(&self) -> &[String] {
@@ -288,8 +295,15 @@ fn columns(
     missing: Missing,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Column>> {
-    let (mut columns, mut problems) = (vec![], vec![]);
+    let (mut columns, mut problems, mut with_commas) = (vec![], vec![], vec![]);
+    let mut check_commas =
+        |index, remedy, problems: &mut Vec<Problem>| match commas::check(sheet, index, remedy) {
+            Ok(true) => with_commas.push(index),
+            Ok(false) => {}
+            Err(problem) => problems.push(problem),
+        };
     for &index in indices {
+        check_commas(index, Remedy::Drop(sheet.names()[index].clone()), &mut problems);
         match column::kind_of(sheet, index, notes) {
             Ok(kind) => columns.push(Column { name: sheet.names()[index].clone(), kind }),
             Err(problem) => problems.push(problem),
@@ -298,10 +312,12 @@ fn columns(
             problems.extend(column::missing(sheet, index, Remedy::Fill));
         }
     }
+    check_commas(target, Remedy::OneSign, &mut problems);
     if missing == Missing::Error {
         problems.extend(column::missing(sheet, target, Remedy::DropRows));
     }
     refuse(sheet, problems)?;
+    notes.extend(commas::note(sheet, &with_commas));
     Ok(columns)
 }
 

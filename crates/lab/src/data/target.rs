@@ -17,7 +17,7 @@ const MOST_NUMBERED_CLASSES: usize = 20;
 /// The kind of a target: classes or numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskKind {
-    /// Tell classes apart.
+    /// Name the class of a row.
     Classification,
     /// Predict a number.
     Regression,
@@ -186,7 +186,7 @@ impl<'a> Labels<'a> {
                 );
                 let hint = match self.numbers {
                     Some(_) => "; --task regression takes the numbers as a quantity",
-                    None => "",
+                    None => "; leave its rows out of the file, or give them another class",
                 };
                 let found = format!("{count} of {label} (the first is row {row}{hint})");
                 return Err(sheet.error(place, expected, found));

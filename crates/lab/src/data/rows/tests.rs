@@ -8,6 +8,17 @@ fn ask(
     target: &str,
     reading: &Reading,
 ) -> Result<(Preparation, Vec<Option<Vec<f64>>>)> {
+    let (preparation, rows) = ask_noted(learned, asked, target, reading)?;
+    Ok((preparation, rows.features))
+}
+
+/// A table that is learned in a way, and rows that are asked about, with their notes.
+fn ask_noted(
+    learned: &str,
+    asked: &str,
+    target: &str,
+    reading: &Reading,
+) -> Result<(Preparation, Rows)> {
     let directory = tempfile::tempdir().unwrap();
     let [table, rows] = ["table.csv", "rows.csv"].map(|name| directory.path().join(name));
     std::fs::write(&table, learned).unwrap();
@@ -106,4 +117,77 @@ fn columns_without_names_are_asked_for_with_and_without_the_target() {
         let error = ask(learned, "1\n2\n", target, &reading).unwrap_err().to_string();
         assert!(error.contains("expected 3 columns, or 2 without the target, found 1"), "{error}");
     }
+}
+
+#[test]
+fn a_first_row_without_an_answer_is_refused() {
+    let reading = Reading { header: false, ..Reading::default() };
+    let learned: String = (0..9).map(|i| format!("{i}.5,{},{}\n", i * i % 7, i % 4)).collect();
+    let asked = "5.1,3\n4.9,3,1\n6,2,4\n";
+    let error = ask(&learned, asked, "3", &reading).unwrap_err().to_string();
+    let expected = "row 2: expected as many cells as the first row has, 2, found 3";
+    assert!(error.contains(expected), "{error}");
+    // The count of the rows is none of them.
+    let counted = "2,2,a,b\n4.9,3,1\n6,2,4\n";
+    let (_, rows) = ask_noted(&learned, counted, "3", &reading).unwrap();
+    assert_eq!(rows.features.len(), 2);
+    assert_eq!(rows.notes, ["row 1 has 4 cells and those below it 3, so it is left out"]);
+}
+
+#[test]
+fn the_form_of_row_names_is_that_of_the_training() {
+    let row = |i: usize| format!("\"car {i}\" {} {}.5 {}\n", i * 3 % 7, i * i % 11, i * 2 % 9);
+    let reading = Reading { delimiter: ' ', ..Reading::default() };
+    let header = "mpg cyl y\n".to_owned();
+    let learned = header.clone() + &(0..9).map(row).collect::<String>();
+    let (_, all) = ask(&learned, &learned, "y", &reading).unwrap();
+    let (_, one) = ask(&learned, &(header + &row(4)), "y", &reading).unwrap();
+    assert_eq!(one, all[4..5]);
+    // The first name may be there.
+    let ask_with = |asked: &str| {
+        ask(&learned.replace(' ', ","), asked, "y", &Reading::default()).map(|(_, rows)| rows)
+    };
+    assert_eq!(ask_with("car,mpg,cyl,y\nx,5,5.5,\n").unwrap(), all[4..5]);
+    // Either the target is empty and the first column has no name, or the row ends too late.
+    for asked in ["mpg,cyl,y\nx,5,5.5,\n", "car,mpg,cyl,y\nx,5,5.5,8,\n"] {
+        let error = ask_with(asked).unwrap_err().to_string();
+        assert!(error.contains("; name the first column too, or end no row with"), "{error}");
+    }
+}
+
+#[test]
+fn rows_that_are_longer_than_the_header_are_noted() {
+    let (_, rows) =
+        ask_noted(COLOURS, "colour,on,size\nred,yes,1,\n", "y", &Reading::default()).unwrap();
+    assert_eq!(rows.features[0].as_ref().unwrap()[1..], [1.0, 1.0]);
+    assert!(rows.notes[0].starts_with("the rows end with more delimiters"), "{:?}", rows.notes);
+    let asked = "colour,on,size\nx,red,yes,1\nx,red,yes,1\n";
+    let (_, rows) = ask_noted(COLOURS, asked, "y", &Reading::default()).unwrap();
+    assert_eq!(rows.features[0].as_ref().unwrap()[1..], [1.0, 1.0]);
+    assert!(rows.notes[0].starts_with("the header is a cell shorter"), "{:?}", rows.notes);
+}
+
+#[test]
+fn errors_name_what_can_be_done_with_rows() {
+    for (asked, expected) in [
+        ("1,2\nred,yes,1\nblue,no,2\n", "put the names of the columns in a row above it"),
+        ("red,yes,1\nblue,no,2\n", "put the names of the columns in a row above it"),
+        ("colour,on,on,size\nred,yes,no,1\n", "rename one of them in the file"),
+    ] {
+        let error = refusal(asked);
+        assert!(error.contains(expected), "{error}");
+        assert!(!error.contains("--no-header"), "{error}");
+    }
+}
+
+#[test]
+fn decimal_commas_are_noted_and_refused_beside_points() {
+    let reading = Reading { delimiter: ';', ..Reading::default() };
+    let learned: String = (0..9).map(|i| format!("{i},5;{}\n", i * i % 7)).collect();
+    let learned = format!("x;y\n{learned}");
+    let (_, rows) = ask_noted(&learned, "y;x\n?;1,234\n?;950\n", "y", &reading).unwrap();
+    assert_eq!(rows.features, [Some(vec![1.234]), Some(vec![950.0])]);
+    assert_eq!(rows.notes, ["column \"x\": commas are read as decimal points, \"1,234\" as 1.234"]);
+    let error = ask(&learned, "x\n1,234\n12.5\n", "y", &reading).unwrap_err().to_string();
+    assert!(error.contains("found \"1,234\" in row 2 and \"12.5\" in row 3"), "{error}");
 }

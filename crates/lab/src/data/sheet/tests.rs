@@ -60,13 +60,15 @@ fn what_is_no_sheet_is_refused() {
     assert_eq!(
         parse("a,b,a\n1,2,3\n").unwrap().column("a").unwrap_err().to_string(),
         "t.csv: row 1, cell 3: expected a name that no other column has, \
-         found \"a\" a second time"
+         found \"a\" a second time; rename one of them in the file; if row 1 is no header, \
+         --no-header says so, and the columns are called 1, 2 and so on"
     );
     // As scikit-learn's files have it, which say there how many rows and columns follow.
     assert_eq!(
         refusal("2,3,a,b\n1,2,3\n4,5,6\n"),
         "t.csv: row 2: expected as many cells as the header has, 4, \
-         found 3; if row 1 is no header, --no-header says so"
+         found 3; if row 1 is no header, --no-header says so, and the columns are called 1, 2 and \
+         so on"
     );
 }
 
@@ -118,7 +120,7 @@ fn a_file_that_cannot_be_read_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("missing.csv");
     for path in [directory.path(), &missing] {
-        let error = Sheet::read(path, &Reading::default()).err().unwrap();
+        let error = Sheet::read(path, &Reading::default(), Purpose::Training).err().unwrap();
         assert!(matches!(error, Error::Base(burn_ema::Error::File { action: "read", .. })));
         assert!(error.to_string().contains(&path.display().to_string()));
     }
@@ -175,6 +177,36 @@ fn a_header_may_lack_the_names_of_rows() {
     // One row may as well be too long.
     assert!(refusal("a,b\n1,2,3\n").contains("expected as many cells as the header has, 2"));
     assert!(refusal("a,b\n1,2,3\n4,5\n").contains("row 2: expected as many cells"));
+}
+
+#[test]
+fn surplus_delimiters_shift_no_column() {
+    for (text, names, note) in [
+        ("id,x,y\n1,2.5,3,\n2,3.5,4,\n", &["id", "x", "y"][..], "the rows end with more"),
+        ("id,x,y\n1,2.5,3,\n", &["id", "x", "y"], "the rows end with more"),
+        ("id,x,y\n1,2.5,3, ,\n2,3.5,4,,\n", &["id", "x", "y"], "the rows end with more"),
+        ("id,x,y,\n1,2.5,3\n2,3.5,4\n", &["id", "x", "y"], "the header ends with more"),
+    ] {
+        let sheet = parse(text).unwrap();
+        assert_eq!(sheet.names(), names, "{text}");
+        assert_eq!((sheet.cell(0, 0), sheet.number(0, 1).unwrap()), ("1", 2.5), "{text}");
+        assert!(sheet.notes()[0].starts_with(note), "{:?}", sheet.notes());
+    }
+    // A value in one of the last cells.
+    assert_eq!(parse("x,y\na,1,\nb,2,3\n").unwrap().names(), ["", "x", "y"]);
+    assert!(refusal("x,y\n1,2,\n3,4\n").contains("row 2: expected as many cells"));
+}
+
+#[test]
+fn a_first_row_that_is_no_header_names_the_option() {
+    let iris = "5.1,3.5,1.4,0.2,Iris-setosa\n4.9,3.0,1.4,0.2,Iris-setosa\n";
+    let error = |text: &str, name: &str| parse(text).unwrap().column(name).unwrap_err().to_string();
+    for (text, name) in [(iris, "5"), (iris, "species"), ("a,b,c\nx,y,z\n", "3")] {
+        assert!(error(text, name).contains("if row 1 is no header, --no-header says so"), "{name}");
+    }
+    for name in ["0", "4", "-1", "d", "1.5"] {
+        assert!(!error("a,b,c\nx,y,z\n", name).contains("--no-header"), "{name}");
+    }
 }
 
 proptest! {

@@ -168,7 +168,8 @@ fn what_cannot_be_learned_is_refused() {
     assert_eq!(
         refusal(with_targets(&["a", "a", "a", "b", "b"], None)),
         "t.csv: column \"y\": expected at least 3 rows of each class, so that one is trained \
-         and one is held out, found 2 of \"b\" (the first is row 5)"
+         and one is held out, found 2 of \"b\" (the first is row 5; leave its rows out of the file, or \
+         give them another class)"
     );
     assert_eq!(
         refusal(with_targets(&["a", "a", "", "b", "b"], None)),
@@ -253,7 +254,7 @@ fn classified(targets: &[&str]) -> Table {
 }
 
 #[test]
-fn whole_numbers_are_told_apart_exactly() {
+fn whole_numbers_are_compared_exactly() {
     for labels in [
         &["9007199254740992", "9007199254740993", "9007199254740994"][..],
         &["-9007199254740993", "-9007199254740992"],
@@ -323,6 +324,38 @@ fn a_feature_that_is_rounding_alone_is_noted() {
     let row = |i: u32| format!("{},{i}.5\n", ["0.3", "0.30000000000000004"][i as usize % 2]);
     let table = parse(&format!("x,y\n{}", (0..10).map(row).collect::<String>()), None).unwrap();
     assert!(notes(&table).starts_with("column \"x\" is 0.3 in every row"), "{}", notes(&table));
+}
+
+#[test]
+fn decimal_commas_are_noted_and_refused_beside_points() {
+    let reading = Reading { delimiter: ';', ..Reading::default() };
+    let rows = |odd: &str| {
+        let row = |i: usize| {
+            let price = ["1,234", "12,500", "950", odd][i % 4];
+            format!("{price};{},5;v1,{};{}.5\n", i * i % 7, i % 2, i * i % 11)
+        };
+        format!("price;size;kind;y\n{}", (0..12).map(row).collect::<String>())
+    };
+    let table = read(&rows("7"), None, &reading).unwrap();
+    assert_eq!(table.features()[0][0], 1.234);
+    let note = "columns \"price\", \"size\": commas are read as decimal points, \"1,234\" as 1.234";
+    assert!(table.notes().iter().any(|other| other == note), "{}", notes(&table));
+
+    let expected = "column \"price\": expected either commas or points in its numbers, found \
+        \"1,234\" in row 2 and \"7.5\" in row 5 (--drop price leaves the column out)";
+    assert_eq!(refusal(read(&rows("7.5"), None, &reading)), format!("t.csv: {expected}"));
+    let target = rows("7.5").replace('y', "z").replace("price", "y");
+    let error = refusal(read(&target, None, &reading));
+    assert!(error.contains("(write all of them in the file with the same sign"), "{error}");
+}
+
+#[test]
+fn surplus_delimiters_do_not_change_what_is_learned() {
+    let row = |i: usize, end: &str| format!("{i},{}.5,{}.5{end}\n", i * i % 7, i * i % 11);
+    let text = |end| format!("id,x,y\n{}", (0..9).map(|i| row(i, end)).collect::<String>());
+    let [plain, ended] = ["", ","].map(|end| parse(&text(end), None).unwrap());
+    assert_eq!((names(&ended), ended.sha256()), (vec!["x"], plain.sha256()));
+    assert!(notes(&ended).contains("the rows end with more delimiters"), "{}", notes(&ended));
 }
 
 /// Rows of an island, a truth, a number and a target.
