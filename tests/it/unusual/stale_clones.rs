@@ -72,17 +72,18 @@ fn a_clone_from_before_a_resume_says_that_its_averages_are_not_the_trainings() {
 #[test]
 fn a_model_with_other_averages_in_its_place_makes_its_clones_stale_once_it_goes_on() {
     let device = device();
-    let others: [fn(Averaged<Net>, &Device) -> Averaged<Net>; 3] = [
-        |model, device| model.keep_average_on(0, device).unwrap(),
-        |model, _| model.materialize(),
-        |model, _| {
-            let record = model.clone().into_record();
-            model.load_record(record)
-        },
-    ];
-    for other in others {
+    let kept = |model: Averaged<Net>| model.keep_average_on(0, &device).unwrap();
+    let loaded = |model: Averaged<Net>| {
+        let record = model.clone().into_record();
+        model.load_record(record)
+    };
+    check(kept);
+    check(Averaged::materialize);
+    check(loaded);
+
+    fn check(other: impl Fn(Averaged<Net>) -> Averaged<Net>) {
         let clone = step(averaged(0));
-        let model = other(clone.clone(), &device);
+        let model = other(clone.clone());
         assert!(clone.average(0).is_ok(), "both are at step 1");
         let model = step(model);
         assert!(clone.average(0).is_err());
