@@ -1,7 +1,7 @@
 //! An average of a module: its weights and its numbers.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::OnceLock,
 };
 
@@ -402,7 +402,7 @@ impl<M: Module> Average<M> {
 
     /// The paths of the module's running states.
     #[cfg(feature = "train")]
-    pub(crate) fn statistics(&self) -> BTreeSet<String> {
+    pub(crate) fn statistics(&self) -> std::collections::BTreeSet<String> {
         let statistics = self.parameters().filter(|p| p.kind == ParameterKind::Statistic);
         statistics.map(|parameter| parameter.path.clone()).collect()
     }

@@ -8,7 +8,7 @@ mod structure; // a module without the tensors of its parameters
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
 };
 
 use burn::{
@@ -114,7 +114,7 @@ pub(crate) fn path_of<M: Module>(module: &M, id: ParamId) -> Option<String> {
 #[cfg(feature = "train")]
 pub(crate) fn statistics<M: Module>(
     module: &M,
-    paths: &BTreeSet<String>,
+    paths: &std::collections::BTreeSet<String>,
 ) -> BTreeMap<String, DispatchTensor> {
     let mut collect = Collect::default();
     // A walk over the module itself shows running states one forward pass late.
