@@ -32,6 +32,12 @@ pub mod choosing {
     //! [`Warning::Dtype`]: crate::average::Warning::Dtype
     //! [`Warning::NonFinite`]: crate::average::Warning::NonFinite
     //! [`Warning::RefusedSteps`]: crate::average::Warning::RefusedSteps
+    //! [`Warning::Nothing`]: crate::average::Warning::Nothing
+    //! [`Warning::RepeatedStep`]: crate::average::Warning::RepeatedStep
+    //! [`Warning::Bypassed`]: crate::average::Warning::Bypassed
+    //! [`Warning::Replaced`]: crate::average::Warning::Replaced
+    //! [`Policy`]: crate::Policy
+    //! [`Average::final_warnings`]: crate::Average::final_warnings
     //! [`NonFinite`]: crate::NonFinite
     //! [`Average::module`]: crate::Average::module
     //! [`Average::warnings`]: crate::Average::warnings
@@ -58,4 +64,5 @@ pub mod shipping {
     #![doc = include_str!("guide/shipping.md")]
     //!
     //! [`export`]: crate::export
+    //! [`export::LoadOptions`]: crate::export::LoadOptions
 }
