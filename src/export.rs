@@ -46,8 +46,7 @@
 //!
 //! Every tensor of the module must be there, in its shape and dtype, and no other; floats must be
 //! finite.
-//! What [`LoadOptions`] admit beyond that is asked for by name: a part of the file, tensors to leave
-//! out, other dtypes.
+//! [`LoadOptions`] admit more, each by name: a part of the file, tensors to leave out, other dtypes.
 //! Where a file holds live and its average, nothing guesses which is meant: a refusal lists the
 //! prefixes under which the module's tensors are.
 //!

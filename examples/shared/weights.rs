@@ -33,9 +33,9 @@ pub struct ReadOptions {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum ReadForm {
-    /// Those of Burn
+    /// Names and layout of Burn
     Safetensors,
-    /// Those of PyTorch
+    /// Names and layout of PyTorch
     Torch,
 }
 

@@ -34,8 +34,8 @@ pub(super) const MARK: &[u8] = b"\"burn-ema.sha256\":\"";
 
 /// The kind of a file.
 ///
-/// Whether safetensors of other programs have Burn's layout or PyTorch's, their metadata do not
-/// say for certain: here they are what programs that write such metadata mostly write, and a load
+/// The metadata of safetensors of other programs do not say for certain whether the layout is
+/// Burn's or PyTorch's. The kind is the one that programs with such metadata mostly write; a load
 /// goes by the names and shapes of the module, see [`load`](super::load).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -71,7 +71,7 @@ impl fmt::Display for Kind {
 pub(super) enum Evidence {
     /// The file's form has no other, or this crate wrote it.
     Certain,
-    /// It is plain Burn's, or its metadata are those that PyTorch's programs write.
+    /// A file of plain Burn, or metadata that PyTorch's programs write.
     Likely,
     /// None: programs write such files in either layout.
     Nothing,

@@ -30,8 +30,8 @@ pub fn describe_file(path: &Path) -> Result<Option<String>> {
 
 /// The description of a file that is neither weights nor a table, with a way on, by its first bytes.
 ///
-/// It knows Git LFS pointers, web pages, indices of models in several files, other JSON and XML, and
-/// formats that begin with bytes of their own, such as gzip; none for any other file.
+/// Known are Git LFS pointers, web pages, indices of models in several files, other JSON and XML,
+/// and formats that begin with bytes of their own, such as gzip; none for any other file.
 ///
 /// PyTorch's files are zip archives: a caller that reads these looks for them first.
 pub fn describe(bytes: &[u8]) -> Option<String> {

@@ -37,7 +37,7 @@ pub(super) trait Formula<const N: usize>: Sync {
 
 /// The tensors that a step starts from; before the first one there are no moments.
 ///
-/// They are of any rank, so that a pass is compiled once and not for each rank.
+/// The rank is no part of the type, so that a pass is compiled once and not for each rank.
 pub(super) struct Tensors<const N: usize> {
     weights: DispatchTensor,
     gradient: DispatchTensor,

@@ -114,8 +114,8 @@ pub trait RunModel: LearnerModel {
 
     /// A call that says to the model, and to what its clones share, that the training has ended.
     ///
-    /// It is made before the training and of its result, and called after the training, whatever
-    /// ended it, a panic too. So it must keep no weights alive.
+    /// `fit` asks for one before the training, and for one of the result, and calls both after the
+    /// training, whatever ended it, a panic too. So the call must keep no weights alive.
     fn on_end(&self) -> Box<dyn FnOnce()> {
         Box::new(|| ())
     }

@@ -19,7 +19,7 @@ pub(in crate::average) struct Structure<M> {
 
 /// A tensor of one element for each rank, kind and device of the parameters.
 ///
-/// They are made once, since a structure is taken at every update.
+/// Each is made once, since a structure is taken at every update.
 #[derive(Clone, Debug, Default)]
 struct Placeholders {
     floats: Vec<Placeholder>,

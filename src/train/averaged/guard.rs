@@ -50,8 +50,8 @@ struct State {
     before: Option<StepBackup>,
 }
 
-/// What the forward passes of a step change: the number of samples and the running states, as they
-/// were before the first of these passes.
+/// A backup of all that the forward passes of a step change: the number of samples and the running
+/// states, as they were before the first of these passes.
 #[derive(Clone)]
 struct StepBackup {
     step: u64,

@@ -91,15 +91,16 @@ impl<M: LearnerModel> Handle<M> {
     /// A new handle of these averages, with which the training goes on; this handle's clones learn
     /// of it.
     pub fn replaced_by(&self, averages: Vec<Average<M>>) -> Self {
-        let new = self.with(averages);
-        self.lock().successor = Some(new.lock().last.clone());
-        new
+        self.succeeded_by(self.with(averages))
     }
 
     /// A new handle of averages that were loaded, with the same snapshots and no error; this
     /// handle's clones learn of it.
     pub fn restored(&self, averages: Vec<Average<M>>) -> Self {
-        let new = Self { snapshots: self.snapshots.clone(), ..Self::new(averages) };
+        self.succeeded_by(Self { snapshots: self.snapshots.clone(), ..Self::new(averages) })
+    }
+
+    fn succeeded_by(&self, new: Self) -> Self {
         self.lock().successor = Some(new.lock().last.clone());
         new
     }
