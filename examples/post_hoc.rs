@@ -155,7 +155,7 @@ fn main() -> Result<()> {
 }
 
 /// A new run of the `train` example's default training, but with averages by power functions;
-/// never over an older one unless told so.
+/// never over an older one without `--overwrite`.
 fn start(args: &Args) -> Result<RunDirectory> {
     let table = digits()?;
     let preparation = Prepared::new(&table, args.seed)?.preparation;

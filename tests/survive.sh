@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Kills a training at random instants, in as many runs as told, and signals a third as many, and
+# Kills a training at random instants, in as many runs as asked for, and signals a third as many, and
 # says what that proves:
 #
 #     tests/survive.sh [RUNS, else 300]

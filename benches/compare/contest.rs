@@ -23,7 +23,7 @@ pub struct Contestant {
 }
 
 impl Contestant {
-    /// One that tells the nanoseconds of so many repetitions.
+    /// One that measures the nanoseconds of so many repetitions.
     pub fn new(name: &str, run: impl FnMut(usize) -> Result<f64> + 'static) -> Self {
         Self { name: name.to_owned(), run: Box::new(run), repeat: 1, warms_up: true }
     }

@@ -28,7 +28,7 @@ pub fn over_rounds(rounds: &[Vec<f64>], number: impl Fn(&[f64]) -> f64) -> Optio
 pub enum Bar {
     AtLeast(f64),
     AtMost(f64),
-    /// There is none: it is told for information.
+    /// There is none: the figure is for information.
     None,
 }
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Each row is a contest. Its contestants take turns of a fifth of a second; a number of a claim is
-//! made of the times of each round, and told is the median over all rounds.
+//! made of the times of each round; the median over all rounds is printed.
 //! The hook is `Averaged`, whose `step` and `optimize` are called in a loop of one's own or by Burn's
 //! Learner, which clones its model at each step; it guards live and the optimizer, too.
 //! `Average::update` comes after `optimizer.step`, and guards the average alone.
@@ -50,7 +50,7 @@ struct Args {
     /// The Python that has PyTorch
     #[arg(long, default_value = "python3")]
     python: PathBuf,
-    /// How often each contestant has its turn, 7 or more for figures that are told
+    /// How often each contestant has its turn, 7 or more for figures to publish
     #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
     /// Only rows whose name contains this; several may be given
@@ -143,7 +143,7 @@ fn main() -> Result<()> {
         rows.iter().for_each(|(name, _)| println!("{name}"));
         return Ok(());
     }
-    // Whatever is missing is told before the first row.
+    // Whatever is missing is printed before the first row.
     let needed = rows.iter().any(|(_, make)| matches!(make, Make::BesideTorch(_)));
     let torch = needed.then(|| Torch::start(&args.python, threads)).transpose()?;
     let version = torch.as_ref().map(|torch| torch.version.clone());

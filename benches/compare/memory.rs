@@ -71,7 +71,7 @@ pub fn train(through: Through) -> Result<()> {
             (0..STEPS).for_each(|_| training.step(NETWORK.rows()));
         }
     }
-    let status = fs::read_to_string("/proc/self/status").context("only Linux tells the peak")?;
+    let status = fs::read_to_string("/proc/self/status").context("only Linux reports the peak")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let peak = peak.and_then(|peak| peak.split_whitespace().next()).context("no VmHWM")?;
     println!("{}", peak.parse::<u64>()? * 1024);

@@ -177,7 +177,7 @@ def main():
             start = time.perf_counter_ns()
             made[key](request["repeat"])
             answer(nanoseconds=time.perf_counter_ns() - start)
-        except Exception as error:  # whatever it is, it is told in one line
+        except Exception as error:  # whatever it is, one line reports it
             answer(error=" ".join(str(error).split())[:300])
 
 

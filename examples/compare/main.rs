@@ -12,6 +12,8 @@
 #[macro_use]
 #[path = "../shared/mod.rs"]
 mod shared; // `println!` to a reader that may leave
+#[path = "../shared/reading.rs"]
+mod reading; // the options for how a CSV is read
 
 mod data; // wrong labels, fewer rows, Friedman's function
 mod results; // finished runs in a file
@@ -31,7 +33,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use burn_ema_lab::{data::Targets, device};
+use burn_ema_lab::{
+    data::{Reading, Targets},
+    device,
+};
 use clap::Parser;
 
 use self::{
@@ -66,13 +71,18 @@ struct Args {
     /// Only settings whose name contains this; several may be given
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// A CSV file with a header, all of whose columns but the target are numbers; without it, the
-    /// digits that ship with the crate, and a table of Friedman's first function
+    /// A CSV file, gzip too, as the example `train` reads it; without it, the digits that ship with
+    /// the crate, and a table of Friedman's first function
     #[arg(long, requires = "target")]
     data: Option<PathBuf>,
     /// The column of the CSV to learn
     #[arg(long, requires = "data")]
     target: Option<String>,
+    /// What the target is [default: classes for text and for few whole numbers]
+    #[arg(long, requires = "data")]
+    task: Option<reading::Learned>,
+    #[command(flatten)]
+    reading: reading::ReadingArgs,
     /// Where finished runs are kept
     #[arg(long, value_name = "DIR", default_value = "artifacts/compare")]
     out: PathBuf,
@@ -112,7 +122,7 @@ fn main() -> Result<()> {
     let file = args.out.join("results.jsonl");
     let results = Mutex::new(Results::open(&file)?);
     let mut missing = vec![];
-    // Seed by seed, so that the time that is left can be told from the beginning.
+    // Seed by seed, so that the time that is left can be estimated from the beginning.
     for seed in seeds.clone() {
         for setting in &settings {
             let run = run(setting, seed);
@@ -157,14 +167,22 @@ fn settings(args: &Args) -> Result<Vec<(Setting, String)>> {
         (Some(file), Some(target)) => {
             let path = file.canonicalize().with_context(|| file.display().to_string())?;
             let name = file.file_stem().map_or("data".into(), |stem| stem.display().to_string());
-            vec![(name, Source::File { path, target: target.clone() })]
+            let (target, task) = (target.clone(), args.task.map(reading::Learned::kind));
+            let reading = args.reading.reading();
+            vec![(name, Source::File { path, target, task, reading })]
         }
         _ => {
+            args.reading.refuse()?;
             let path = args.out.join("friedman.csv");
             let (rows, seed) = FRIEDMAN;
             fs::write(&path, data::friedman(rows, seed))
                 .with_context(|| path.display().to_string())?;
-            let friedman = Source::File { path, target: "y".to_owned() };
+            let friedman = Source::File {
+                path,
+                target: "y".to_owned(),
+                task: None,
+                reading: Reading::default(),
+            };
             vec![("digits".into(), Source::Digits), ("Friedman".into(), friedman)]
         }
     };

@@ -51,19 +51,19 @@ pub struct Results {
 impl Results {
     /// Opens or makes the file; a line that is none, as a kill leaves it, is passed over.
     pub fn open(path: &Path) -> Result<Self> {
-        let told = || path.display().to_string();
+        let context = || path.display().to_string();
         let text = match fs::read(path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(error).with_context(told),
+            Err(error) => return Err(error).with_context(context),
         };
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
         let done = lines.map(|line| (line.key.clone(), line)).collect();
         let mut file =
-            OpenOptions::new().create(true).append(true).open(path).with_context(told)?;
+            OpenOptions::new().create(true).append(true).open(path).with_context(context)?;
         if !text.is_empty() && !text.ends_with('\n') {
             // What comes next is a line of its own.
-            file.write_all(b"\n").with_context(told)?;
+            file.write_all(b"\n").with_context(context)?;
         }
         Ok(Self { file, done })
     }

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use burn_ema::{AverageConfig, Rule};
 use burn_ema_lab::{
-    data::{Table, digits},
+    data::{Reading, Table, TaskKind, digits},
     run::OptimizerKind,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Runs that were made with another version of this program are not taken for ours.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The values between inputs and outputs.
 pub const HIDDEN: usize = 64;
@@ -42,14 +42,16 @@ pub enum Source {
     /// The digits that ship with the crate.
     Digits,
     /// A table.
-    File { path: PathBuf, target: String },
+    File { path: PathBuf, target: String, task: Option<TaskKind>, reading: Reading },
 }
 
 impl Source {
     pub fn read(&self) -> Result<Table> {
         Ok(match self {
             Self::Digits => digits()?,
-            Self::File { path, target } => Table::read(path, target)?,
+            Self::File { path, target, task, reading } => {
+                Table::read_with(path, target, *task, reading)?
+            }
         })
     }
 }

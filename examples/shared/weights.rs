@@ -26,7 +26,7 @@ pub struct ReadOptions {
     /// are rounded
     #[arg(long, requires = "file")]
     cast: bool,
-    /// The names and the layout of a file, where it does not tell them itself
+    /// The names and the layout of a file, where the file does not hold them
     #[arg(long, requires = "file")]
     form: Option<ReadForm>,
 }

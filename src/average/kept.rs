@@ -66,7 +66,11 @@ impl Kept {
         }
     }
 
-    /// The kernels' work on the tensor, if the update only [mixes](Self::mixes) it with live.
+    /// The pair of average and live that the kernels mix; `None` if the update does not only
+    /// [mix](Self::mixes) them.
+    ///
+    /// Both must be on one device: the average is moved to live's, or, if it `stays` on its own,
+    /// live is copied there.
     pub fn towards<'a>(
         &'a mut self,
         live: &'a DispatchTensor,

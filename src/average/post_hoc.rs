@@ -103,9 +103,10 @@ pub enum Target {
         /// The share of the old average that one step keeps, in `[0, 1)`.
         decay: f64,
     },
-    /// Equal weights over the last steps: stochastic weight averaging (SWA).
+    /// Equal weights over the last `steps` steps: stochastic weight averaging (SWA).
     ///
-    /// The error is least if the window begins at a stored step, since its edge is sharp.
+    /// The profile jumps from 0 at the step `at - steps`. A mix can have a jump only at a stored
+    /// step, so its [relative error](Mix::relative_error) is least if `at - steps` is one.
     Window {
         /// How many steps, in `(0, at]`.
         steps: f64,
@@ -257,8 +258,9 @@ impl Mix {
         Self { coefficients, ..self }
     }
 
-    /// The mix itself, if what its averages were rounded by, each as a share of itself, comes into
-    /// it within [`ROUNDING_LIMIT`].
+    /// The mix itself, if the rounding of its stored averages changes it by at most
+    /// [`ROUNDING_LIMIT`], as a share of the weights. `roundings` has the largest relative error of
+    /// a number in each stored average.
     pub(super) fn require_rounding(self, roundings: impl Iterator<Item = f64>) -> Result<Self> {
         let parts = self.coefficients.iter().zip(roundings).map(|(x, rounding)| x * rounding);
         let rounding = parts.map(|x| x * x).sum::<f64>().sqrt();

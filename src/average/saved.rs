@@ -143,7 +143,7 @@ impl<M: Module> Average<M> {
     /// its tensors.
     fn settings(&self) -> Vec<(&'static str, String)> {
         let mut settings = self.config.settings();
-        // Where that is not live's, no tensor tells of live's.
+        // Where that is not live's, no tensor shows it.
         let others = self.parameters().filter(|other| other.tensor.dtype() != other.dtype);
         let others: BTreeSet<_> = others
             .map(|other| (other.tensor.dtype().name(), other.dtype.name()))

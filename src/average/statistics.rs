@@ -82,7 +82,7 @@ use crate::{Error, Result};
 ///
 /// A module without a batch norm that trains; no batch, or one that could not be loaded; a batch
 /// norm that no batch reaches in training mode; one of momentum 0, or too close to 0 for the
-/// dtype, since its statistics tell nothing of the batch; statistics that are not finite.
+/// dtype, since its statistics hold nothing of the batch; statistics that are not finite.
 /// The given module is never changed.
 ///
 /// [swa]: https://arxiv.org/abs/1803.05407

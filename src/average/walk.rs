@@ -61,7 +61,7 @@ pub(crate) fn describe(dtype: DType, shape: &Shape) -> String {
 ///
 /// # Errors
 ///
-/// Two parameters of one path cannot be told apart.
+/// Two parameters of one path cannot be distinguished.
 pub(super) fn parameters<M: Module>(module: &M) -> Result<Vec<Parameter>> {
     let mut found = tensors(module)?;
     let states = running::running_states(module);
@@ -76,7 +76,7 @@ pub(super) fn parameters<M: Module>(module: &M) -> Result<Vec<Parameter>> {
 ///
 /// # Errors
 ///
-/// Two parameters of one path cannot be told apart.
+/// Two parameters of one path cannot be distinguished.
 pub(super) fn tensors<M: Module>(module: &M) -> Result<Vec<Parameter>> {
     let mut collect = Collect::default();
     module.visit(&mut collect);
@@ -90,11 +90,10 @@ pub(super) fn tensors<M: Module>(module: &M) -> Result<Vec<Parameter>> {
     Ok(collect.found)
 }
 
-/// Moves floats of a module that trains: the tensor that `moved` gives for a path and the tensor
-/// there takes its place.
+/// Replaces float parameters of a module, which may be in training: `moved` gets the path and the
+/// tensor of each float, and returns the new tensor, or `None` to leave the parameter as it is.
 ///
-/// Each parameter keeps its id, so that an optimizer goes on with its moments, and its training
-/// state.
+/// Each parameter keeps its id, so that an optimizer finds its moments, and its autodiff setting.
 pub(super) fn map_floats<M: Module>(
     module: M,
     moved: impl FnMut(&str, &DispatchTensor) -> Option<DispatchTensor>,

@@ -42,7 +42,8 @@ pub enum Warning {
         name: String,
         /// The steps from one update to the next.
         every: u64,
-        /// The steps that it remembers, or the interval of the snapshots of a window.
+        /// The steps that the average remembers; for a window rule, only the steps from one
+        /// snapshot to the next. If its parameters have several rules, the least of these numbers.
         window: f64,
     },
     /// The decay reaches 1 before the end of the training, and the average no longer changes.

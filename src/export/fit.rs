@@ -327,7 +327,7 @@ fn beyond(data: &TensorData, dtype: DType) -> Option<(usize, String)> {
         let (index, _) = first_non_finite(rounded.as_bytes(), dtype)?;
         return Some((index, data.iter::<f64>().nth(index)?.to_string()));
     }
-    // As far as numbers of double precision tell, the ends of 64 bits are beyond.
+    // In double precision the ends of 64 bits are already out of range.
     let bits = 8 * dtype.size() as i32;
     let (from_number, to_number) = match dtype {
         _ if from == dtype => return None,

@@ -1,7 +1,7 @@
 //! The tensors of CubeCL's backends: one launch for as many of them as the device binds at once.
 //!
-//! Under Burn's fusion a tensor may be a plan of one, which is not looked into: it takes the
-//! portable path.
+//! Under Burn's fusion a tensor may be planned and not yet computed. The kernel here does not read
+//! such a tensor; Burn's own operations update it.
 
 mod kernel;
 
@@ -51,10 +51,11 @@ pub(super) fn make_all_unique(mut work: Vec<Towards<'_>>) {
     prepare(&mut steps(&mut work), true);
 }
 
-/// Moves averages that were [prepared](make_all_unique), unless a check finds a number beyond its
-/// bound.
+/// Moves averages towards their live tensors, unless the check `look` finds a number above the
+/// bound of its tensor: then no average moves. The device decides that, and nothing waits for it.
 ///
-/// A tensor that shares their storage changes with them.
+/// Each average must have [storage of its own](make_all_unique). A tensor that shares it all the
+/// same, such as one of a clone, changes too.
 pub(super) fn lerp_all_unless(mut work: Vec<Towards<'_>>, look: &PendingCheck) {
     launch(moves(steps(&mut work)), Some(&look.flags));
 }
@@ -149,8 +150,10 @@ fn lerp(mut steps: Vec<OneLive<'_>>) {
     launch(moves(steps), None);
 }
 
-/// Lays averages and live out alike, and gives averages storage of their own: with their numbers,
-/// but for one that is overwritten, unless `all` are asked for.
+/// Gives live and its averages the same layout, and each average storage of its own.
+///
+/// The average's numbers are copied to that storage. An average with a share of 1, which is about
+/// to be overwritten, is copied only if `all` is true.
 fn prepare(steps: &mut [OneLive<'_>], all: bool) {
     let mut copies = Vec::new();
     for (live, averages) in steps.iter_mut().filter(|(live, _)| !is_empty(live)) {

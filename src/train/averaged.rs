@@ -212,18 +212,18 @@ impl<M: LearnerModel> Averaged<M> {
         self
     }
 
-    /// Sets the policy for an optimizer step whose gradients hold a NaN or an infinity; by default
-    /// the third in a row is an error. See [above](Self#refused-steps).
+    /// Sets the policy for an optimizer step whose gradients hold a NaN or an infinity. By default
+    /// such a step is [refused](Self#refused-steps), and the third refused step in a row is an
+    /// error.
     ///
-    /// Except under [`NonFinite::Take`], such a number in the weights after a step is an error at
-    /// once.
-    /// The averages check what they take from live by a policy of their own,
-    /// `AverageConfig::with_non_finite`. On a GPU, a step waits for no check only if both policies
-    /// are [`NonFinite::Take`].
+    /// Except under [`NonFinite::Take`], a NaN or an infinity in the weights after a step is an
+    /// error at once. The averages have a policy of their own for the weights that they take from
+    /// live, `AverageConfig::with_non_finite`. On a GPU, every step waits for a check unless both
+    /// policies are [`NonFinite::Take`].
     ///
     /// # Errors
     ///
-    /// A limit of 0.
+    /// [`NonFinite::Skip`] with a `limit` of 0.
     pub fn with_non_finite(mut self, policy: NonFinite) -> Result<Self> {
         if policy == (NonFinite::Skip { limit: 0 }) {
             let what = "the limit of steps that are refused in a row";

@@ -193,10 +193,10 @@ fn the_committed_figures_are_the_drawn_ones() {
 
 #[test]
 fn what_is_drawn_follows_the_options_and_the_seed() {
-    let told = |options: &[&str]| succeeds(example("averages").args(options)).0;
-    assert_eq!(told(&["--seed", "1"]), told(&[]));
-    assert_ne!(told(&["--seed", "2"]), told(&[]));
-    let plot = told(&["--decay", "0.9"]);
+    let printed = |options: &[&str]| succeeds(example("averages").args(options)).0;
+    assert_eq!(printed(&["--seed", "1"]), printed(&[]));
+    assert_ne!(printed(&["--seed", "2"]), printed(&[]));
+    let plot = printed(&["--decay", "0.9"]);
     assert!(plot.contains("ema(0.9, debias), and the mean of the last 10 values: "), "{plot}");
     let braille = |c: char| ('\u{2801}'..='\u{28ff}').contains(&c);
     assert!(plot.lines().filter(|line| line.contains(braille)).count() > 10, "{plot}");

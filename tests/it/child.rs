@@ -88,7 +88,7 @@ impl Child {
 
     /// Lets a child go on that waits for the end of its standard input.
     pub fn go_on(&mut self) {
-        self.stdin.take().expect("a child with a pipe, not yet told");
+        self.stdin.take().expect("a child with a pipe, not yet closed");
     }
 
     pub fn pid(&self) -> u32 {

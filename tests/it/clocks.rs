@@ -45,7 +45,7 @@ fn counted(seed: u64) -> Averaged<Diary> {
     Averaged::new(Diary::new(seed), configs()).unwrap().with_samples(of_batch)
 }
 
-/// The averages of what the diary holds, each step told its clock.
+/// The averages of what the diary holds, each step with its clock.
 fn by_hand(seed: u64, pages: &[(Clock, Diary)]) -> Vec<Average<Diary>> {
     let start = Diary::new(seed);
     let averages = configs().map(|config| {

@@ -206,7 +206,7 @@ fn older_commits_stay_until_a_newer_one_is_there() {
     assert_eq!(places(&plan), [2, 3].map(Progress::after));
 }
 
-/// What a training lets through, its commits do not, unless they are told to.
+/// What a training lets through, its commits do not, unless they are allowed to.
 #[test]
 fn numbers_that_are_not_finite_are_not_committed() {
     for (allow, expected) in [(false, &[][..]), (true, &[1, 2])] {
@@ -233,8 +233,8 @@ fn numbers_that_are_not_finite_are_not_committed() {
 fn a_configuration_has_at_most_one_mebibyte() {
     let config = |bytes: usize| CommitConfig::new("run").with_config(&"a".repeat(bytes - 2));
     config(1 << 20).unwrap();
-    let told = "the configuration is 1048577 bytes, expected at most 1048576 bytes of JSON";
-    assert_eq!(config((1 << 20) + 1).unwrap_err().to_string(), told);
+    let expected = "the configuration is 1048577 bytes, expected at most 1048576 bytes of JSON";
+    assert_eq!(config((1 << 20) + 1).unwrap_err().to_string(), expected);
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn statistics_of_batch_norms_are_those_of_the_last_step() {
     }
 }
 
-/// Asks for the best epoch so far, and keeps what it was told.
+/// Asks for the best epoch so far, and keeps the answer.
 #[derive(Clone, Default)]
 struct Asking(Arc<Mutex<Vec<Told>>>);
 
@@ -335,7 +335,7 @@ fn decisions_are_made_again_as_they_were_made() {
     for seed in 1..4 {
         let run = |name: String, lengths: &[usize]| {
             let plan = Plan::new(&directory.path().join(name));
-            let mut told = Vec::new();
+            let mut answer = Vec::new();
             for &epochs in lengths {
                 let plan = Plan { epochs, ..plan.clone() };
                 let asking = Asking::default();
@@ -345,9 +345,9 @@ fn decisions_are_made_again_as_they_were_made() {
                 let commits = CommitConfig::new(&plan.directory);
                 let fit = fit.with_commits(commits).unwrap().resume().unwrap();
                 fit.launch().unwrap();
-                told = asking.0.lock().unwrap().clone();
+                answer = asking.0.lock().unwrap().clone();
             }
-            told
+            answer
         };
         let whole = run(format!("{seed}-whole"), &[6]);
         assert_eq!(whole.len(), 6);

@@ -30,7 +30,7 @@ use crate::{
     terminal::{CTRL_C, modes, terminal},
 };
 
-/// What a terminal is told at the beginning of the dashboard and at its end.
+/// What a terminal receives at the beginning of the dashboard and at its end.
 const ALTERNATE_SCREEN: &str = "\x1b[?1049h";
 const MAIN_SCREEN: &str = "\x1b[?1049l";
 const HIDE_CURSOR: &str = "\x1b[?25l";
@@ -58,8 +58,8 @@ struct Dashboard {
 struct Ended {
     /// The code, or the signal that killed it.
     code: Result<i32, i32>,
-    /// All that the terminal was told.
-    told: String,
+    /// All that the terminal received.
+    output: String,
 }
 
 impl Dashboard {
@@ -115,14 +115,15 @@ impl Dashboard {
         drop(self.program);
         self.looking.join().unwrap();
         // Threads that panic write into each other's characters.
-        let told = String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned();
+        let output = String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned();
         for (on, off) in
             [(ALTERNATE_SCREEN, MAIN_SCREEN), (HIDE_CURSOR, SHOW_CURSOR), (TAKE_MOUSE, LEAVE_MOUSE)]
         {
-            let last = |what| told.rfind(what).unwrap_or_else(|| panic!("{what:?} in {told:?}"));
+            let last =
+                |what| output.rfind(what).unwrap_or_else(|| panic!("{what:?} in {output:?}"));
             assert!(last(on) < last(off), "{on:?} stays");
         }
-        Ended { code, told }
+        Ended { code, output }
     }
 
     /// Closes the terminal.
@@ -170,8 +171,8 @@ fn look(mut person: File, shown: &Mutex<Vec<u8>>, looks: &AtomicBool) {
 impl Ended {
     /// What stands on the screen when the dashboard has left it.
     fn left(&self) -> &str {
-        let end = self.told.rfind(MAIN_SCREEN).unwrap() + MAIN_SCREEN.len();
-        &self.told[end..]
+        let end = self.output.rfind(MAIN_SCREEN).unwrap() + MAIN_SCREEN.len();
+        &self.output[end..]
     }
 
     /// Checks that the program committed and says so, with the command that goes on.
@@ -230,9 +231,9 @@ fn live_is_on_the_plot_of_the_average() {
     let ended = dashboard.end();
     assert_eq!(ended.code, Ok(130));
     for plot in ["Loss", "Accuracy"] {
-        assert!(ended.told.contains(plot), "{plot}");
+        assert!(ended.output.contains(plot), "{plot}");
         let own = format!("{plot} (live)");
-        assert!(!ended.told.contains(&own), "{own}");
+        assert!(!ended.output.contains(&own), "{own}");
     }
 }
 
@@ -278,7 +279,7 @@ fn a_training_killed_from_the_dashboard_goes_on_from_its_last_commit() {
     dashboard.keys(&CTRL_C);
     let ended = dashboard.end();
     let from = format!("resuming after {}, step ", newest.commit.unwrap().progress());
-    assert!(ended.told.contains(&from), "{:?}", ended.told);
+    assert!(ended.output.contains(&from), "{:?}", ended.output);
     assert_eq!(ended.code, Ok(130));
 }
 

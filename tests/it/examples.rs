@@ -119,9 +119,9 @@ fn an_older_run_is_never_lost_without_being_asked() {
     assert!(stdout.contains("resuming after epoch 1"), "{stdout}");
     assert!(stderr.starts_with("epoch 2/3"), "{stderr}");
     let message = fails(&mut resume(&["--lr", "0.5"]));
-    let told =
+    let expected =
         "--lr is 0.5, but 0.02 in the run, which cannot change; --run DIR begins another run";
-    assert!(message.contains(told), "{message}");
+    assert!(message.contains(expected), "{message}");
 
     let message = fails(&mut resume(&["--epochs", "2"]));
     assert!(message.contains("--epochs is 2, but the run has 3, which can only grow"), "{message}");
@@ -313,11 +313,12 @@ fn a_run_that_goes_on_elsewhere_says_so() {
         train.args((epochs != "1").then_some("--resume"));
         succeeds(train.arg("--run").arg(directory.path().join("run"))).0
     };
-    let told = |stdout: &str| stdout.contains("until here the run was on flex (CPU), whose");
-    assert!(!told(&train("flex", "1")));
-    assert!(!told(&train("flex", "2")));
-    assert!(told(&train("ndarray", "3")));
-    assert!(!told(&train("ndarray", "4")));
+    let notes_device =
+        |stdout: &str| stdout.contains("until here the run was on flex (CPU), whose");
+    assert!(!notes_device(&train("flex", "1")));
+    assert!(!notes_device(&train("flex", "2")));
+    assert!(notes_device(&train("ndarray", "3")));
+    assert!(!notes_device(&train("ndarray", "4")));
 }
 
 /// As after `| head -n 1`.
@@ -469,7 +470,7 @@ fn the_committed_model_answers_drawn_digits() {
     }
 }
 
-/// The model of a run, and live, in every form: what answers is the same, and live is told where it
+/// The model of a run, and live, in every form: what answers is the same, and live is named where it
 /// says otherwise.
 #[test]
 fn a_model_goes_out_in_every_form_and_answers() {
@@ -538,16 +539,16 @@ fn a_model_goes_out_in_every_form_and_answers() {
         (labels(run.model(&device).unwrap()), labels(run.live(&device).unwrap().unwrap()));
     let differing: Vec<_> = ours.iter().zip(&of_live).filter(|(a, b)| a != b).collect();
     assert!(!differing.is_empty(), "after one epoch the average lags behind");
-    let told = answers.split("answer:  ").skip(1).filter_map(|answer| {
+    let printed = answers.split("answer:  ").skip(1).filter_map(|answer| {
         let (label, rest) = answer.split_once('\n')?;
         Some((label, rest.strip_prefix("live:    ")?.split_once(", with ")?.0))
     });
-    assert!(told.eq(differing.iter().map(|(a, b)| (&a[..], &b[..]))), "{answers}");
+    assert!(printed.eq(differing.iter().map(|(a, b)| (&a[..], &b[..]))), "{answers}");
     let last = format!("live says otherwise for {} of 60\n", differing.len());
     assert!(answers.ends_with(&last), "{answers}");
 }
 
-/// As many columns as a picture has pixels make no picture of what is told by a number.
+/// As many columns as a picture has pixels make no picture of what is a number.
 #[test]
 fn a_number_is_not_drawn() {
     let directory = tempfile::tempdir().unwrap();

@@ -220,7 +220,7 @@ fn a_gain_is_a_lower_loss_and_a_higher_accuracy() {
     assert!(text.contains(short), "{text}");
     assert!(text.contains("Of 9 comparisons, 3 show a gain, 2 a harm, 4 neither."), "{text}");
 
-    // A run without one of the models is told by its name.
+    // A run without one of the models is named.
     let mut lines = lines;
     lines[1][4].judged.truncate(2);
     let error = Comparison::new(&lines).err().unwrap().to_string();
@@ -261,7 +261,7 @@ fn the_guide_quotes_the_comparison() {
 /// Numbers of the suggested average in the guide, against live's last weights and its best epoch.
 #[test]
 fn the_guide_quotes_the_worth_of_the_suggestion() {
-    let told = cells_below(EVIDENCE, "## What the suggestion is worth");
+    let published = cells_below(EVIDENCE, "## What the suggestion is worth");
     let columns = ["Differences from live, mean", "Differences from live, best epoch, mean"];
     for (column, heading) in columns.into_iter().enumerate() {
         let rows = cells_below(COMPARISON, heading);
@@ -272,7 +272,7 @@ fn the_guide_quotes_the_worth_of_the_suggestion() {
                 _ => format!("**{} %**", row[3]),
             })
             .collect();
-        let found: Vec<_> = told.iter().map(|row| row[3 + column]).collect();
+        let found: Vec<_> = published.iter().map(|row| row[3 + column]).collect();
         assert_eq!(found, expected, "{heading}");
     }
 }

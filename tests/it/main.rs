@@ -93,4 +93,4 @@ mod unusual; // modules and loops that users bring beside the usual ones
 #[cfg(all(feature = "train", any(not(feature = "wgpu"), clippy)))]
 mod updates; // the hook's updates against those by hand; panics and NaN of a user's `optimize`
 #[cfg(feature = "train")]
-mod warnings; // what a user is told of an average, and when
+mod warnings; // the warnings of an average, and when they come

@@ -99,10 +99,9 @@ fn each_average_costs_one_copy_of_the_weights() {
     }
 }
 
-/// A step that is sure to be finite keeps no second copy of the moments to go back to.
+/// A step keeps no second copy of the moments to go back to.
 #[test]
 #[cfg(target_os = "linux")]
-#[cfg_attr(feature = "portable", ignore = "no step is sure there")]
 fn adam_costs_its_two_moments() {
     let [sgd, adam] = ["sgd", "adam"].map(|optimizer| peak_of(1, optimizer));
     let copies = (adam as f64 - sgd as f64) / weights() as f64;

@@ -169,7 +169,7 @@ fn a_pattern_that_matches_nothing_is_an_error_with_the_paths() {
         let config = half().on("head.*", Policy::Copy).on(pattern, Policy::Freeze);
         config.init(&Tower::new(0)).map(|_| ()).unwrap_err().to_string()
     };
-    // One level is missing; names are told apart by case; the crate's paths have no slashes.
+    // One level is missing; names differ by case; the crate's paths have no slashes.
     for pattern in ["layers.*", "Head.weight", "head", "layer.0.weight", "layers.3.*"] {
         assert_eq!(
             message(pattern),

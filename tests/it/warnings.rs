@@ -1,4 +1,4 @@
-//! What a user is told of an average, and when.
+//! The warnings of an average, and when they come.
 
 use burn::{
     module::Module,
@@ -167,7 +167,7 @@ fn refusals_are_told() {
     );
     average.update(&net(), 6).unwrap();
     assert_eq!(average.warnings().len(), 1, "it stays true");
-    assert_eq!(average.take_warnings(), [], "and was told");
+    assert_eq!(average.take_warnings(), [], "and was warned of");
 }
 
 #[test]
@@ -195,20 +195,20 @@ fn each_warning_is_told_once() {
 }
 
 #[test]
-fn the_hook_tells_of_all_its_averages() {
+fn the_hook_warns_of_all_its_averages() {
     let directory = tempfile::tempdir().unwrap();
     let sane = AverageConfig::new(Rule::debiased(0.8));
     let configs = [AverageConfig::new(Rule::ema(0.99)), sane, AverageConfig::new(Rule::ema(0.97))];
     let model = Averaged::new(net(), configs).unwrap();
     assert_eq!(model.take_warnings(), [], "nothing is known of the training yet");
     let model = Plan::new(directory.path()).launch(model).model;
-    let told = texts(&model.take_warnings());
-    assert_eq!(told.len(), 4, "{told:?}");
+    let warnings = texts(&model.take_warnings());
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
     let begins = ["ema(0.99): at step 16, 85 %", "ema(0.99): this average remembers about 100"];
-    for (text, begin) in told.iter().zip(begins) {
+    for (text, begin) in warnings.iter().zip(begins) {
         assert!(text.starts_with(begin), "{text}");
     }
-    assert!(told[2].starts_with("ema(0.97): at step 16, 61 %"), "{}", told[2]);
+    assert!(warnings[2].starts_with("ema(0.97): at step 16, 61 %"), "{}", warnings[2]);
     assert_eq!(model.take_warnings(), []);
     assert_eq!(model.clone().take_warnings(), [], "nor by a clone");
 }
@@ -236,8 +236,11 @@ fn there_is_nothing_to_say_of_a_sane_average() {
     }
     // A teacher that stands still at its end does so on purpose.
     let teacher = AverageConfig::new(Rule::cosine(1000.0)).with_total_steps(Some(1000));
-    let told = after(&teacher, 0).warnings();
-    assert!(told.iter().all(|warning| !matches!(warning, Warning::Dtype { .. })), "{told:?}");
+    let warnings = after(&teacher, 0).warnings();
+    assert!(
+        warnings.iter().all(|warning| !matches!(warning, Warning::Dtype { .. })),
+        "{warnings:?}"
+    );
     // Before its start an average is live, and there is nothing to say yet.
     let late = AverageConfig::new(Rule::ema(0.999)).with_start(50);
     assert_eq!(after(&late, 50).warnings(), []);
@@ -253,8 +256,8 @@ fn an_average_that_is_never_updated_is_told() {
         let expected = Warning::NoUpdate { name: "equal".into(), first, end: 20 };
         assert_eq!(after(&known, 0).warnings(), [expected]);
         let now = after(&config, 20).warnings();
-        let told = now.iter().any(|warning| matches!(warning, Warning::NoUpdate { .. }));
-        assert!(!told, "there may be more steps to come");
+        let expects_more = now.iter().any(|warning| matches!(warning, Warning::NoUpdate { .. }));
+        assert!(!expects_more, "there may be more steps to come");
     }
     let last = AverageConfig::new(Rule::Equal).with_start(19).with_total_steps(Some(20));
     assert_eq!(after(&last, 0).warnings(), []);

@@ -17,9 +17,15 @@ pub fn hexadecimal(digest: impl AsRef<[u8]>) -> String {
 /// The placeholder for a digest while it is computed.
 pub const UNSEALED: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Replaces the [`UNSEALED`] placeholder that follows a mark by the digest of all the bytes.
+/// Writes the SHA-256 of all the bytes over the [`UNSEALED`] placeholder that follows `mark`.
 ///
-/// None, and nothing changes, where the mark is not there, or is there twice.
+/// The mark is searched in the range `within`. The digest is that of the bytes with the
+/// placeholder. `None`, and nothing changes, unless the range is within the bytes, and has the mark
+/// exactly once and 64 bytes after it.
+///
+/// # Panics
+///
+/// An empty mark.
 #[must_use]
 pub fn seal(bytes: &mut [u8], within: Range<usize>, mark: &[u8]) -> Option<()> {
     let place = place(bytes, within, mark)?;
@@ -37,7 +43,8 @@ pub fn sealed(bytes: &[u8], within: Range<usize>, mark: &[u8]) -> Option<[String
     Some([String::from_utf8_lossy(&bytes[place]).into_owned(), found])
 }
 
-/// Where the digits are that follow the only such mark.
+/// The range of the 64 digits after `mark`; `None` unless the range `within` has the mark once, and
+/// the digits too.
 fn place(bytes: &[u8], within: Range<usize>, mark: &[u8]) -> Option<Range<usize>> {
     let searched = bytes.get(within.clone())?;
     let mut marks = searched.windows(mark.len()).enumerate().filter(|(_, window)| *window == mark);
@@ -47,7 +54,7 @@ fn place(bytes: &[u8], within: Range<usize>, mark: &[u8]) -> Option<Range<usize>
     (place.end <= within.end).then_some(place)
 }
 
-/// The digest of the bytes with the placeholder in the place of their own.
+/// The SHA-256 of the bytes with [`UNSEALED`] in `place`, the range of the digest that they hold.
 fn around(bytes: &[u8], place: &Range<usize>) -> String {
     let mut hash = Sha256::new();
     hash.update(&bytes[..place.start]);

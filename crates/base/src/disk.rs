@@ -121,7 +121,8 @@ pub fn create_directory(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes the names in a directory durable.
+/// Makes the names in a directory durable, by an `fsync` of the directory. Does nothing on systems
+/// other than Unix.
 ///
 /// # Errors
 ///

@@ -90,8 +90,8 @@ pub enum Error {
         in_a_row: u64,
     },
 
-    /// Live was changed several times without an update of its averages between, as by an
-    /// optimizer that steps the hook as a plain module.
+    /// Live was changed several times in a row without an update of its averages, for example by an
+    /// optimizer that steps an `Averaged` as if it were a plain module.
     #[error(
         "live was changed outside of `optimize`, and no average with it (changes: {changes}): call \
          `averaged.optimize(&mut optimizer, lr, grads)`, and in a struct of your own pass \

@@ -123,11 +123,11 @@ pub fn read(path: &Path, expected: Length, action: &'static str) -> Result<Vec<u
     Ok(bytes)
 }
 
-/// Reads a file piece by piece.
+/// Reads a file in pieces of at most 64 KiB, and calls `each` on every piece, in order.
 ///
 /// # Errors
 ///
-/// The errors of [`read`].
+/// The errors of [`read`]; `each` may have had some of the pieces by then.
 pub fn visit(
     path: &Path,
     expected: Length,
@@ -137,7 +137,8 @@ pub fn visit(
     Input::open(path, expected, action)?.visit(each)
 }
 
-/// An open file of an expected length, with the action for messages, and its length when opened.
+/// An open file with its length when it was opened, the length that the caller expects, and the
+/// action that an error names.
 struct Input<'a> {
     path: &'a Path,
     expected: Length,

@@ -24,7 +24,8 @@ pub struct AdamConfig {
     /// The share of the mean of squared gradients that a step keeps, in `[0, 1)`.
     #[config(default = 0.999)]
     pub beta_2: f32,
-    /// The number that is added to the root of that mean, so that none is divided by zero.
+    /// The number that is added to the root of the mean of squared gradients, so that nothing is
+    /// divided by zero.
     #[config(default = 1e-5)]
     pub epsilon: f32,
     /// True if the mean of squares never decreases (Reddi et al. 2018, "On the convergence of Adam

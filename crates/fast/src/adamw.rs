@@ -23,7 +23,8 @@ pub struct AdamWConfig {
     /// The share of the mean of squared gradients that a step keeps, in `[0, 1)`.
     #[config(default = 0.999)]
     pub beta_2: f32,
-    /// The number that is added to the root of that mean, so that none is divided by zero.
+    /// The number that is added to the root of the mean of squared gradients, so that nothing is
+    /// divided by zero.
     #[config(default = 1e-5)]
     pub epsilon: f32,
     /// The share of the weights that a step takes away, times the learning rate.

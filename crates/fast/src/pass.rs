@@ -1,8 +1,9 @@
 //! One pass over weights, gradient and moments: block by block, in place, over threads.
 //!
 //! A tensor that is the only owner of its numbers is changed in place.
-//! One that shares them is written anew: weights over the gradient, which nobody needs after the
-//! step, where that has one owner; else into memory of its own.
+//! For a tensor that shares its numbers, the new ones are written elsewhere: new weights over the
+//! gradient, if the gradient has one owner, since nobody needs it after the step; all others into
+//! new memory.
 //! The new value of a number depends on numbers of the same index alone, so that neither blocks nor
 //! threads change a bit.
 
@@ -31,7 +32,7 @@ const PIECE: usize = 1 << 14;
 pub(super) trait Formula<const N: usize>: Sync {
     /// Moves numbers of the same indices; all slices are of one length.
     ///
-    /// Moments of a first step are -0, to which adding anything gives just that.
+    /// In a first step the moments are -0, since `-0 + x` has the bits of `x` for every number `x`.
     fn step<T: Real>(&self, weights: &mut [T], gradient: &[T], moments: [&mut [T]; N]);
 }
 
@@ -129,7 +130,8 @@ fn fresh<T>(count: usize) -> Box<[MaybeUninit<T>]> {
 enum Buffer<T> {
     /// Back to where they are.
     Own(DispatchTensor),
-    /// Into new memory, from a tensor that shares its numbers, or from none.
+    /// To new memory, `to`. The numbers of `from` are copied there before the update, since another
+    /// tensor shares its memory; without `from`, in a first step, they are -0 before it.
     New { from: Option<DispatchTensor>, to: Box<[MaybeUninit<T>]> },
 }
 

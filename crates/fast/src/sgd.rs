@@ -185,7 +185,8 @@ struct MomentumStep {
     penalty: Option<f64>,
     /// The share of the gradient that is added to the velocity.
     take: f64,
-    /// The share of the old velocity that is kept.
+    /// The share of the old velocity that is kept: the momentum. In the first step it is 1, of a
+    /// velocity of -0.
     keep: f64,
     /// With Nesterov momentum, the share of the new velocity that is added to the gradient.
     ahead: Option<f64>,

@@ -40,13 +40,16 @@ pub trait Real:
     /// The absolute value.
     fn magnitude(self) -> Self;
 
-    /// The numbers of a tensor of ndarray of this dtype, in order.
+    /// The numbers of a tensor of ndarray, row after row; `None` if it is of another dtype or laid
+    /// out otherwise.
     #[cfg(feature = "ndarray")]
     fn array_slice(tensor: &NdArrayTensor) -> Option<&[Self]>;
-    /// The same, to write; `None` if another tensor shares them.
+    /// Like [`array_slice`](Self::array_slice), to write; `None` also if another tensor shares the
+    /// numbers.
     #[cfg(feature = "ndarray")]
     fn sole_array_slice(tensor: &mut NdArrayTensor) -> Option<&mut [Self]>;
-    /// The same, to write, copied if need be.
+    /// Like [`array_slice`](Self::array_slice), to write; copied first if another tensor shares the
+    /// numbers.
     #[cfg(feature = "ndarray")]
     fn owned_array_slice(tensor: &mut NdArrayTensor) -> Option<&mut [Self]>;
     /// A copy in order, if the numbers of a tensor of ndarray of this dtype are in another one.
@@ -233,8 +236,10 @@ pub fn slice(tensor: &DispatchTensor) -> Option<Slice<'_>> {
     }
 }
 
-/// The numbers of a float tensor of the host and of this dtype; none where they are not laid out in
-/// order.
+/// The numbers of a float tensor of Flex or ndarray, row after row.
+///
+/// `None` for another tensor, for another dtype than `T`, and where the numbers are not laid out in
+/// order (row-major, without gaps).
 pub fn numbers<T: Real>(tensor: &DispatchTensor) -> Option<&[T]> {
     match &tensor.kind {
         DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => tensor.as_slice(),
@@ -244,8 +249,10 @@ pub fn numbers<T: Real>(tensor: &DispatchTensor) -> Option<&[T]> {
     }
 }
 
-/// The numbers of a float tensor of the host and of this dtype, to write; none where another tensor
-/// shares them, or where they are not laid out in order.
+/// The numbers of a float tensor of Flex or ndarray, row after row, to write.
+///
+/// `None` for another tensor, for another dtype than `T`, where another tensor shares the numbers,
+/// and where they are not laid out in order (row-major, without gaps).
 pub fn sole_numbers_mut<T: Real>(tensor: &mut DispatchTensor) -> Option<&mut [T]> {
     match &mut tensor.kind {
         DispatchTensorKind::Flex(BackendTensor::Float(tensor)) if tensor.dtype() == T::dtype() => {
@@ -304,7 +311,8 @@ pub fn to_order(tensor: &DispatchTensor) -> Option<DispatchTensor> {
     Some(DispatchTensor { kind, ..tensor.clone() })
 }
 
-/// The tensor, laid out in order if it is of the host: a view is copied.
+/// The tensor, laid out in order (row-major, without gaps) if it is of the host. It is copied only
+/// if it is not so already: a transposed view is, a view of some rows is not.
 pub fn in_order(tensor: DispatchTensor) -> DispatchTensor {
     to_order(&tensor).unwrap_or(tensor)
 }

@@ -274,7 +274,11 @@ impl Commits {
         Ok(())
     }
 
-    /// Writes a commit, reads it back, and then removes those that nothing asks to keep.
+    /// Writes a commit and reads it back; then removes the commits that `keep` does not return.
+    ///
+    /// `keep` gets the places of all commits, whole or not, in their order. A whole commit of the
+    /// same place is not written again; a damaged one is renamed first. A commit that cannot be
+    /// removed stays, without an error.
     ///
     /// # Errors
     ///

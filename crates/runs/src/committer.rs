@@ -212,7 +212,7 @@ impl Committer {
     ) -> Result<SupervisedTraining<M>> {
         let given_up = self.0.store.after(from)?;
         let restored = self.0.restored.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // While they tell that there is something to keep.
+        // While they show that there is something to keep.
         if let Some(ResumePoint { mark, .. }) = &restored
             && !given_up.is_empty()
         {
@@ -262,7 +262,8 @@ impl Committer {
         }
     }
 
-    /// Shows decisions that are made again the epochs alone that had ended then.
+    /// Hides the metrics of the epochs after `epoch`, so that early stopping decides again as it
+    /// did at the end of `epoch`; `None` shows all.
     pub fn show_until(&self, epoch: Option<usize>) {
         self.0.log.show_until(epoch);
     }
@@ -272,7 +273,7 @@ impl Committer {
         self.0.log.expect(items);
     }
 
-    /// Says that the next commit is of this place.
+    /// Sets the place of the next commit, which is otherwise the end of an epoch.
     pub fn next_is(&self, place: CommitPoint) {
         self.0.records.next_is(place);
     }

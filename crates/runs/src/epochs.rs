@@ -349,7 +349,8 @@ impl<M: RunModel> SplitPass<'_, M> {
         items
     }
 
-    /// Fails the training, since the place of its commit is one in other batches.
+    /// Fails the training: the loader has other items or another batch size than in the commit, so
+    /// that the commit's number of batches does not say which items are done.
     fn resized(&self, at: &EpochLoop, before: LoaderSize, found: impl ToString) -> PassEnd {
         let expected = format!("{before}, as in the commit within epoch {}", self.epoch);
         at.committer.fail(Error::parameter("the training loader", expected, found));

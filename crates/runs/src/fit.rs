@@ -297,7 +297,7 @@ impl<M: RunModel> Fit<M> {
     /// With commits also:
     ///
     /// - A validation loader without a batch.
-    /// - An epoch whose data ended early, unless the strategy is kept, which cannot tell.
+    /// - An epoch whose data ended early, unless the strategy is kept, which does not show it.
     /// - A resume within an epoch whose training loader has another number of items or another
     ///   batch size than at the commit, or whose `grads_accumulation` is another.
     /// - A metric that gives no number, or a NaN, by which the

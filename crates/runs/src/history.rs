@@ -69,7 +69,7 @@ fn begins_a_history(path: &Path) -> bool {
     let Ok((file, _)) = regular::open(path) else { return true };
     let mut line = Vec::new();
     let read = file.take(HEADER.len() as u64).read_to_end(&mut line);
-    // What cannot be read can be no other file; why, the attempt to write it tells.
+    // What cannot be read can be no other file; the attempt to write it gives the reason.
     read.is_err() || HEADER.as_bytes().starts_with(&line)
 }
 
@@ -169,10 +169,10 @@ impl History {
         Ok(history)
     }
 
-    /// Keeps a copy of the file beside it, if it has more than until a mark, which
-    /// [`resume`](Self::resume) removes: it is of commits that are set aside.
+    /// Copies the file under another name beside it, if it has lines after the mark.
+    /// [`resume`](Self::resume) removes these lines, which belong to commits that are set aside.
     ///
-    /// One that is not as it was at the mark is set aside whole by that.
+    /// A file that is not as it was at the mark is not copied: `resume` sets it aside whole.
     ///
     /// # Errors
     ///
@@ -377,8 +377,8 @@ impl History {
         self.validated.is_some_and(|last| (1..=last).contains(&epoch))
     }
 
-    /// A description of what there is in the place of a metric that gave no number in an epoch that
-    /// has ended; none for one that did.
+    /// For an error: what an epoch that has ended has instead of a number of this metric, such as a
+    /// NaN or a text; `None` if it has a number, or only a part of the epoch is known.
     ///
     /// Earlier epochs do not count: a resumed run may lack a metric that they had.
     pub fn lacks(&self, key: &str, epoch: usize) -> Option<String> {

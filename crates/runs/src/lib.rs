@@ -43,7 +43,7 @@
 //!
 //! ```text
 //! LOCK               the process that trains the run, while one does
-//! commits/           the last two commits and the best in validation, unless told otherwise
+//! commits/           the last two commits and the best in validation, by default
 //!   epoch-0040/      after 40 epochs: model.bpk, optimizer.bpk, scheduler.bpk, MANIFEST.json
 //! metrics.csv        the metrics of each batch and epoch
 //! ```

@@ -86,7 +86,8 @@ impl fmt::Display for Progress {
 pub struct Manifest {
     /// The version of the form.
     pub format: u32,
-    /// The run that it is of, which a new run draws.
+    /// The id of the run that the commit belongs to: 16 hexadecimal digits, drawn at random when
+    /// the run is new and kept when it is resumed.
     pub run: String,
     /// How far the run was.
     pub progress: Progress,
@@ -100,8 +101,8 @@ pub struct Manifest {
     pub loader: Option<LoaderSize>,
     /// The seed from which the random numbers of all steps are drawn.
     pub seed: u64,
-    /// The [parts](crate::RunModel::parts) of the model, the first of which answers validation:
-    /// name and description; none for a plain model, which answers itself.
+    /// The name and description of each of the model's [parts](crate::RunModel::parts); the first
+    /// part computes the outputs in validation. Empty for a plain model.
     #[serde(rename = "averages")]
     pub parts: Vec<(String, String)>,
     /// The configuration of the run, as its program gave it.

@@ -36,7 +36,8 @@ pub struct ProgressLines {
     epochs: usize,
     started: Instant,
     done_before: usize,
-    /// The rows of the training split that were done, and when; first and last of the epoch.
+    /// The number of training rows done and the time, after the first and after the latest batch of
+    /// the epoch.
     trained: Option<[(usize, Instant); 2]>,
     trains: bool,
     /// The items of the split at hand that are done.

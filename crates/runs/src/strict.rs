@@ -9,7 +9,7 @@
 //! The record of a model is compared with its parameters, also in their dtype.
 //!
 //! Only what is in the bytes is compared. That the numbers are those that were written, no format
-//! of Burn can tell: a digest over the file does.
+//! of Burn can notice: a digest over the file does.
 
 mod named;
 
@@ -448,8 +448,11 @@ impl ModuleVisitor for Parameters {
     }
 }
 
-/// The state that an optimizer would save for a module, found by a step of zero gradients of each
-/// parameter by itself: the module is not touched, and one state at a time is held.
+/// The fields of the state that an optimizer would save for a module.
+///
+/// A clone of the optimizer makes a step on each parameter by itself, with a gradient of zeros and
+/// a learning rate of 0. So the module does not change, and the state of only one parameter at a
+/// time is in memory.
 pub(crate) struct Probe {
     /// The optimizer, without state.
     optimizer: ModuleOptimizer,

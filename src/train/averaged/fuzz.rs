@@ -107,7 +107,7 @@ fn fuzz_exported_average() {
     });
 }
 
-/// The digest that stands in a file, and the one that would, where a loader told them.
+/// The digest that stands in a file, and the one that was expected, where an error names both.
 fn digests(error: &Error) -> Option<[String; 2]> {
     let source = std::error::Error::source(error)?.to_string();
     let (_, digests) = source.split_once(": expected ")?;

@@ -16,7 +16,7 @@ impl<M: LearnerModel> Module for Averaged<M> {
     }
 
     fn fork(self, device: &Device) -> Self {
-        // A worker that takes a copy cannot be told from the learner: no average moves here.
+        // A worker that takes a copy looks like the learner: no average moves here.
         let (live, validation) = (self.live.fork(device), self.validation);
         let validation = validation.map(|module| module.fork(device));
         Self { live, validation, ..self }

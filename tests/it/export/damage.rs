@@ -191,7 +191,7 @@ fn a_tensor_that_does_not_fit_is_named() {
     assert_eq!(error, "bias: expected f32 [2], found f32 [3]");
 }
 
-/// A header, and as many bytes as it is told.
+/// A header, and as many bytes as it says.
 fn with_header(header: &str, bytes: usize) -> Vec<u8> {
     let length = (header.len() as u64).to_le_bytes();
     [&length[..], header.as_bytes(), &vec![0; bytes]].concat()

@@ -128,7 +128,7 @@ fn a_shadow_that_passes_over_unknown_names_never_moves() {
         for step in 1..100 {
             keyed(&mut shadow, &named(&Wrapped::compiled(seed + step)));
         }
-        assert_eq!(shadow, start, "and nobody was told");
+        assert_eq!(shadow, start, "without an error");
         keyed(&mut shadow, &named(&Wrapped::plain(seed + 1)));
         assert_ne!(shadow, start);
     }

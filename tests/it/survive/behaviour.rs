@@ -81,7 +81,7 @@ fn what_is_done_is_not_done_again() {
     let plan = Plan::new(scratch.path().join("a"));
     // From nothing, a resume is a beginning.
     let first = Plan { resume: true, ..plan.clone() }.run();
-    assert_eq!(first.told("RESUMED"), "no commit yet: starting from the beginning");
+    assert_eq!(first.line_after("RESUMED"), "no commit yet: starting from the beginning");
     let golden = first.digest();
     assert_eq!(Plan::new(scratch.path().join("b")).golden(), golden);
     let files = |plan: &Plan| {
@@ -92,7 +92,7 @@ fn what_is_done_is_not_done_again() {
     let before = files(&plan);
     for _ in 0..2 {
         let again = Plan { resume: true, ..plan.clone() }.run();
-        assert_eq!(again.told("RESUMED"), "resuming after epoch 6, step 48");
+        assert_eq!(again.line_after("RESUMED"), "resuming after epoch 6, step 48");
         assert_eq!(again.digest(), golden);
         assert_eq!(files(&plan), before);
     }

@@ -743,7 +743,7 @@ fn what_is_no_file() {
     ];
     let drawn = ["metrics.csv", "report.json", "summary.json", "remarks.txt"];
     let draw: Reader = |path| Page::of(&[RunDirectory::open(path.parent().unwrap())?]).map(drop);
-    let told = |error: &str, path: &Path, what: &str| {
+    let refused = |error: &str, path: &Path, what: &str| {
         let end = format!("{}: it is no file", path.display());
         assert!(error.ends_with(&end), "{what}: {error}");
     };
@@ -754,7 +754,7 @@ fn what_is_no_file() {
         for read in exported {
             let given = path.clone();
             let error = in_time(move || refusal(read(given)));
-            told(&error, &path, what);
+            refused(&error, &path, what);
         }
         for (name, read) in of_run.into_iter().chain(drawn.map(|name| (name, draw))) {
             let Perceptron { run, .. } = &Perceptron::new();
@@ -762,7 +762,7 @@ fn what_is_no_file() {
             let _ = fs::remove_file(&path);
             put(&path);
             let given = path.clone();
-            told(&in_time(move || refusal(read(given))), &path, what);
+            refused(&in_time(move || refusal(read(given))), &path, what);
         }
         for name in files().chain(["metrics.csv"]) {
             let copy = RUN.copy();
@@ -777,7 +777,7 @@ fn what_is_no_file() {
                 fit.launch().unwrap();
                 passed_over
             });
-            told(&passed_over, &path, what);
+            refused(&passed_over, &path, what);
         }
         // Where a new run would write its metrics.
         let run = scratch.path().join(format!("run-{index}"));
@@ -785,7 +785,7 @@ fn what_is_no_file() {
         let path = run.join("metrics.csv");
         put(&path);
         let error = in_time(move || refusal(Plan::new(run).fit().unwrap().launch()));
-        told(&error, &path, what);
+        refused(&error, &path, what);
     }
 }
 
@@ -875,7 +875,7 @@ fn another_architecture() {
     assert_ne!(turned, model);
     copy.put(MODEL, &turned);
     copy.resume().unwrap();
-    // A network of another width, whose configuration does not tell.
+    // A network of another width, whose configuration does not say so.
     copy.reseal(|manifest| manifest["config"]["hidden"] = json!(9));
     let wider = Plan { hidden: 9, ..copy.plan.clone() };
     let error = copy.within(MODEL, &refusal(wider.fit().unwrap().resume()));
@@ -1200,7 +1200,7 @@ fn missing_and_left_over_files() {
         ]
     );
     assert!(copy.path("remarks.txt").exists());
-    // Metrics that are gone are told, and are no error.
+    // Metrics that are gone are reported, and are no error.
     drop(resumed);
     let path = copy.plan.run.join("metrics.csv");
     fs::remove_file(&path).unwrap();
@@ -1447,7 +1447,7 @@ fn odd_paths() {
         };
         assert_eq!(ended(&plan).digest(), golden, "{run}");
         let again = ended(&Plan { resume: true, ..plan });
-        assert_eq!(again.told("RESUMED"), "resuming after epoch 1, step 8");
+        assert_eq!(again.line_after("RESUMED"), "resuming after epoch 1, step 8");
         assert!(there.join(run).join("commits/epoch-0001").is_dir());
     }
     rows::ran(22, odd.len() + 7 + 3 + relative.len());
@@ -1518,7 +1518,7 @@ fn another_version() {
     craft::write_all(&copy.plan.run, &files);
     let plan = Plan { epochs: 3, ..copy.plan.clone() };
     let ended = plan.run();
-    assert_eq!(ended.told("RESUMED"), "resuming after epoch 2, step 8");
+    assert_eq!(ended.line_after("RESUMED"), "resuming after epoch 2, step 8");
     ended.digest();
     assert_eq!(plan.commits().last(), Some(&Progress::after(3)));
     let metrics = fs::read(plan.run.join("metrics.csv")).unwrap();

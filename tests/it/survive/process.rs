@@ -38,7 +38,7 @@ fn number(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// Another one each time, unless it is given; told, so that it can be given.
+/// Another one each time, unless it is given; printed, so that it can be given.
 fn seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed = number("SURVIVE_SEED", now.as_nanos() as u64 % 1_000_000_000);
@@ -232,7 +232,7 @@ fn every_call_fails() {
     let scratch = scratch();
     let (golden, strikes) = traced(&scratch);
     let mut cases = Vec::new();
-    // What closes a file has nothing to tell.
+    // What closes a file is of no interest.
     for strike in strikes.iter().filter(|strike| strike.name != "close") {
         for error in ["ENOSPC", "EIO", "EDQUOT", "EACCES", "EINTR"] {
             cases.push((strike, format!("error={error}")));
@@ -296,7 +296,7 @@ fn fails_in_order(ended: &Ended, run: &Path) -> Option<String> {
 
 /// That of each of these files there was an error.
 #[track_caller]
-fn told(errors: &[String], files: &[&str]) {
+fn error_of_each(errors: &[String], files: &[&str]) {
     for file in files {
         let count = errors.iter().filter(|error| error.contains(&format!("/{file}:"))).count();
         println!("{count} errors of {file}");
@@ -378,7 +378,7 @@ fn a_full_disk() {
     });
     let errors = errors.into_inner().unwrap();
     let files = ["LOCK", "commits", "metrics.csv", "model.bpk", "optimizer.bpk", "scheduler.bpk"];
-    told(&errors, &files);
+    error_of_each(&errors, &files);
     rows::ran(4, errors.len());
 }
 
@@ -402,7 +402,7 @@ fn a_limit_of_file_sizes() {
         goes_on(&plan, &golden, None);
     });
     let errors = errors.into_inner().unwrap();
-    told(&errors, &["LOCK", "model.bpk", "metrics.csv"]);
+    error_of_each(&errors, &["LOCK", "model.bpk", "metrics.csv"]);
     rows::ran(5, errors.len());
 }
 

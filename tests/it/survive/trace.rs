@@ -1,4 +1,4 @@
-//! The system calls of a run, as strace tells them, and faults in one of them.
+//! The system calls of a run, as strace shows them, and faults in one of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,7 +60,7 @@ pub fn through(program: &[&str], command: &Command) -> Command {
     outer
 }
 
-/// Runs a plan, and tells its calls.
+/// Runs a plan, and returns its calls.
 pub fn record(plan: &Plan, log: &Path) -> (Ended, Vec<Call>) {
     let path = log.to_str().unwrap();
     let traced = format!("trace={}", CALLS.join(","));
@@ -141,7 +141,7 @@ pub struct Strike {
     pub path: String,
     /// Which call of this name with this path in its thread, from 1, as strace counts.
     pub number: usize,
-    /// The newest commit that is there by then for sure.
+    /// The newest commit that is certainly there by then.
     pub committed: Option<String>,
 }
 
@@ -187,7 +187,7 @@ pub fn strikes(calls: &[Call], run: &Path) -> Vec<Strike> {
         (!idle).then(|| (call.name.clone(), path[base.len()..].to_owned(), number))
     };
 
-    // strace strikes in each thread, and must not when the process tells what the run came to.
+    // strace strikes in each thread, and must not when the process prints its result.
     let late: BTreeSet<_> = (last + 1..calls.len()).filter_map(key).collect();
     // From the third on, a commit also removes an old one.
     let mut commits = starts[2..].windows(2).map(|bounds| {

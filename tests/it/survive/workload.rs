@@ -2,7 +2,7 @@
 //!
 //! A network with dropout, AdamW, a cosine schedule, two averages, shuffled data, early stopping.
 //! It runs as a process of its own, since Burn's random state is one for a process; what it came to
-//! is told by one digest of its last commit and its metrics.
+//! is one digest of its last commit and its metrics.
 
 use std::{
     collections::BTreeMap,
@@ -311,16 +311,16 @@ impl Ended {
     }
 
     /// What the child said after a word; a panic if it did not.
-    pub fn told(&self, word: &str) -> String {
+    pub fn line_after(&self, word: &str) -> String {
         self.says(word).unwrap_or_else(|| panic!("no {word}: {:?}", self.output))
     }
 
     pub fn digest(&self) -> String {
-        self.told("DIGEST")
+        self.line_after("DIGEST")
     }
 
     pub fn error(&self) -> String {
-        self.told("ERROR")
+        self.line_after("ERROR")
     }
 }
 

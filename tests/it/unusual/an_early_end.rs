@@ -106,10 +106,10 @@ fn a_fit_that_ends_with_an_error_ends_for_its_clones() {
         };
         let fit = if case == "a kept strategy" { fit.keep_strategy() } else { fit };
         fit.launch().map(drop).unwrap_err();
-        let told = clone.take_warnings();
-        let found = share(&told).unwrap_or_else(|| panic!("{case}: {told:?}"));
+        let warnings = clone.take_warnings();
+        let found = share(&warnings).unwrap_or_else(|| panic!("{case}: {warnings:?}"));
         let steps = clone.averages()[0].last_step();
         assert!((8..16).contains(&steps), "{case}: {steps}");
-        assert!((found - 0.999_f64.powi(steps as i32)).abs() < 1e-12, "{case}: {told:?}");
+        assert!((found - 0.999_f64.powi(steps as i32)).abs() < 1e-12, "{case}: {warnings:?}");
     }
 }

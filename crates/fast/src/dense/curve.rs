@@ -14,7 +14,8 @@
 use burn_ema_host::Real;
 use multiversion::multiversion;
 
-/// Numbers that have the curves; each takes its arguments' place.
+/// The float types that have these functions. Each function overwrites its arguments with its
+/// results.
 pub(super) trait Curve: Real {
     /// `1 / (1 + exp(-z))`, within 2 units of the last place, subnormal numbers included.
     fn sigmoid(z: &mut [Self]);
@@ -43,7 +44,9 @@ macro_rules! curves {
             }
         }
 
-        /// `exp(r) - 1` and `2^n` in two factors, since `2^n` alone may be too small for a number.
+        /// `exp(r) - 1`, and two factors whose product is `2^n`, with the `r` and `n` of the
+        /// module's comment; for `x <= 0`. There are two since `2^n` can be below the least normal
+        /// number, which the exponent bits of one float cannot express.
         #[inline(always)]
         fn $parts(x: $float) -> ($float, $float, $float) {
             // Added to a small number, it leaves that number rounded in the lowest bits.

@@ -20,7 +20,8 @@ const PIECE: usize = 1 << 20;
 const SMALL_SIDE: usize = 64;
 const SMALL_AREA: usize = 16 * 16;
 
-/// Numbers that a processor multiplies at once; the first half has whole ones.
+/// The most numbers that a processor multiplies at once (`f32` in AVX-512). Where a matrix is cut
+/// in two, the first half has a multiple of so many rows or columns.
 const LANES: usize = 16;
 
 /// A matrix that lies in a slice, with any strides.
@@ -182,7 +183,7 @@ impl<T: Real> Tile<'_, T> {
     /// stride from the one before.
     unsafe fn write(self) {
         let Self { a, b, output, stride } = self;
-        // SAFETY: the caller's; T is f32 or f64, which `gemm` knows. It is told not to read the
+        // SAFETY: the caller's; T is f32 or f64, which `gemm` knows. It does not read the
         // output, and writes each number of it, zeros where there is nothing to add.
         unsafe {
             gemm::gemm(

@@ -20,10 +20,11 @@ pub(super) fn truth(text: &str) -> Option<f64> {
     }
 }
 
-/// A number with a point, where it has a comma and semicolons are between cells.
+/// The text with its decimal comma turned into a point, if cells are separated by semicolons.
 ///
-/// Programs that write decimal commas write semicolons too.
-/// Where another character is between cells, a comma may as well be one of thousands.
+/// Programs that write decimal commas separate cells by semicolons. With another delimiter a comma
+/// may separate thousands; such a text, and one with several commas or a point after the comma,
+/// stays as it is.
 pub(super) fn with_point(text: &str, delimiter: char) -> Cow<'_, str> {
     match text.split_once(',') {
         Some((whole, part)) if delimiter == ';' && !part.contains(['.', ',']) => {

@@ -229,7 +229,7 @@ impl<'a> Cells<'a> {
         }
     }
 
-    /// A cell that holds no number, where one belongs.
+    /// The problem of a cell in a column of numbers that holds a text, or a number beyond `f32`.
     fn slip(&self, row: usize) -> Problem {
         let (place, found) =
             (self.sheet.place(row, self.column), self.sheet.found(row, self.column));

@@ -23,13 +23,14 @@ pub struct Sample {
 /// A table split into 60/20/20, with the preparation that turned its rows into samples.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    /// Turns other rows into inputs in the same way, and outputs into answers.
+    /// The preparation of the samples, which encodes the rows of other tables in the same way, and
+    /// decodes the network's outputs into answers.
     pub preparation: Preparation,
     /// The samples to learn from.
     pub train: Vec<Sample>,
-    /// The samples to choose by.
+    /// The validation samples, by which the epoch and the average are chosen.
     pub valid: Vec<Sample>,
-    /// The samples for the last word.
+    /// The test samples, for the final scores alone.
     pub test: Vec<Sample>,
     /// The rows of the three parts, as a text editor counts them in the file.
     pub split: Split,

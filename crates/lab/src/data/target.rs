@@ -1,5 +1,7 @@
 //! The target of a table: classes with exact labels, or numbers.
 
+use serde::{Deserialize, Serialize};
+
 use super::decimal::Decimal;
 use super::scale::within_rounding;
 use super::sheet::{Sheet, listed, quoted};
@@ -15,7 +17,7 @@ const ENOUGH_OF_CLASS: usize = 5;
 const MOST_NUMBERED_CLASSES: usize = 20;
 
 /// The kind of a target: classes or numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskKind {
     /// Name the class of a row.
     Classification,

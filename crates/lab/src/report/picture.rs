@@ -185,7 +185,7 @@ impl Line {
 pub enum AxisScale {
     /// As they are.
     Linear,
-    /// By their logarithm; heights of 0 and less are gaps.
+    /// Values are drawn at their decimal logarithm; values of 0 and less are gaps in a line.
     Log,
     /// By their logarithm on either side of 0, and as they are in between, up to this height.
     Signed(f64),
@@ -220,7 +220,7 @@ impl AxisScale {
         }
     }
 
-    /// The number of digits that tell the marks apart: powers need few.
+    /// The number of digits that keep the marks distinct: powers need few.
     fn digits(self) -> usize {
         match self {
             Self::Log | Self::Signed(_) => 3,

@@ -16,7 +16,7 @@ pub(crate) struct CommitPoint {
     pub steps: u64,
     /// The size of the training loader, within an epoch.
     pub loader: Option<LoaderSize>,
-    /// The history as it was at an earlier moment; as it is otherwise.
+    /// The mark of the history at an earlier moment; `None` for the mark when the commit is made.
     pub mark: Option<Mark>,
 }
 

@@ -49,7 +49,7 @@ impl RunDirectory {
     ///
     /// # Errors
     ///
-    /// No `config.json` there; a run that another process has locked.
+    /// Neither a `config.json` nor a commit there; a run that another process has locked.
     pub fn resume(path: impl Into<PathBuf>) -> Result<Self> {
         let run = Self::open(path)?;
         Self::locked(run.path)
@@ -86,12 +86,13 @@ impl RunDirectory {
     }
 
     /// Removes what the run at a path wrote, with all that is in its `commits/`, `snapshots/` and
-    /// `report/`, and begins a new one in its place.
+    /// `report/`, and begins a new run there, locked until this and its clones are gone.
     ///
     /// # Errors
     ///
-    /// Like [`RunConfig::check`], and a run that another process has locked, with the run
-    /// untouched; something that cannot be removed.
+    /// Like [`RunConfig::check`]; neither a `config.json` nor a commit there; a run that another
+    /// process has locked. After these the run is untouched. Further, a configuration that cannot
+    /// be written, and something that cannot be removed.
     pub fn replace(path: impl Into<PathBuf>, config: &RunConfig) -> Result<Self> {
         config.check()?;
         let run = Self::resume(path)?;
