@@ -1,8 +1,8 @@
-//! One model as a file that opens elsewhere, and a model from such a file.
+//! Saves a model as a file that other programs can open, and loads a model from such a file.
 //!
-//! An average or live, of any module, as burnpack, as safetensors, or as safetensors that PyTorch
-//! loads; with what it is, what made it and a digest in its metadata.
-//! Read back from each, and from a file of `torch.save`; the content of a file decides its form.
+//! [`save`] writes an average or live, of any module, as burnpack, as safetensors, or as
+//! safetensors that PyTorch loads, with a description and a digest in the metadata.
+//! [`load`] reads each of these, and files of `torch.save`; it finds the form by the content.
 //!
 //! ```no_run
 //! use burn_ema::{AverageConfig, Rule, export::{self, Form}, model::MlpConfig};
@@ -32,11 +32,11 @@
 //! - Variants of enums are no part of a name.
 //! - An [`Mlp`](crate::model::Mlp) is a `Sequential` with an activation behind each layer:
 //!   `0.weight`, `2.bias`.
-//! - All else has its path in the module, and [`Names`] of yours come after.
+//! - All other tensors have their path in the module. [`Names`] of yours are applied last.
 //!
-//! The first three are those of burn-store, for which Burn's types go by their names: a `Linear` of
-//! yours is written as Burn's.
-//! A `Dense` or an `Mlp` of yours is none of this crate's, and is written as it is.
+//! The first three rules are those of burn-store, which knows Burn's types by their names: a struct
+//! `Linear` of yours is written like Burn's.
+//! A `Dense` or an `Mlp` of yours is not this crate's, and is written unchanged.
 //! Tensors that PyTorch keeps in another shape (the gates of its recurrent layers, the joint weight
 //! of its attention) are not converted.
 //! A batch norm's `num_batches_tracked` and the `n_averaged` of PyTorch's `AveragedModel` are neither
@@ -47,11 +47,11 @@
 //! Every tensor of the module must be there, in its shape and dtype, and no other; floats must be
 //! finite.
 //! [`LoadOptions`] admit more, each by name: a part of the file, tensors to leave out, other dtypes.
-//! Where a file holds live and its average, nothing guesses which is meant: a refusal lists the
-//! prefixes under which the module's tensors are.
+//! If a file holds live and its average, `load` does not guess which of them to read: the error
+//! lists the prefixes under which the module's tensors are.
 //!
-//! Two paths of one parameter, of one id, may share one tensor of a file, and so may two paths that
-//! [`Names`] call the same, and names of which PyTorch's `save_model` wrote one.
+//! Two paths may share one tensor of a file if they are of one parameter (one id), if [`Names`]
+//! give them one name, or if PyTorch's `save_model` wrote only one of their names.
 //!
 //! A file that [`save`] wrote has a digest, and one that was altered is refused.
 //! `torch.save` keeps a checksum of each tensor; safetensors of others have none, and neither have
@@ -93,7 +93,7 @@ use crate::{
 /// How a model is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Burn's own: `module.load_file(path)` of plain Burn loads it.
+    /// Burn's own form, which `module.load_file(path)` of plain Burn loads.
     Burnpack,
     /// Safetensors, under the paths and in the layout of Burn.
     Safetensors,
@@ -107,7 +107,7 @@ impl Form {
         Self::Torch(Names::new())
     }
 
-    /// PyTorch's names, where these are meant.
+    /// The names of yours for PyTorch's layout; `None` for Burn's layout.
     fn names(&self) -> Option<&Names> {
         match self {
             Self::Burnpack | Self::Safetensors => None,
@@ -116,13 +116,14 @@ impl Form {
     }
 }
 
-/// Writes a module with what is said of it, as [`Average::describe`](crate::Average::describe) and
-/// [`Description::new`] have it.
+/// Writes a module with its description, from [`Average::describe`](crate::Average::describe) or
+/// [`Description::new`].
 ///
 /// The file appears whole or not at all.
 /// A path without an extension gets `.bpk` or `.safetensors`.
 ///
-/// A training goes on from [`Average::save_file`](crate::Average::save_file), which keeps more.
+/// To go on with an average later, use [`Average::save_file`](crate::Average::save_file), which
+/// keeps its state too.
 ///
 /// # Errors
 ///
@@ -148,32 +149,34 @@ pub fn save<M: Module>(
     }
 }
 
-/// The module with the weights in a file of any form, which its content decides.
+/// The module with the weights of a file, whose form is found by its content.
 ///
-/// Safetensors of [`save`] say in which layout they are, and a file of `torch.save` has PyTorch's.
-/// Safetensors of other programs, burn-store among them, come in either: they are read in the one in
-/// which the names and shapes of the module fit.
-/// Where both fit and differ, which only square matrices without a further clue do, the file is
-/// refused; see [`load_as`].
+/// Safetensors of [`save`] have their layout in the metadata, and files of `torch.save` have
+/// PyTorch's. Safetensors of other programs, such as burn-store, have either layout: the one in
+/// which the names and shapes of the module fit is used.
+/// If both fit and give different weights, which happens only with square matrices and no hint in
+/// the metadata, the file is refused; see [`load_as`].
 ///
-/// Files of plain Burn are read too, as they have no digest, unchecked.
-/// The weights live in memory, whatever happens to the file later.
-/// A path without an extension gets `.bpk`, else `.safetensors`, where there is no file without.
+/// Files of plain Burn are read too, but unchecked, since they have no digest.
+/// The weights are read into memory, so that later changes of the file have no effect.
+/// If a path without an extension does not exist, `.bpk` is added or, if that does not exist
+/// either, `.safetensors`.
 ///
-/// Reading takes no more memory than some times the length of the file, and the module's own.
+/// Reading needs at most a few times the length of the file in memory, beside the module's own.
 ///
 /// # Errors
 ///
 /// A file that cannot be read, that is of no known form, that is cut or damaged, or that was altered
-/// since [`save`] wrote it; a layout that nothing shows; a tensor that is missing, that is not the
-/// module's, or that differs from it in shape or dtype; a NaN or an infinity.
+/// since [`save`] wrote it; a layout that neither the file nor the module determines; a tensor that
+/// is missing, that is not the module's, or that differs from it in shape or dtype; a NaN or an
+/// infinity.
 /// Where [`LoadOptions`] would help, the error names them.
 pub fn load<M: Module>(module: M, path: impl AsRef<Path>) -> Result<M> {
     load_with(module, path, &LoadOptions::new())
 }
 
-/// Like [`load`], with the names and the layout of `form`, whatever the file says: for [`Names`] of
-/// your own, and where names and shapes do not show the layout.
+/// Like [`load`], with the names and the layout of `form`, whatever the file's metadata are: for
+/// [`Names`] of your own, and if names and shapes do not determine the layout.
 ///
 /// # Errors
 ///
@@ -182,8 +185,8 @@ pub fn load_as<M: Module>(module: M, path: impl AsRef<Path>, form: &Form) -> Res
     load_with(module, path, &LoadOptions::new().with_form(form.clone()))
 }
 
-/// Like [`load`], for a file that was not written for this module as it is: a part of the file, of
-/// another dtype, of a form that is given.
+/// Like [`load`], with options: to read a part of a file, to convert its dtypes, or to give its
+/// form.
 ///
 /// # Errors
 ///
@@ -203,9 +206,9 @@ pub fn load_with<M: Module>(module: M, path: impl AsRef<Path>, options: &LoadOpt
 pub struct Contents {
     /// The kind of the file.
     pub kind: Kind,
-    /// How many bytes it has.
+    /// The length of the file in bytes.
     pub bytes: u64,
-    /// The description in its metadata; none in files by other programs.
+    /// The description in the file's metadata; `None` for files by other programs.
     pub description: Option<Description>,
     /// The dtype and shape of each tensor, by its name in the file.
     pub tensors: BTreeMap<String, (DType, Shape)>,
@@ -246,7 +249,7 @@ impl Contents {
 /// The extension of safetensors.
 const EXTENSION: &str = "safetensors";
 
-/// The path with an extension of [`save`], where it has none and is no file as it is.
+/// The path; if it has no extension and does not exist, with the extension of [`save`] that does.
 fn found(path: &Path) -> PathBuf {
     if path.extension().is_some() || path.exists() {
         return path.to_owned();
@@ -293,7 +296,7 @@ fn serialized<M: Module>(module: &M, pack: Pack, names: Option<&Names>) -> Resul
         None => _ = metadata.insert(LAYOUT.to_owned(), OF_BURN.to_owned()),
         Some(_) => {
             metadata.insert(LAYOUT.to_owned(), OF_TORCH.to_owned());
-            // Programs around PyTorch ask for it.
+            // Programs around PyTorch require this entry.
             metadata.insert("format".to_owned(), "pt".to_owned());
         }
     }
@@ -302,7 +305,7 @@ fn serialized<M: Module>(module: &M, pack: Pack, names: Option<&Names>) -> Resul
     sealed(&tensors.collect(), &metadata)
 }
 
-/// Refuses two parameters of one name; two paths of one parameter may have it.
+/// Refuses two parameters of one name; two paths of one parameter may share a name.
 fn check_names(slots: &[Slot]) -> Result<()> {
     let mut seen = BTreeMap::new();
     for slot in slots {
@@ -319,7 +322,7 @@ fn two_of_one_name(first: &Slot, second: &Slot) -> Error {
     Error::parameter(&first.name, "one tensor of this name", found)
 }
 
-/// Tensors and metadata as safetensors, which are the same whenever these are, with their digest.
+/// Tensors and metadata as safetensors, with a digest; the same content gives the same bytes.
 fn sealed(
     tensors: &BTreeMap<String, (Dtype, TensorData)>,
     metadata: &BTreeMap<String, String>,

@@ -4,7 +4,8 @@
 //! - [`survival`]: commits, resume, damaged files, signals, numbers that are not finite;
 //! - [`speed`]: time and memory, beside PyTorch; how to measure them;
 //! - [`evidence`]: whether averages do better on data that was not trained on, over many seeds;
-//! - [`shipping`]: one file for Burn, safetensors or PyTorch, and a program that answers with it.
+//! - [`shipping`]: one file for Burn, safetensors or PyTorch, and a program that runs the model in
+//!   it.
 //!
 //! The pages have no code of the crate's; each number in them comes from a command beside it.
 

@@ -3,8 +3,8 @@
 //! An average of the weights of the last training steps is smoother than the last weights.
 //! It often does better on data that the training has not seen, and takes the memory of one more
 //! copy of the weights.
-//! This crate keeps such averages beside a model in Burn's own Learner, validates them, and hands
-//! them out as plain modules:
+//! This crate keeps such averages beside a model in Burn's own Learner, validates them, and returns
+//! them as plain modules:
 //!
 //! - [`Averaged`](train::Averaged), the hook: a live module with its averages, for Burn's Learner;
 //! - [`Average`], for a loop of your own;
@@ -39,7 +39,7 @@
 //! | profile | what an average is made of: how much weight each past step has |
 //! | snapshot | a copy of live that a window keeps, or an average that is stored, at one step |
 //! | run | a training with its directory |
-//! | commit | one complete checkpoint in it: everything that the run needs to go on |
+//! | commit | one complete checkpoint of a run: everything that the run needs to go on |
 //!
 //! # Layout
 //!

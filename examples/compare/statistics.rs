@@ -3,7 +3,7 @@
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
 /// So many differences are ranked exactly; more go by the normal distribution.
-const MOST_EXACT: usize = 50;
+const MAX_EXACT: usize = 50;
 
 /// A mean with the 95 % interval of Student's t.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,7 +49,7 @@ pub fn signed_rank(differences: &[f64]) -> f64 {
     let below = positive.min(ranks.iter().sum::<usize>() - positive);
     let tail = match ranks.len() {
         0 => 1.0,
-        count if count <= MOST_EXACT => exact_tail(&ranks, below),
+        count if count <= MAX_EXACT => exact_tail(&ranks, below),
         _ => normal_tail(&ranks, below),
     };
     f64::min(1.0, 2.0 * tail)

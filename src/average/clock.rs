@@ -2,7 +2,7 @@
 
 /// Where a training is, counted from its beginning.
 ///
-/// Rules that count samples go by `samples`, all others by `step`.
+/// An average whose time is counted in samples uses `samples`, all others use `step`.
 ///
 /// ```
 /// use burn_ema::Clock;
@@ -23,7 +23,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The clock one optimizer step of this many samples later.
+    /// The clock after one more optimizer step, which has seen `samples` samples.
     pub fn after(self, samples: u64) -> Self {
         Self { step: self.step.saturating_add(1), samples: self.samples.saturating_add(samples) }
     }

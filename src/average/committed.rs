@@ -1,4 +1,5 @@
-//! An average, or live, in the record of a live module with its averages, without its program.
+//! Reads an average, or live, from the record of a live module with its averages, without the
+//! program that wrote it.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +10,8 @@ use super::{
 use crate::{Error, Result};
 
 impl ReadRecord {
-    /// The description of an average that is its weights alone, from the record of the hook,
-    /// by its name and its rule; it was made by `source`.
+    /// The description of the average `name`, for a file of its weights alone. `self` is the record
+    /// of the hook, `rule` the printed form of the average's rule and `source` its origin.
     ///
     /// # Errors
     ///

@@ -36,25 +36,28 @@ use crate::{Error, Result};
 pub struct AverageConfig {
     /// The rule of the average.
     pub rule: Rule,
-    /// The name of the average in metrics, tables and records; by default the rule's short form.
+    /// The name of the average in metrics, tables and records; with `None`, the rule's printed
+    /// form.
     pub name: Option<String>,
-    /// The steps from one update to the next, at least 1; an update covers all of them, so that
-    /// the width of the average stays.
+    /// The steps from one update to the next, at least 1. An update covers all of these steps, so
+    /// the width of the average does not depend on `every`.
     #[config(default = 1)]
     pub every: u64,
-    /// The step after which it averages; until then it is a copy of live.
+    /// The step after which the average starts; until then it is a copy of live.
     #[config(default = 0)]
     pub start: u64,
-    /// The epoch after which it averages, in place of a step; needs `steps_per_epoch`.
+    /// The epoch after which the average starts. It replaces `start`, which must be 0 beside it,
+    /// and needs `steps_per_epoch`. With `None`, `start` is used.
     pub start_epoch: Option<u64>,
-    /// The samples of an optimizer step, for rules that count samples.
+    /// The samples of one optimizer step, at least 1; required if time is counted in samples.
     pub samples_per_step: Option<u64>,
-    /// The optimizer steps of an epoch, for rules and starts that count epochs.
+    /// The optimizer steps of one epoch, at least 1; required by rules and starts that count
+    /// epochs.
     pub steps_per_epoch: Option<u64>,
     /// True if the rule's time is counted in samples, `samples_per_step` of them for one step of
     /// the rule, so that a change of the batch size does not change the average.
     ///
-    /// A rule that counts samples does so in any case.
+    /// [`Rule::HalfLifeSamples`] counts samples in any case.
     #[config(default = false)]
     pub count_samples: bool,
     /// The policies for parameters whose path matches a glob, in place of averaging by the rule; if
@@ -64,30 +67,32 @@ pub struct AverageConfig {
     /// The policy for running states, such as the statistics of batch norms, that no glob matches.
     #[config(default = "Policy::Copy")]
     pub statistics: Policy,
-    /// The dtype that averaged parameters are kept in; by default f32 for 16-bit ones, and their
-    /// own for others.
+    /// The dtype in which averaged parameters are kept; with `None`, f32 for 16-bit parameters and
+    /// the parameter's own dtype for others.
     pub dtype: Option<FloatDType>,
-    /// The policy for an update that would take a NaN or an infinity in.
+    /// The policy for an update that would take in a NaN or an infinity.
     #[config(default = "NonFinite::Skip { limit: 3 }")]
     pub non_finite: NonFinite,
-    /// The steps of the whole training, if known; a warning then says at the start what the
-    /// average will be at the end.
+    /// The optimizer steps of the whole training, at least 1, or `None` if unknown. If it is set,
+    /// warnings describe from the start on what the average will be at the end.
     pub total_steps: Option<u64>,
 }
 
-/// The policy for an update of an average, or a step of an optimizer, that would take a NaN or an
-/// infinity in.
+/// The policy for an update of an average, or a step of an optimizer, that would take in a NaN or
+/// an infinity.
 ///
-/// Except under [`Take`](Self::Take), it is refused as a whole and changes nothing; the next update
-/// covers the steps of a refused one.
+/// Except under [`Take`](Self::Take), the update or step is refused as a whole and changes nothing;
+/// the next update covers the steps of a refused one.
+/// An average also refuses a finite number of more than half the largest one of the dtype in which
+/// it keeps the parameter, since the difference of average and live must be finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NonFinite {
-    /// Skips the update or step, and counts it; too many in a row are an error.
+    /// Skips the update or step and counts it; at `limit` refusals in a row an error is returned.
     Skip {
-        /// The number of skips in a row that is an error; at least 1.
+        /// The number of refusals in a row at which an error is returned; at least 1.
         limit: u64,
     },
-    /// Returns an error at the first one.
+    /// Returns an error at the first refused update or step.
     Error,
     /// Takes any number without a check, which saves one more read of the weights.
     Take,
@@ -107,11 +112,11 @@ impl NonFinite {
 const LONGEST: u64 = 10_000;
 
 impl AverageConfig {
-    /// The average to begin with, for a training of so many steps: a constant decay with bias
+    /// A first choice for a training of `total_steps` optimizer steps: a constant decay with bias
     /// correction, which remembers `1 / (1 - decay)` steps, a fifth of the training at most.
     ///
     /// The memory is the largest of 1, 2, 5, 10, 20, 50, ..., 10,000 steps that is at most a fifth
-    /// of the training: between 8 % and 20 % of one of 10 to 50,000 steps.
+    /// of the training. For 10 to 50,000 steps this is between 8 % and 20 % of the training.
     ///
     /// ```
     /// use burn_ema::AverageConfig;
@@ -125,22 +130,24 @@ impl AverageConfig {
     /// Why:
     ///
     /// - A longer memory averages more noise away, but the average lags behind by as many steps.
-    ///   Beyond a fifth it still has much of the beginning in it, as `ema(0.9999, debias)` after
-    ///   20,000 steps in the [table of profiles](Rule#what-they-are-made-of).
+    ///   With a memory beyond a fifth it still contains much of the beginning, as
+    ///   `ema(0.9999, debias)` after 20,000 steps in the [table of
+    ///   profiles](Rule#what-they-are-made-of).
     /// - Without bias correction the start keeps `decay^total_steps`, and the averages of the first
-    ///   epochs are mostly the start. With it they mean something from the first update on.
-    /// - Decays above 0.9999 are rare, and a longer memory needs more digits: an update that takes
-    ///   a share of 1e-4 is far from lost in 32 bits.
-    /// - It is one copy of the weights, and its number can be said in a sentence.
+    ///   epochs are mostly the start. With it they contain none of the start.
+    /// - Decays above 0.9999 are rare, and a longer memory needs more digits: a share of 1e-4 per
+    ///   update is far above the rounding of 32 bits.
+    /// - The average needs one copy of the weights and has one setting, which is easily stated.
     ///
-    /// A training of fewer than 10 steps has nothing to average: the decay is 0, which is live.
-    /// `total_steps` is set, so that warnings say at the start what the average will be at the end;
-    /// this one gives none.
+    /// A training of fewer than 10 steps has nothing to average: the decay is 0, and the average
+    /// equals live.
+    /// The configuration has `total_steps` set, so that warnings describe from the start on what
+    /// the average will be at the end; with this rule there is none to give.
     /// The guide of the crate has the whole choice.
     ///
     /// # Errors
     ///
-    /// None here; with 0 steps [`init`](Self::init) says that `total_steps` is to be 1 or more.
+    /// None here; if `total_steps` is 0, [`init`](Self::init) returns an error.
     pub fn suggest(total_steps: u64) -> Self {
         let most = (total_steps / 5).clamp(1, LONGEST);
         let round = (0..).flat_map(|power| [1, 2, 5].map(|times| times * 10_u64.pow(power)));
@@ -155,8 +162,8 @@ impl AverageConfig {
         self
     }
 
-    /// The profile that the average will have after this many steps, if it sees each step and each
-    /// has `samples_per_step` samples.
+    /// The profile that the average will have after `steps` steps, if it is called after every step
+    /// and each step has `samples_per_step` samples.
     ///
     /// # Errors
     ///
@@ -171,14 +178,14 @@ impl AverageConfig {
         Profile::of(&self.in_steps(&self.rule)?, first, updates, elapsed as f64)
     }
 
-    /// The name: the one given, else the rule's short form.
+    /// The name of the average: `name`, or the rule's printed form if `name` is `None`.
     pub fn label(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.rule.to_string())
     }
 
-    /// Checks all ranges and says when the average starts and is updated.
+    /// Checks all ranges, and returns when the average starts and is updated.
     pub(super) fn check(&self) -> Result<Schedule> {
-        // Names stand in the paths of records and in the file names of metrics.
+        // Names are parts of the paths of records and of the file names of metrics.
         let name = self.label();
         let refused = |c: char| c == '/' || c == '\\' || c.is_control();
         let long = name.len() > 200;
@@ -259,16 +266,16 @@ impl AverageConfig {
     pub(super) fn kept_dtype(&self, live: DType) -> DType {
         match (self.dtype, live) {
             (Some(dtype), _) => dtype.into(),
-            // In 16 bits an average of high decay does not move: rounding eats its steps.
+            // In 16 bits an average of high decay does not change: its updates are rounded to 0.
             (None, DType::F16 | DType::BF16) => DType::F32,
             (None, live) => live,
         }
     }
 
-    /// Everything that an average of this configuration must agree in with a saved one, by name.
+    /// The settings, by name, that must be equal in an average and in the saved one that it loads.
     pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
         let policies: Vec<_> = self.policies.iter().map(ToString::to_string).collect();
-        // A number that nothing goes by may change.
+        // A number that neither a rule nor the start uses may change.
         let epochs = self.start_epoch.is_some() || self.rules().any(Rule::counts_epochs);
         let samples = self.counts_samples();
         vec![

@@ -1,7 +1,7 @@
 //! The numbers of an average beside its mass: what it has seen, and when it was updated.
 //!
 //! Time runs in ticks, which are steps or samples.
-//! Rules count it in steps from the start of the average: ticks by ticks per step.
+//! Rules count time in steps from the start of the average: ticks divided by the ticks of a step.
 
 use super::clock::Clock;
 use crate::{Error, Result};
@@ -13,7 +13,7 @@ pub(crate) struct Schedule {
     pub samples: bool,
     /// Ticks in a step: 1, or the samples of a step.
     pub per_step: u64,
-    /// The step up to which the average is live.
+    /// The step up to which the average is a copy of live.
     pub start: u64,
     /// The steps from one update to the next.
     pub every: u64,
@@ -32,11 +32,11 @@ impl Schedule {
 /// The action that is due at a clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Due {
-    /// Nothing: this step was seen before, or it is not yet time.
+    /// Nothing: the average has seen this step before, or no update is due yet.
     Nothing,
     /// A copy of live's weights, since the average has not started.
     Copy,
-    /// An update that covers the time from one to the other, in steps since the start.
+    /// An update that covers the time from `from` to `to`, in steps since the start.
     Update { from: f64, to: f64 },
 }
 
@@ -47,19 +47,19 @@ pub(crate) struct Course {
     pub seen: Clock,
     /// The step of the last update or copy.
     pub updated: u64,
-    /// The tick at which the average began, if it has.
+    /// The tick at which the average started; `None` before.
     pub begun: Option<u64>,
-    /// The times from update to update since then, in ticks, as runs of equal ones.
+    /// The times from update to update since the start, in ticks, as runs of equal times.
     pub runs: Vec<Run>,
     /// The ticks from the start to the last update: the sum of the runs.
     covered: u64,
 }
 
-/// The most updates that a saved average can have had: more would take years, and a number beyond
-/// is damage that would ask for more memory than there is.
-const MOST_UPDATES: u64 = 1 << 32;
+/// The most updates that a saved average can have had. More would take years, so a larger number is
+/// damage; its profile would need more memory than there is.
+const MAX_UPDATES: u64 = 1 << 32;
 
-/// Several updates in a row, each covering the same time.
+/// Several updates in a row, each of which covers `ticks` ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     pub updates: u64,
@@ -73,12 +73,13 @@ impl Course {
         Self { seen: now, updated: now.step, begun, ..Self::default() }
     }
 
-    /// The course with these numbers.
+    /// The course with these numbers, such as from a saved average.
     ///
     /// # Errors
     ///
-    /// Numbers that no course has: a beginning before the start, updates without a time, or more of
-    /// them, or of their time, than the clock has seen or than [`MOST_UPDATES`].
+    /// Numbers that no course has: a start before that of the schedule, updates that cover no time,
+    /// or more updates, or more time, than the clock has seen, or more updates than
+    /// [`MAX_UPDATES`].
     pub fn of(
         schedule: &Schedule,
         seen: Clock,
@@ -97,7 +98,7 @@ impl Course {
         let early = !schedule.samples && begun.is_some_and(|begun| begun < schedule.start);
         if early
             || time.is_none_or(|time| covered > time)
-            || updates > seen.step.min(MOST_UPDATES)
+            || updates > seen.step.min(MAX_UPDATES)
             || updated > seen.step
         {
             let expected = format!("what step {} can have seen", seen.step);
@@ -178,7 +179,7 @@ impl Course {
         schedule.steps(self.covered)
     }
 
-    /// The step at which the average began.
+    /// The step at which the average started; before that, the last step.
     pub fn first(&self, schedule: &Schedule) -> f64 {
         schedule.steps(self.begun.unwrap_or_else(|| schedule.ticks(self.seen)))
     }

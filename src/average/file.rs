@@ -35,31 +35,31 @@ pub(crate) const KEPT: &str = "@weights";
 pub struct Description {
     /// The name of the average.
     pub name: String,
-    /// Its rule, in the short form.
+    /// The rule of the average, in its printed form.
     pub rule: String,
-    /// The last step that it has seen.
+    /// The last step that the average has seen.
     pub step: u64,
-    /// The samples that it has seen; 0 where they are not counted.
+    /// The samples that the average has seen; 0 if they are not counted.
     pub samples: u64,
     /// The sum of the raw weights of all steps, and of the start.
     pub mass: f64,
-    /// The share of the average that is still the weights it started from.
+    /// The share of the starting weights in the average.
     pub mass_on_start: f64,
-    /// The origin of the average, such as the name of a run, as whoever saved it gave it.
+    /// The origin of the average, such as the name of a run, as the caller of the save gave it.
     pub source: String,
     /// The version of this crate that wrote the file.
     pub version: String,
 }
 
 impl<M: Module> Average<M> {
-    /// Saves the average as one file that says what it is.
+    /// Saves the average as one file with its description.
     ///
-    /// The weights stand under the paths of the plain module, so that Burn's own
-    /// `module.load_file(path)` loads them.
-    /// Where the average is kept in another dtype, or keeps tensors beside it (a window, BEMA),
-    /// these stand there too, and plain Burn needs `allow_unused(true)`.
+    /// The weights have the paths of the plain module, so that Burn's own `module.load_file(path)`
+    /// loads them.
+    /// If the average is kept in another dtype than live, or keeps further tensors (a window,
+    /// BEMA), the file holds what is kept too, and plain Burn needs `allow_unused(true)`.
     /// Rule, steps, mass and `source`, such as the name of the run, are metadata of the file, see
-    /// [`Description`], and so is a digest of all of it.
+    /// [`Description`], and so is a digest of the whole file.
     ///
     /// As with Burn's own files, `.bpk` is added to a path without extension, and the file
     /// appears whole or not at all.
@@ -96,7 +96,7 @@ impl<M: Module> Average<M> {
         }
     }
 
-    /// The average that a file holds, to go on with or to take its module.
+    /// This average with the weights and numbers of a file, to go on with or to take its module.
     ///
     /// # Errors
     ///
@@ -120,7 +120,7 @@ impl<M: Module> Average<M> {
         let saved = self.add_parts(RecordModule::new(), name, &numbers);
         let left_out = saved.left_out().to_vec();
         let paths: Vec<_> = self.parameters().map(|parameter| &parameter.path).collect();
-        // What plain Burn loads is there beside what is kept; the average is made of the latter.
+        // The file also holds the weights for plain Burn; the average is made of the kept ones.
         let known = |path: &str| !plain && paths.iter().any(|known| *known == path);
         let mut saved = opened.apply(saved, &left_out, known)?;
         self.restored(&mut saved, name, numbers)
@@ -139,7 +139,7 @@ impl<M: Module> Average<M> {
 /// [`Snapshots::synthesize`](super::Snapshots::synthesize), with what made it and a digest of all.
 ///
 /// Plain Burn loads the file, and so does [`load_file`], which checks it.
-/// An average itself says more: [`Average::save_file`].
+/// [`Average::save_file`] also writes the [`Description`] of an average.
 ///
 /// # Errors
 ///
@@ -154,12 +154,13 @@ pub fn save_file<M: Module>(module: &M, path: impl AsRef<Path>, source: &str) ->
 /// The module with the weights of the average in a file, as [`Average::save_file`] wrote it.
 ///
 /// Burn's own `module.load_file(path)` loads the same weights, unchecked.
-/// Here they live in memory, whatever happens to the file later.
+/// Here the weights are read into memory, so that later changes of the file have no effect.
 ///
 /// # Errors
 ///
-/// A file that cannot be read, that no average wrote or that was altered since; a parameter that
-/// differs from the module's in path, shape or dtype; a NaN or an infinity.
+/// A file that cannot be read, that this crate did not write or that was altered since; a parameter
+/// that differs from the module's in path, shape or dtype, or that the average left out; a NaN or
+/// an infinity.
 pub fn load_file<M: Module>(module: M, path: impl AsRef<Path>) -> Result<M> {
     let path = &resolved(path.as_ref());
     let Pack { entries, .. } = Pack::read(path)?;
@@ -170,10 +171,11 @@ pub fn load_file<M: Module>(module: M, path: impl AsRef<Path>) -> Result<M> {
 }
 
 impl Description {
-    /// Of weights that are no average's, such as live's: what they are, in the place of a rule,
-    /// after how many steps, and what they were made by.
+    /// The description of weights that are no average's, such as live's: `rule` says what they are,
+    /// `step` is the number of steps that they have seen, `source` is their origin.
     ///
-    /// Live is the average that keeps nothing of the past: its mass is 1, none of it on the start.
+    /// As for live, the average that keeps nothing of the past, the mass is 1 and none of it is on
+    /// the start.
     pub fn new(rule: impl Into<String>, step: u64, source: impl Into<String>) -> Self {
         let rule = rule.into();
         Self {
@@ -255,7 +257,7 @@ fn entry<'a>(metadata: &'a BTreeMap<String, String>, key: &str) -> Result<&'a st
     found.ok_or_else(|| Error::parameter(key, "an entry of this name", "a file without it"))
 }
 
-/// The path with Burn's extension, where it has none and is no file as it is.
+/// The path, with Burn's extension if it has no extension and does not exist.
 fn resolved(path: &Path) -> PathBuf {
     match path.extension().is_none() && !path.exists() {
         true => path.with_extension(burn_pack::EXTENSION),

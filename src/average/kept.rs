@@ -19,7 +19,8 @@ pub(super) struct Kept {
     /// The parameter, with an id and a tensor of its own.
     pub parameter: Parameter,
     pub how: Treatment,
-    /// The device on which live last had the parameter, if the average keeps it on another one.
+    /// The device of live's parameter at the last update, if the average keeps its own on another
+    /// one; else `None`.
     pub live_device: Option<DispatchDevice>,
     /// Further tensors that some rules keep: for a window its snapshots, oldest first; for BEMA
     /// live at the start and live at the last update.
@@ -37,12 +38,13 @@ pub(super) enum Treatment {
 }
 
 impl Treatment {
-    /// The largest magnitude that the average may take from live for a parameter; none if it takes
-    /// nothing, or any number. `kept` is the dtype in which the average keeps it.
+    /// The largest magnitude that the average may take from live for a parameter; `None` if the
+    /// average takes nothing from it, or takes any number. `kept` is the dtype in which the average
+    /// keeps the parameter, and `begun` is true once the average has started.
     ///
-    /// For an averaged parameter it is half of the largest number of `kept`, since the difference
-    /// of average and live must be finite too; for others it is the largest number of their own
-    /// dtype.
+    /// For an averaged parameter the bound is half of the largest number of `kept`, since the
+    /// difference of average and live must be finite too; for a copied or frozen one it is the
+    /// largest number of the parameter's own dtype.
     pub fn most(self, parameter: &Parameter, kept: DType, begun: bool) -> Option<f64> {
         let largest = |dtype: DType| dtype.finfo().map_or(f64::INFINITY, |info| info.max);
         match self {
@@ -56,8 +58,8 @@ impl Treatment {
 }
 
 impl Kept {
-    /// The share of the way to live that the tensor moves, if the update only mixes it with live;
-    /// none if the update does more, less or something else to the parameter.
+    /// The share of the way to live by which the update moves the tensor; `None` if the update does
+    /// anything else, such as to copy the parameter, to keep it, or to change a tensor beside it.
     pub fn mixes(&self, moves: &[Move]) -> Option<f64> {
         let Treatment::Averaged(group) = self.how else { return None };
         match moves[group].how {
@@ -69,8 +71,8 @@ impl Kept {
     /// The pair of average and live that the kernels mix; `None` if the update does not only
     /// [mix](Self::mixes) them.
     ///
-    /// Both must be on one device: the average is moved to live's, or, if it `stays` on its own,
-    /// live is copied there.
+    /// Both must be on one device: the average is moved to live's device or, if it `stays` on its
+    /// own, live is copied to the average's device.
     pub fn towards<'a>(
         &'a mut self,
         live: &'a DispatchTensor,

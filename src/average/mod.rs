@@ -3,17 +3,17 @@
 //! This module depends on Burn's core, on the kernels, and on the errors and files of
 //! `burn-ema-base`.
 //!
-//! Every average is one update, in which a rule says how large the share of live `w` is: the raw
-//! weight `m` that it gives the step, by the mass `Z` of all steps so far.
+//! One formula updates every average `a`. A rule gives each step a raw weight `m`, and the mass `Z`
+//! is the sum of the raw weights of all steps so far. The share of live `w` is `alpha`.
 //!
 //! ```math
 //! a \leftarrow a + \alpha\,(w - a), \qquad \alpha = \frac{m}{Z}
 //! ```
 //!
-//! - Numbers, without tensors: [`Rule`] says how much of live an update takes, [`Profile`] what an
-//!   average is made of, [`post_hoc`] which mix of stored averages makes another one. The course of
-//!   an average (what it has seen, when it was updated) and the mass of each of its rules are all
-//!   that it keeps beside its tensors.
+//! - Numbers, without tensors: [`Rule`] computes the share of live in an update, [`Profile`] the
+//!   weight of each past step in an average, [`post_hoc`] the mix of stored averages that makes
+//!   another average. Beside its tensors an average keeps only its course (what it has seen, when
+//!   it was updated) and the mass of each of its rules.
 //! - Tensors: [`Average`] and its update, [`Snapshots`] on disk. Only the walk over two modules
 //!   side by side and the kernels touch parameters.
 //! - Around them: [`AverageConfig`] with [`Policy`], [`Clock`] and [`NonFinite`]; [`Warning`]; the

@@ -10,12 +10,12 @@ use crate::Result;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Numbers {
     pub course: Course,
-    /// One group for each rule: that of the average, then those of single paths.
+    /// One group for each rule: first the average's own rule, then the rules of single paths.
     pub groups: Vec<Group>,
     pub refused: Refused,
 }
 
-/// The parameters of one rule.
+/// The numbers that all parameters with one rule share.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Group {
     /// The rule, with its times in steps.
@@ -24,7 +24,7 @@ pub(crate) struct Group {
     pub mass: f64,
     /// The share of the start in the average.
     pub start: f64,
-    /// How often each snapshot of a window counts, oldest first.
+    /// How often each snapshot of a window counts, oldest first; empty for other rules.
     pub counts: Vec<u64>,
 }
 
@@ -33,7 +33,7 @@ impl Group {
         Self { mass: rule.initial_mass(), start: 1.0, counts: Vec::new(), rule }
     }
 
-    /// The names of the tensors that are kept beside the average of a parameter, in their order.
+    /// The names of the further tensors that the average keeps for a parameter, in their order.
     pub fn beside(&self) -> Vec<String> {
         match self.rule {
             Rule::Window { .. } => {
@@ -45,16 +45,17 @@ impl Group {
     }
 }
 
-/// The updates of an average, or the steps of an optimizer, that would have taken a NaN or an
-/// infinity in, and were not made.
+/// The updates of an average, or the steps of an optimizer, that were not made because they would
+/// have taken in a NaN or an infinity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refused {
-    /// How many there were.
+    /// The number of refusals so far.
     pub count: u64,
-    /// How many of them were the last in a row.
+    /// The number of refusals since the last update or step that was made.
     pub in_a_row: u64,
-    /// The place of the number in the last of them, such as the path of a parameter, and its step.
+    /// The last refusal: the place of its NaN or infinity, such as the path of a parameter, and its
+    /// step. `None` before the first one.
     pub last: Option<(String, u64)>,
 }
 
@@ -66,6 +67,8 @@ pub(crate) struct Move {
 }
 
 /// The change of a group's tensors in an update.
+///
+/// `beside` is true if the group keeps live at the start and at the last update, too (BEMA).
 #[derive(Clone, Copy)]
 pub(crate) enum Moved {
     /// The tensors become copies of live's, as at each step before the start of the average.
@@ -77,7 +80,7 @@ pub(crate) enum Moved {
         alpha: f64,
         beside: bool,
     },
-    /// A snapshot of live joins the window, and the oldest leave it.
+    /// A snapshot of live joins the window, and the `left` oldest ones leave it.
     Snapshot {
         left: usize,
     },
@@ -85,7 +88,8 @@ pub(crate) enum Moved {
 }
 
 impl Group {
-    /// The share of the start in what the average answers with, so many steps after it.
+    /// The share of the start in the output of the average, `steps` steps after the start. For BEMA
+    /// the output includes the correction.
     pub fn start_at(&self, steps: f64) -> f64 {
         match self.rule.correction(steps) {
             Some(correction) if steps > 0.0 => self.start - correction,
@@ -93,8 +97,8 @@ impl Group {
         }
     }
 
-    /// The share of the start in a new average after this many steps, whether one update covers
-    /// them or several; none if it cannot be computed.
+    /// The share of the start in a new average after `steps` steps, whether one update covers them
+    /// or several; `None` if the rule returns an error.
     pub fn start_after(&self, steps: u64) -> Option<f64> {
         let fresh = Self::new(self.rule.clone());
         if steps == 0 {

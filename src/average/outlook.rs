@@ -1,4 +1,4 @@
-//! The warnings that an average gives, from how it stands now and where it will stand at its end.
+//! Computes the warnings of an average, from its state now and its expected state at the end.
 
 use burn::{backend::TensorMetadata, module::Module};
 
@@ -12,21 +12,22 @@ use super::{
 };
 
 impl<M: Module> Average<M> {
-    /// The warnings about this average if the training ended now, or at `total_steps` if the
-    /// configuration has them.
+    /// The warnings about this average as it will be at `total_steps`, or as it is now if
+    /// `total_steps` is `None` or has passed.
     pub fn warnings(&self) -> Vec<Warning> {
         let seen = self.last_step();
         Outlook::of(self, self.config.total_steps.unwrap_or(seen).max(seen)).warnings()
     }
 
-    /// The warnings about this average if the training ends now, whatever `total_steps` says: for a
+    /// The warnings about this average if no step follows, whatever `total_steps` is: for a
     /// training that has ended, perhaps early.
     pub fn final_warnings(&self) -> Vec<Warning> {
         Outlook { has_end: true, ..Outlook::of(self, self.last_step()) }.warnings()
     }
 
-    /// The [warnings](Self::warnings) that this has not returned before, or not with numbers as bad
-    /// as now; a count is news once it has doubled.
+    /// The [warnings](Self::warnings) that are new: of a kind that no earlier call has returned, or
+    /// with worse numbers than any returned before. A warning with a count is new once the count
+    /// has doubled.
     pub fn take_warnings(&mut self) -> Vec<Warning> {
         let warnings = self.warnings();
         self.new_ones(warnings)
@@ -53,7 +54,7 @@ struct Outlook<'a, M: Module> {
     end: u64,
     /// True if the training has no step after the end.
     has_end: bool,
-    /// The steps from the start of the average on.
+    /// The steps from the start of the average to `end`.
     steps: u64,
 }
 
@@ -124,8 +125,7 @@ impl<'a, M: Module> Outlook<'a, M> {
         Some(Warning::Start { name: self.name(), rule, share, step: self.end })
     }
 
-    /// The share of the starting weights in each group at the end; none where it cannot be
-    /// computed.
+    /// The share of the starting weights in each group at the end; `None` if it cannot be computed.
     fn shares(&self) -> Vec<Option<f64>> {
         let Average { numbers, schedule, forecast, .. } = self.average;
         if self.end > self.average.last_step() {
@@ -167,7 +167,7 @@ impl<'a, M: Module> Outlook<'a, M> {
         self.average.kept.iter().find_map(|kept| {
             let Treatment::Averaged(group) = kept.how else { return None };
             let (alpha, dtype) = (alphas[group]?, kept.parameter.tensor.dtype());
-            // A share of zero, as of a teacher that has come to its end, moves nothing on purpose.
+            // A share of 0, as after the end of a cosine, is meant to change nothing.
             let stuck = alpha > 0.0 && least_change(dtype, alpha) > 0.1;
             let path = || kept.parameter.path.clone();
             (stuck && kept.parameter.kind == ParameterKind::Weight).then(|| Warning::Dtype {
@@ -191,7 +191,7 @@ impl<'a, M: Module> Outlook<'a, M> {
     }
 }
 
-/// The steps that a rule of fixed width remembers.
+/// The steps that a rule of fixed width remembers; `None` for other rules.
 fn memory(rule: &Rule) -> Option<f64> {
     match *rule {
         Rule::Constant { decay, .. } => Some(1.0 / (1.0 - decay)),

@@ -1,6 +1,6 @@
-//! A file of tensors that says what it is, and whether it is as it was written.
+//! A file of tensors with metadata and a digest, by which changes of the file are found.
 //!
-//! Burn's format, which plain Burn loads, has no checksum; one stands in its metadata.
+//! Burn's format, which plain Burn loads, has no checksum, so the digest is in its metadata.
 
 use burn_ema_base::digest::{self, UNSEALED};
 use burn_ema_base::header;
@@ -96,7 +96,7 @@ impl Pack {
         }
     }
 
-    /// Reads a file that may be plain Burn's, and says whether it is this crate's.
+    /// Reads a file that may be plain Burn's; true if this crate wrote it.
     ///
     /// # Errors
     ///
@@ -107,7 +107,7 @@ impl Pack {
         let bytes = regular::read(path, Length::Any, "read")?;
         header::check(&bytes).map_err(within)?;
         let metadata = header::metadata(&bytes);
-        // In the bytes, since damage to a file may hide its metadata from the parser.
+        // Searched in the bytes, since damage to a file may hide its metadata from the parser.
         let is_ours =
             bytes[metadata.clone()].windows(OURS.len()).any(|text| text == OURS.as_bytes());
         let sealed = digest::sealed(&bytes, metadata, MARK);

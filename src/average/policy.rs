@@ -25,19 +25,19 @@ use crate::{Error, Result};
 /// - Tied parameters, two fields that hold clones of one `Param`, are averaged each by itself, and
 ///   have one id in the average's module as they have in live. Burn's optimizers move only one of
 ///   the two, since they find a gradient by its id and use it up: a model that ties its head to its
-///   embedding by a second field trains one of them, in Burn as such.
+///   embedding by a second field trains only one of them, also without an average.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Policy {
-    /// Average it by the rule of the average.
+    /// The parameter is averaged by the rule of the average.
     Average,
-    /// Average it by a rule of its own.
+    /// The parameter is averaged by a rule of its own.
     Rule(Rule),
-    /// Take it from live at every update.
+    /// The parameter is copied from live at every update.
     Copy,
-    /// Keep it as it was at the average's start.
+    /// The parameter stays as it was in live when the average started.
     Freeze,
-    /// Leave it out: it is neither updated nor saved.
+    /// The parameter is neither updated nor saved.
     ///
     /// [`Average::module`](super::Average::module) has it as it was when the average was made,
     /// and [`Average::module_like`](super::Average::module_like) as it is in live. Live's own
@@ -83,7 +83,7 @@ fn verb(policy: &Policy) -> &'static str {
     }
 }
 
-/// The globs of an average, ready to match; the last that matches decides.
+/// The globs of an average, compiled, each with whether it has matched; the last match decides.
 pub(super) struct Policies<'a> {
     list: Vec<(Pattern, &'a PathPolicy, bool)>,
 }
@@ -91,7 +91,8 @@ pub(super) struct Policies<'a> {
 impl<'a> Policies<'a> {
     pub fn new(policies: &'a [PathPolicy]) -> Result<Self> {
         let list = policies.iter().map(|policy| {
-            // The crate knows paths of files: a name ends at a slash there, here at a dot.
+            // The crate `glob` matches paths of files, in which a slash ends a name; here a dot
+            // does.
             let pattern = Pattern::new(&policy.pattern.replace('.', "/")).map_err(|error| {
                 let expected = "a glob such as `encoder.**` or `*.bias`";
                 Error::value("the pattern of a policy", expected, format!("{policy} ({error})"))
@@ -101,9 +102,9 @@ impl<'a> Policies<'a> {
         Ok(Self { list: list.collect::<Result<_>>()? })
     }
 
-    /// The policy of a path, if a pattern matches it.
+    /// The policy of a path; `None` if no pattern matches it.
     ///
-    /// A pattern that averages is of use for what can be averaged.
+    /// A pattern with an averaging policy counts as used only if the parameter can be averaged.
     pub fn of(&mut self, path: &str, can_be_averaged: bool) -> Option<&'a Policy> {
         let options = MatchOptions { require_literal_separator: true, ..MatchOptions::new() };
         let path = path.replace('.', "/");
@@ -118,7 +119,7 @@ impl<'a> Policies<'a> {
         found
     }
 
-    /// Checks that every pattern has matched a path: a slip in one would change nothing.
+    /// Checks that every pattern was used, since a misspelt one would silently change nothing.
     pub fn check_used(&self, paths: impl Iterator<Item = impl AsRef<str>>) -> Result<()> {
         let Some((_, unused, _)) = self.list.iter().find(|(.., used)| !used) else {
             return Ok(());

@@ -1,15 +1,16 @@
-//! Which mix of stored averages makes another one: numbers in, numbers out, no tensors.
+//! Computes the mix of stored averages that makes another average: numbers in, numbers out, no
+//! tensors.
 //!
-//! A training that stored averages of a power function can answer later what an average of another
-//! width, or of another kind, would have been: it is close to `sum_i x_i a_i` of the stored ones,
-//! and [`mix`] finds the coefficients `x` and says how close
+//! From the averages of power functions that a training stored, an average of another width, or of
+//! another kind, can be made later: it is close to `sum_i x_i a_i` of the stored ones. [`mix`]
+//! computes the coefficients `x` and the error
 //! (Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models",
 //! section 3 and appendix C).
 //!
 //! # Mathematics
 //!
-//! The profile of an average says how much weight the weights of each time have in it, and its
-//! integral is 1. That of a stored average of exponent `g` at step `T` is, on `(0, T]`,
+//! The profile of an average is the weight that the weights of each time have in it; its integral
+//! is 1. The profile of a stored average of exponent `g` at step `T` is, on `(0, T]`,
 //!
 //! ```math
 //! p(t) = \frac{(g + 1)\,t^g}{T^{\,g + 1}}
@@ -17,9 +18,9 @@
 //!
 //! With the weights after step `t` standing for the time `(t - 1, t]`, an average of this profile
 //! is exactly what the updates `a <- a + (1 - (1 - 1 / t)^(g + 1)) (w - a)` make.
-//! The mix is the one whose profile lies nearest to the profile that is wanted, in the L2 norm.
+//! The mix is the sum whose profile is nearest to the wanted profile, in the L2 norm.
 //!
-//! The published way (appendix C) solves, with `q` the profile that is wanted,
+//! The published way (appendix C) solves, with `q` the wanted profile,
 //!
 //! ```math
 //! A x = b, \qquad A_{ij} = \int p_i(t)\,p_j(t)\,\mathrm{d}t, \qquad
@@ -27,13 +28,13 @@
 //! ```
 //!
 //! Profiles of neighbours are almost parallel, so `A` is full and badly conditioned.
-//! But two profiles of one exponent are proportional below the earlier step, so
-//! `q_i = p_i - (T_j / T_i)^(g + 1) p_j`, with `j` the stored one of the same exponent before `i`,
-//! is zero up to `T_j` and is `p_i` itself on `(T_j, T_i]`.
-//! The `q` span what the `p` span, and most pairs of them are orthogonal because they do not
+//! But two profiles of one exponent are proportional below the earlier step. So the increment
+//! `d_i = p_i - (T_j / T_i)^(g + 1) p_j`, with `j` the stored average of the same exponent before
+//! `i`, is zero up to `T_j` and is `p_i` itself on `(T_j, T_i]`.
+//! The `d` span what the `p` span, and most pairs of them are orthogonal because they do not
 //! overlap: averages of `k` widths that are stored at the same steps leave blocks of `k` rows.
-//! Here the least squares are solved in the `q`, and the coefficients are carried back to the `p`:
-//! the same solution, from a few small and better conditioned systems.
+//! Here the least squares are solved in the `d`, and the coefficients are converted to those of the
+//! `p`: the same solution, from a few small and better conditioned systems.
 
 mod density;
 mod increments;
@@ -48,37 +49,37 @@ use super::rule::Rule;
 pub use super::snapshots::Stored;
 use crate::{Error, Result};
 
-/// The relative error above which [`mix`] refuses: 0.5.
+/// The relative error above which [`mix`] returns an error: 0.5.
 ///
-/// For weights with independent noise at every step, the variance of what separates the mix from
-/// the wanted average is the square of the relative error, as a share of the variance of the
-/// wanted average itself.
-/// Beyond a quarter the mix is another average than the one that was asked for.
+/// For weights with independent noise at every step, the variance of the difference of the mix and
+/// the wanted average, as a share of the variance of the wanted average, is the square of the
+/// relative error.
+/// With a share above a quarter, the mix is another average than the wanted one.
 /// A good mix has an error of a few hundredths; [`Mix::require`] takes a stricter limit.
 pub const LIMIT: f64 = 0.5;
 
-/// The share of the weights above which stored rounding in a mix is refused: 0.03.
+/// The relative error of a mix from the rounding of its files above which it is refused: 0.03.
 ///
 /// A number that is stored in `f16` is off by at most `2^-11` of itself, in `f32` by `2^-24`.
-/// These errors are independent, so that a mix of weights of one size is off by about their
-/// [noise gain](Mix::noise_gain) times that; where the files differ in dtype, by the root of the
-/// sum of the squares of each coefficient times that of its file.
+/// These errors are independent, so that a mix of weights of one size is off by about that number
+/// times its [noise gain](Mix::noise_gain); if the files differ in dtype, by the root of the sum of
+/// the squares of each coefficient times the error of its file.
 /// Random errors of 3 % are those of weights that are quantized to 6 bits, which networks bear;
-/// with greater ones the mix is another module than the one that was asked for.
+/// with greater ones the mix is another module than the wanted one.
 /// The limit is a noise gain of 61 in `f16` and of 500 000 in `f32`.
-/// Averages of 0.05 and 0.1 that were stored 40 times make one of 0.02 with a gain of 15, and wider
-/// ones with about 1.
+/// Averages of widths 0.05 and 0.1 that were stored 40 times make one of 0.02 with a gain of 15,
+/// and wider ones with about 1.
 pub const ROUNDING_LIMIT: f64 = 0.03;
 
-/// The number of stored averages above which [`mix`] refuses a system of equations: 128.
+/// The number of stored averages in one system of equations above which [`mix`] fails: 128.
 ///
 /// Averages of all widths that are stored at the same steps fall into many small systems, one for
 /// each step.
-/// At steps that differ from width to width all of them hang together, in one system whose cost is
-/// the cube of its size: for this many 2 seconds where nothing is optimized, for twice as many 16.
+/// At steps that differ from width to width they all fall into one system, whose cost grows with
+/// the cube of its size: 128 averages take 2 seconds without compiler optimization, 256 take 16.
 pub const SYSTEM_LIMIT: usize = 128;
 
-/// The profile that is wanted, of an average at the step `at`.
+/// The wanted profile of an average at the step `at`.
 ///
 /// A target is displayed in a short form, such as `power(sigma_rel=0.1)`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,7 +127,7 @@ pub enum Target {
     },
 }
 
-/// How the coefficients come to the sum 1.
+/// The way in which the coefficients get the sum 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Solve {
     /// Least squares without a condition, then divided by their sum, as published.
@@ -152,11 +153,12 @@ pub struct Mix {
     target: Density,
 }
 
-/// Which mix of `stored` averages makes the average `target` at the step `at`.
+/// Computes the mix of `stored` averages that is nearest to the average `target` at the step `at`.
 ///
 /// Only the averages stored up to `at` take part, the others get the coefficient 0.
-/// The steps between the last of them and `at` are in none, which the error of the mix counts: it
-/// is least where `at` is a stored step.
+/// No stored average has the steps between the last of them and `at`, which adds to the error of
+/// the mix: the error is least if `at` is a stored step.
+/// `at` is in steps from the start of the averages.
 ///
 /// # Errors
 ///
@@ -167,7 +169,7 @@ pub fn mix(stored: &[Stored], target: &Target, at: f64, solve: Solve) -> Result<
     best(stored, target, at, solve)?.require(LIMIT)
 }
 
-/// The mix, however good it is.
+/// The mix, without a limit on its error.
 fn best(stored: &[Stored], target: &Target, at: f64, solve: Solve) -> Result<Mix> {
     check_stored(stored)?;
     check_at(stored, at)?;
@@ -205,8 +207,8 @@ impl Mix {
         &self.coefficients
     }
 
-    /// The L2 distance between the profile that the coefficients make and the one that was wanted,
-    /// as a share of the L2 norm of the latter.
+    /// The L2 distance between the profile that the coefficients make and the wanted one, as a
+    /// share of the L2 norm of the wanted one.
     ///
     /// Below `1e-7` it is rounding.
     pub fn relative_error(&self) -> f64 {
@@ -217,7 +219,7 @@ impl Mix {
     /// coefficients are made to sum to 1: `<r, r> - 2 x.b + x.A x`.
     ///
     /// `r` is the wanted profile and `x` the coefficients; `A` has the inner products of the stored
-    /// profiles, and `b` theirs with `r`.
+    /// profiles with each other, and `b` those with `r`.
     pub fn squared_error_before_scaling(&self) -> f64 {
         self.squared_error_before_scaling
     }
@@ -235,7 +237,7 @@ impl Mix {
     ///
     /// The number is the ratio of the largest eigenvalue to the smallest one that is above
     /// rounding; combinations below that are left out.
-    /// The inner products of the averages themselves have a larger one.
+    /// The matrix of the inner products of the averages themselves has a larger condition number.
     pub fn condition(&self) -> f64 {
         self.condition
     }
@@ -251,7 +253,7 @@ impl Mix {
         self.target.parts.iter().fold(0.0, |sum, part| sum + part.at(t))
     }
 
-    /// The mix as one of `count` averages, of which its own are those at `places`.
+    /// The mix with coefficients for `count` averages: its own at `places`, 0 for all others.
     pub(super) fn among(self, places: &[usize], count: usize) -> Self {
         let mut coefficients = vec![0.0; count];
         places.iter().zip(&self.coefficients).for_each(|(&place, &x)| coefficients[place] = x);
@@ -280,7 +282,7 @@ impl Mix {
     ///
     /// # Errors
     ///
-    /// A greater error, with what was wanted and what would help.
+    /// A greater error; the message has the target and a remedy.
     pub fn require(self, limit: f64) -> Result<Self> {
         // False for NaN too, which is what numbers beyond the range of f64 lead to.
         if self.relative_error <= limit {
@@ -294,7 +296,7 @@ impl Mix {
     }
 }
 
-/// Each stored average by itself, and none twice.
+/// Checks the numbers of each stored average, and that none is given twice.
 fn check_stored(stored: &[Stored]) -> Result<()> {
     for (i, Stored { step, gamma }) in stored.iter().enumerate() {
         if !(step.is_finite() && *step > 0.0) {
@@ -319,7 +321,7 @@ fn check_stored(stored: &[Stored]) -> Result<()> {
     Ok(())
 }
 
-/// Something is stored at or before `at`.
+/// Checks that an average is stored at or before `at`.
 fn check_at(stored: &[Stored], at: f64) -> Result<()> {
     let Some(first) = stored.iter().map(|s| s.step).reduce(f64::min) else {
         return Err(Error::value("the number of stored averages", "at least 1", 0));
@@ -332,7 +334,7 @@ fn check_at(stored: &[Stored], at: f64) -> Result<()> {
 }
 
 impl Target {
-    /// The profile at `at`, with the ranges checked.
+    /// The wanted profile at the step `at`; an error for numbers outside their ranges.
     fn profile(&self, stored: &[Stored], at: f64) -> Result<Density> {
         let whole = |gamma| Part::Power { piece: Piece { from: 0.0, to: at, gamma }, factor: 1.0 };
         let range = |what: &str, expected: &str, found: f64| {

@@ -7,10 +7,9 @@ use crate::{Error, Result};
 
 /// The composition of an average: how much weight its start and each past update have in it.
 ///
-/// Ages are counted back from the step that it was asked for; the start counts with its age, the
-/// steps since it.
-/// All weights together are 1.
-/// The weights of [`Rule::Bema`] can be negative, and so can the mean age then.
+/// An age is the number of steps from an update, or from the start, to the step of the profile.
+/// All weights, that of the start included, sum to 1.
+/// The weights of [`Rule::Bema`] can be negative, and so can its mean age.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     mass_on_start: f64,
@@ -22,13 +21,14 @@ pub struct Profile {
     effective_steps: f64,
 }
 
-/// The most updates that a profile lists, which then takes 2 GiB while it is made.
-const MOST_UPDATES: usize = 1 << 26;
+/// The most updates that a profile lists. Making so many takes 2 GiB.
+const MAX_UPDATES: usize = 1 << 26;
 
 impl Profile {
     /// The profile of a rule in steps, from the times of its updates.
     ///
-    /// Times are in steps since the start of the average, ascending; `now` is not before the last.
+    /// Times are in steps since the start of the average, ascending; `now` is not before the last
+    /// of them. `start_step` is the step of the start.
     pub(crate) fn of(
         rule: &Rule,
         start_step: f64,
@@ -55,9 +55,9 @@ impl Profile {
         now: f64,
         correction: impl Fn(f64) -> Option<f64>,
     ) -> Result<Self> {
-        let times: Vec<f64> = times.into_iter().take(MOST_UPDATES + 1).collect();
-        if times.len() > MOST_UPDATES {
-            let expected = format!("at most {MOST_UPDATES}");
+        let times: Vec<f64> = times.into_iter().take(MAX_UPDATES + 1).collect();
+        if times.len() > MAX_UPDATES {
+            let expected = format!("at most {MAX_UPDATES}");
             return Err(Error::value("the number of updates of a profile", expected, "more"));
         }
         let last = times.last().copied().unwrap_or(0.0);
@@ -69,7 +69,7 @@ impl Profile {
             Some((snapshots, _)) => of_snapshots(rule, snapshots, &times)?,
             None => of_updates(rule, &times)?,
         };
-        // Rounding, once an update, leaves the sum a little beside 1.
+        // Each update rounds, so that the sum differs a little from 1.
         let total = start + weights.iter().sum::<f64>();
         start /= total;
         weights.iter_mut().for_each(|weight| *weight /= total);
@@ -88,7 +88,8 @@ impl Profile {
         };
         let mean_age: f64 = aged().map(|(age, weight)| weight * age).sum();
         let variance: f64 = aged().map(|(age, weight)| weight * (age - mean_age).powi(2)).sum();
-        let standard_deviation = variance.max(0.0).sqrt();
+        // Rounding can make it negative; a NaN stays one.
+        let standard_deviation = if variance < 0.0 { 0.0 } else { variance.sqrt() };
         Self {
             mass_on_start: start,
             weights: times
@@ -98,7 +99,7 @@ impl Profile {
                 .collect(),
             mean_age,
             standard_deviation,
-            sigma_rel: if now > 0.0 { standard_deviation / now } else { 0.0 },
+            sigma_rel: if now == 0.0 { 0.0 } else { standard_deviation / now },
             half_life: half_life(times, weights, now),
             effective_steps: 1.0 / aged().map(|(_, weight)| weight * weight).sum::<f64>(),
         }
@@ -109,16 +110,17 @@ impl Profile {
         Self::new(f64::NAN, f64::NAN, &[], &[], f64::NAN)
     }
 
-    /// The weight of the weights that it started from.
+    /// The weight that the start has in the average, in `[0, 1]`; with [`Rule::Bema`] it can be
+    /// negative.
     pub fn mass_on_start(&self) -> f64 {
         self.mass_on_start
     }
 
     /// The step and the weight of every update, oldest first.
     ///
-    /// Where time runs in samples, a step stands for `samples_per_step` of them.
-    /// An update that covered several steps stands once, at its step.
-    /// One that no longer counts has the weight 0.
+    /// If time is counted in samples, a step is `samples_per_step` samples.
+    /// An update that covered several steps is listed once, at its last step.
+    /// An update that no longer counts, such as one that has left a window, has the weight 0.
     pub fn weights(&self) -> &[(f64, f64)] {
         &self.weights
     }
@@ -143,13 +145,14 @@ impl Profile {
     /// The age in steps of the newest weights that together have half of all weight.
     ///
     /// The weight of an update is spread evenly over the steps that it covers.
-    /// Where the start has more than half, it is the age of the start.
+    /// If the start has more than half of all weight, the result is the age of the start.
     pub fn half_life(&self) -> f64 {
         self.half_life
     }
 
-    /// By how much independent noise is averaged down: one over the sum of the squared weights,
-    /// that of the start included (Kish 1965, "Survey Sampling": the effective sample size).
+    /// The number of steps whose plain mean has as little independent noise: 1 divided by the sum
+    /// of the squared weights, that of the start included (Kish 1965, "Survey Sampling": the
+    /// effective sample size).
     ///
     /// ```math
     /// n_{\text{eff}} = \frac{1}{\sum_i p_i^2}
@@ -168,7 +171,7 @@ fn of_updates(rule: &Rule, times: &[f64]) -> Result<(f64, Vec<f64>)> {
         weights.push(update.alpha);
         (mass, from) = (update.mass, to);
     }
-    // Newer updates keep one minus their alpha of everything before them.
+    // Each update keeps the share `1 - alpha` of everything before it.
     let mut kept = 1.0;
     for weight in weights.iter_mut().rev() {
         let alpha = *weight;
@@ -184,7 +187,7 @@ fn of_snapshots(rule: &Rule, snapshots: u64, times: &[f64]) -> Result<(f64, Vec<
     let mut held = VecDeque::new();
     let (mut count, mut from) = (0, 0.0);
     for (index, &to) in times.iter().enumerate() {
-        // The shares say less than the snapshots; times out of order are refused all the same.
+        // The update is not needed here, but its check refuses times out of order.
         rule.update(1.0, from, to)?;
         let due = rule.snapshots_due(from, to).min(snapshots);
         from = to;

@@ -1,8 +1,8 @@
-//! The saved form of averages: what Burn's records hold of them, and how it is checked.
+//! The saved form of averages in Burn's records, and its checks.
 //!
 //! A record of Burn holds tensors by path and nothing else.
-//! Numbers (the last step, the mass, the settings) stand beside the weights as a tensor of i32
-//! words, which every backend keeps exactly.
+//! Numbers (the last step, the mass, the settings) are recorded beside the weights as a tensor of
+//! i32 words, which every backend keeps exactly.
 //! The words begin with a version and may be of any length.
 
 use std::collections::BTreeMap;
@@ -83,7 +83,7 @@ impl<M: Module> RecordModule<M> {
         self
     }
 
-    /// The module of this name.
+    /// Removes and returns the module of this name; `None` if there is none.
     pub fn take(&mut self, name: &str) -> Option<M> {
         let index = self.modules.iter().position(|(known, _)| known == name)?;
         Some(self.modules.swap_remove(index).1)
@@ -165,8 +165,8 @@ pub(crate) struct ReadRecord {
 impl ReadRecord {
     /// Reads the record into memory.
     ///
-    /// A record from a file is read by Burn at first use and by its path; here it is read now, so
-    /// that nothing that happens to the file later can reach the module.
+    /// Burn reads a record from a file at first use, by its path. Here it is read at once, so that
+    /// later changes of the file cannot reach the module.
     pub fn read(record: ModuleRecord) -> Result<Self> {
         Self::of_bytes(record.into_bytes()?)
     }
@@ -177,7 +177,7 @@ impl ReadRecord {
         Ok(Self { entries })
     }
 
-    /// The record, if the floats of the entries that are asked about are finite.
+    /// The record, if the floats of all entries for whose path `asked` returns true are finite.
     ///
     /// # Errors
     ///
@@ -213,10 +213,10 @@ impl ReadRecord {
         WordReader::new(name, words)
     }
 
-    /// Applies the record to a module whose every parameter it must hold, in shape and dtype, but
-    /// for those that are `left_out`.
+    /// Applies the record to a module. It must hold every parameter of the module, in shape and
+    /// dtype, except those that are `left_out`.
     ///
-    /// `known` says which other entries may be there.
+    /// `known` returns true for the path of another entry that may be there.
     ///
     /// # Errors
     ///
@@ -345,7 +345,7 @@ impl WordReader {
     }
 
     pub fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
-        // Each item takes words, so that a wrong length ends with them and reserves nothing.
+        // Each item reads words, so a wrong length fails at their end and reserves no memory.
         let (mut list, count) = (Vec::new(), self.u64()?);
         for _ in 0..count {
             list.push(item(self)?);

@@ -1,4 +1,4 @@
-//! How much of the new weights an update takes: numbers in, numbers out, no tensors.
+//! The share of the new weights in an update: numbers in, numbers out, no tensors.
 //!
 //! Every average here is `a <- a + alpha (w - a)`.
 //! A rule gives the weights `w` after each step a raw weight `m` and keeps the sum `Z` of all raw
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Which average: how much weight each past step has in it.
+/// The formula of an average: how much weight each past step has in it.
 ///
 /// A rule is plain data; its ranges are checked where it is parsed and where an average is made or
 /// loaded.
@@ -27,7 +27,7 @@ use crate::{Error, Result};
 ///
 /// # Printed form
 ///
-/// A rule prints itself in one line, and parses from it, which is also its form in JSON:
+/// A rule is printed as one line and parsed from it; this line is also its form in JSON:
 ///
 /// | form | rule |
 /// |---|---|
@@ -50,7 +50,9 @@ use crate::{Error, Result};
 /// | `its-name`, `its-name(1, 2.5)` | [`Custom`](Self::Custom) |
 ///
 /// Spaces and the case of names do not matter.
-/// Every argument can be given by its key or by its position, and its unit can be left out.
+/// Every argument of a built-in rule can be given by its key or by its position, and its unit can
+/// be left out; `half-life` then counts steps.
+/// The arguments of a registered rule are numbers, by position alone.
 ///
 /// ```
 /// use burn_ema::Rule;
@@ -110,7 +112,8 @@ pub enum Rule {
         /// Without bias correction (`false`) the average starts as a copy of the first weights,
         /// which keep the weight `decay^t` in it.
         /// With it (`true`) the start has no weight (Kingma and Ba 2015, "Adam", section 3,
-        /// equations 1 to 4), by a larger share of the first steps or, the same, by a division:
+        /// equations 1 to 4). The first steps have larger shares; a division of an average from 0
+        /// gives the same result:
         ///
         /// ```math
         /// \alpha_t = \frac{1 - d}{1 - d^t}, \qquad a_t = \frac{v_t}{1 - d^t}
@@ -138,7 +141,7 @@ pub enum Rule {
         samples: f64,
     },
 
-    /// [`HalfLife`](Self::HalfLife) given in epochs (as Composer has it).
+    /// [`HalfLife`](Self::HalfLife) given in epochs (as in Composer).
     HalfLifeEpochs {
         /// The half-life in epochs, above 0.
         epochs: f64,
@@ -151,7 +154,7 @@ pub enum Rule {
     /// d_t = \min\left(d_{\max},\; \frac{1 + t}{\text{warm-up} + t}\right)
     /// ```
     ///
-    /// Before the maximum it is the power function with `gamma = warm_up - 2`.
+    /// Before the maximum it is nearly the power function with `gamma = warm_up - 2`.
     WarmUp {
         /// The number of steps that the start is worth, from 1; with 1 there is no warm-up.
         warm_up: f64,
@@ -206,7 +209,7 @@ pub enum Rule {
     HalfLifeRamp {
         /// The half-life as a share of the steps so far, above 0.
         fraction: f64,
-        /// The longest half-life in steps, above 0; without it the half-life grows for ever.
+        /// The longest half-life in steps, above 0; with `None` the half-life grows for ever.
         max_half_life: Option<f64>,
     },
 
@@ -247,10 +250,11 @@ pub enum Rule {
     /// (Kaddour 2022, "Stop Wasting My Time! Saving Days of ImageNet and BERT Training with Latest
     /// Weight Averaging", LAWA).
     ///
-    /// Until the first snapshot it is the start.
+    /// Until the first snapshot the average is the start.
     ///
-    /// Older weights have no share in it, where a decay only makes theirs small; but it keeps a
-    /// copy of the weights for each snapshot, where a decay of the same mean age keeps one.
+    /// Weights before these snapshots have no share in the average, while a decay leaves them a
+    /// small one. But a window keeps one copy of the weights per snapshot, while a decay of the
+    /// same mean age keeps one in all.
     /// After 20,000 steps, by
     /// `cargo run --example profiles -- --rule "window(5 snapshots, 1000 steps)" --rule "ema(0.9995)"`
     /// (columns as in the table above, and the copies beside them):
@@ -260,7 +264,7 @@ pub enum Rule {
     /// | `window(5 snapshots, 1000 steps)` | 5 | 0.900 | 0.071 | 2000 | 5.0 |
     /// | `ema(0.9995)` | 1 | 0.900 | 0.100 | 1386 | 3999 |
     ///
-    /// Few snapshots average less noise away than all steps do, as the last column says.
+    /// Few snapshots average less noise away than all steps do, as the last column shows.
     Window {
         /// How many snapshots count, from 1; each is a copy of the weights.
         snapshots: u64,
@@ -276,9 +280,9 @@ pub enum Rule {
     /// \frac{\cos(\pi t / T) + 1}{2}
     /// ```
     Cosine {
-        /// The decay that it starts from, in `[0, 1]`; 0.996 in both.
+        /// The decay before the first step, in `[0, 1]`; 0.996 in both papers.
         start: f64,
-        /// The decay that it ends at, in `[0, 1]`; 1 in both.
+        /// The decay from step `steps` on, in `[0, 1]`; 1 in both papers.
         end: f64,
         /// The steps until the end, above 0.
         steps: f64,
@@ -287,9 +291,9 @@ pub enum Rule {
     /// A decay that grows evenly, `d_t = end - (end - start) (1 - t / steps)` until `t = steps`,
     /// then `end` (Baevski et al. 2022, "data2vec").
     Linear {
-        /// The decay that it starts from, in `[0, 1]`.
+        /// The decay before the first step, in `[0, 1]`.
         start: f64,
-        /// The decay that it ends at, in `[0, 1]`.
+        /// The decay from step `steps` on, in `[0, 1]`.
         end: f64,
         /// The steps until the end, above 0.
         steps: f64,
@@ -306,7 +310,7 @@ pub enum Rule {
     Bema {
         /// The lag, from 1; 10 by default.
         rho: f64,
-        /// How fast both powers move, from 0; 1 by default.
+        /// The factor of the step in both powers, from 0; 1 by default.
         gamma: f64,
         /// The exponent of the correction, from 0; 0.2 by default.
         eta: f64,
@@ -314,8 +318,8 @@ pub enum Rule {
         kappa: f64,
     },
 
-    /// A rule of the program's own, whose decay of step `t` a function gives that was
-    /// [registered](Self::register).
+    /// A rule of the program's own: a function that was [registered](Self::register) computes the
+    /// decay of step `t`.
     Custom {
         /// The name that the function was registered under.
         name: String,
@@ -341,18 +345,18 @@ impl Rule {
         Self::HalfLife { steps }
     }
 
-    /// [`WarmUp`](Self::WarmUp) by 10 steps, as TensorFlow and torch-ema have it.
+    /// [`WarmUp`](Self::WarmUp) by 10 steps, as in TensorFlow and torch-ema.
     pub fn warm_up(max_decay: f64) -> Self {
         Self::WarmUp { warm_up: 10.0, max_decay }
     }
 
-    /// [`InverseGamma`](Self::InverseGamma) with `inv_gamma = 1` and no smallest decay, as its
-    /// systems have it.
+    /// [`InverseGamma`](Self::InverseGamma) with `inv_gamma = 1` and no smallest decay, as in the
+    /// libraries named there.
     pub fn inverse_gamma(power: f64, max_decay: f64) -> Self {
         Self::InverseGamma { inv_gamma: 1.0, power, min_decay: 0.0, max_decay }
     }
 
-    /// [`Annealing`](Self::Annealing) with `gamma = 100`, as mmengine has it.
+    /// [`Annealing`](Self::Annealing) with `gamma = 100`, as in mmengine.
     pub fn annealing(max_decay: f64) -> Self {
         Self::Annealing { gamma: 100.0, max_decay }
     }
@@ -378,7 +382,7 @@ impl Rule {
         Self::Window { snapshots, interval }
     }
 
-    /// [`Cosine`](Self::Cosine) from 0.996 to 1, as BYOL and DINO have it.
+    /// [`Cosine`](Self::Cosine) from 0.996 to 1, as in BYOL and DINO.
     pub fn cosine(steps: f64) -> Self {
         Self::Cosine { start: 0.996, end: 1.0, steps }
     }
@@ -391,9 +395,9 @@ impl Rule {
     /// Adds a rule to this process, under the name that [`Custom`](Self::Custom) then takes.
     ///
     /// The function receives the parameters of the rule and a step, counted from 1 at the start of
-    /// the average, and gives the decay of that step, in `[0, 1]`.
-    /// An update that covers several steps asks for each of them, from the newest to the oldest,
-    /// so the answer must depend on nothing else.
+    /// the average, and returns the decay of that step, in `[0, 1]`.
+    /// An update that covers several steps calls the function for each of them, from the newest to
+    /// the oldest, so its result must depend on nothing else.
     /// The function must not use an `Averaged`: its update holds a lock while the function runs.
     ///
     /// ```
@@ -548,7 +552,7 @@ impl Rule {
         matches!(self, Self::HalfLifeEpochs { .. })
     }
 
-    /// The mass of an average that has seen no step: how much its start counts.
+    /// The mass of an average that has seen no step: the raw weight of its start.
     pub(crate) fn initial_mass(&self) -> f64 {
         match self {
             Self::Constant { debias: true, .. } => 0.0,
@@ -556,7 +560,7 @@ impl Rule {
         }
     }
 
-    /// How many snapshots a window holds, and the steps between two.
+    /// How many snapshots a window holds, and the steps between two; `None` for other rules.
     pub(crate) fn window(&self) -> Option<(u64, u64)> {
         match *self {
             Self::Window { snapshots, interval } => Some((snapshots, interval)),
@@ -564,14 +568,15 @@ impl Rule {
         }
     }
 
-    /// How many snapshots of a window fall into the steps from `from`, not included, to `to`.
+    /// How many snapshots of a window fall into the steps from `from`, not included, to `to`; 0 for
+    /// other rules.
     pub(crate) fn snapshots_due(&self, from: f64, to: f64) -> u64 {
         let Some((_, interval)) = self.window() else { return 0 };
         taken(interval, to).saturating_sub(taken(interval, from))
     }
 
     /// The factor of `live - start` that the output of [`Bema`](Self::Bema) adds to the average
-    /// at time `t`.
+    /// at time `t`; `None` for other rules.
     pub(crate) fn correction(&self, t: f64) -> Option<f64> {
         match *self {
             Self::Bema { rho, gamma, eta, .. } => Some((rho + gamma * t).powf(-eta)),

@@ -30,7 +30,7 @@ impl<M: Module> Average<M> {
         saved.with_words(STATE, self.words(), &self.device()).record()
     }
 
-    /// The average that a record holds.
+    /// This average with the weights and numbers of a record.
     ///
     /// # Errors
     ///
@@ -45,10 +45,9 @@ impl<M: Module> Average<M> {
         self.restored(&mut saved, WEIGHTS, numbers)
     }
 
-    /// Adds all tensors of the average under a name, with as many beside it as the numbers say.
+    /// Adds all tensors of the average to `saved`, with as many further ones as `numbers` has.
     ///
-    /// The tensors as they are kept stand under the name itself, those beside them under the name
-    /// with a suffix.
+    /// The averaged tensors get the name `name`, the further ones this name with a suffix.
     pub(crate) fn add_parts(
         &self,
         saved: RecordModule<M>,
@@ -61,7 +60,7 @@ impl<M: Module> Average<M> {
         numbers.beside().iter().fold(saved, |saved, part| {
             self.add_part(saved, part_name(name, part), |kept| {
                 let index = numbers.beside_of(kept).iter().position(|own| own == part)?;
-                // Where there is none yet, the tensor has the structure of what is loaded.
+                // If this average has no such tensor yet, its own has the shape and dtype to load.
                 Some(kept.beside.get(index).unwrap_or(&kept.parameter.tensor).clone())
             })
         })
@@ -81,7 +80,7 @@ impl<M: Module> Average<M> {
                 None => left_out.push(kept.parameter.path.clone()),
             }
         }
-        // What is left out is there all the same, so that the module is whole.
+        // The module has the tensors that are left out, too, since none may be missing in it.
         let module = self.fill(|kept| {
             let tensor = tensors.remove(&kept.parameter.path[..]);
             tensor.unwrap_or_else(|| kept.parameter.tensor.clone())
@@ -89,7 +88,8 @@ impl<M: Module> Average<M> {
         saved.without(&name, left_out).with_module(name, module)
     }
 
-    /// The average with tensors of [`add_parts`](Self::add_parts) and these numbers.
+    /// The average with the tensors that [`add_parts`](Self::add_parts) named `name`, from a record
+    /// that was applied to `saved`, and with these numbers.
     pub(crate) fn restored(
         &self,
         saved: &mut RecordModule<M>,
@@ -139,11 +139,11 @@ impl<M: Module> Average<M> {
         made.restored(&mut saved.materialize(), WEIGHTS, self.numbers.clone())
     }
 
-    /// Everything that this average must agree in with a saved one, by name, but for the layout of
-    /// its tensors.
+    /// The settings, by name, that must be equal in this average and in a saved one that it loads.
+    /// The shapes of the tensors are checked apart from them.
     fn settings(&self) -> Vec<(&'static str, String)> {
         let mut settings = self.config.settings();
-        // Where that is not live's, no tensor shows it.
+        // If the kept dtype is not live's, no tensor of the record shows live's.
         let others = self.parameters().filter(|other| other.tensor.dtype() != other.dtype);
         let others: BTreeSet<_> = others
             .map(|other| (other.tensor.dtype().name(), other.dtype.name()))
@@ -178,7 +178,7 @@ impl<M: Module> Average<M> {
         refused.add_to(words)
     }
 
-    /// The numbers that words hold for an average of this one's settings.
+    /// Reads the numbers from words, in which the settings must be equal to this average's.
     pub(crate) fn saved_numbers(&self, mut words: WordReader) -> Result<Numbers> {
         let saved = words.list(|words| Ok((words.text()?, words.text()?)))?;
         let settings = self.settings();
@@ -249,12 +249,12 @@ impl Refused {
 }
 
 impl Numbers {
-    /// The names of the parts that stand beside averages, each once.
+    /// The names of the further tensors of all parameters, each name once.
     fn beside(&self) -> BTreeSet<String> {
         self.groups.iter().flat_map(Group::beside).collect()
     }
 
-    /// The names of those that stand beside the average of one parameter, in their order.
+    /// The names of the further tensors of one parameter, in their order.
     fn beside_of(&self, kept: &Kept) -> Vec<String> {
         match kept.how {
             Treatment::Averaged(group) => self.groups[group].beside(),

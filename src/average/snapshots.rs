@@ -37,9 +37,9 @@ const DTYPES: [FloatDType; 2] = [FloatDType::F16, FloatDType::F32];
 /// width can be made of them afterwards (Karras et al. 2024, "Analyzing and Improving the Training
 /// Dynamics of Diffusion Models", section 3).
 ///
-/// Two averages by [`Rule::PowerFunction`], of 0.05 and 0.1, stored some tens of times in a
-/// training, give the averages of other widths, and of other kinds, with a small error; each
-/// answer says how large it is.
+/// Two averages by [`Rule::PowerFunction`], of widths 0.05 and 0.1, stored some tens of times in a
+/// training, give the averages of other widths, and of other kinds, with a small error, which each
+/// result states.
 ///
 #[cfg_attr(feature = "post-hoc", doc = "```")]
 #[cfg_attr(not(feature = "post-hoc"), doc = "```ignore")]
@@ -89,32 +89,32 @@ pub struct Stored {
 /// A stored average.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
-    /// Its file.
+    /// The path of its file.
     pub path: PathBuf,
     /// The name of the average.
     pub name: String,
-    /// The rule of the average, in its short form.
+    /// The rule of the average, in its printed form.
     pub rule: String,
     /// The step of the training at which it was stored.
     pub step: u64,
-    /// The step at which the average began.
+    /// The step at which the average started.
     pub start: f64,
-    /// Its profile: its exponent, and the steps since the start of the average.
+    /// The profile of the average: its exponent, and the steps since the start of the average.
     pub stored: Stored,
     /// The dtype in which its averaged parameters are stored.
     pub dtype: FloatDType,
 }
 
 impl Snapshots {
-    /// A directory for the snapshots of a new training, made if it is not there; averages are
-    /// stored in this dtype.
+    /// A directory for the snapshots of a new training, which is made if it does not exist;
+    /// averages are stored in `dtype`.
     ///
-    /// A directory has one training at a time: what another, which was killed, had begun to write
-    /// there is removed.
+    /// A directory has one training at a time: files that a killed training left half written there
+    /// are removed.
     ///
-    /// 16 bits halve the files; [`Mix::noise_gain`](super::post_hoc::Mix::noise_gain) says by what
-    /// their rounding is multiplied, and [`ROUNDING_LIMIT`](super::post_hoc::ROUNDING_LIMIT) how
-    /// much of it a mix may have.
+    /// With f16 the files have half the size. [`Mix::noise_gain`](super::post_hoc::Mix::noise_gain)
+    /// is the factor by which a mix multiplies the rounding, and
+    /// [`ROUNDING_LIMIT`](super::post_hoc::ROUNDING_LIMIT) the most rounding that a mix may have.
     ///
     /// # Errors
     ///
@@ -131,16 +131,15 @@ impl Snapshots {
         Ok(snapshots)
     }
 
-    /// Like [`create`](Self::create), for a training that goes on after `step`: that of the
-    /// checkpoint that it loads.
+    /// Like [`create`](Self::create), for a training that goes on from a checkpoint of step `step`.
     ///
-    /// Snapshots of later steps are removed: they belong to a future that is given up, and what
-    /// was stored of two courses must not be mixed.
+    /// Snapshots of later steps are removed: the training makes these steps again, and snapshots of
+    /// both courses must not be mixed.
     ///
     /// # Errors
     ///
-    /// A directory that cannot be made or read, or that holds files that are none of ours; a file
-    /// that cannot be removed; a dtype that is neither f16 nor f32.
+    /// A directory that cannot be made or read, or that holds a `.bpk` file that is no snapshot; a
+    /// file that cannot be removed; a dtype that is neither f16 nor f32.
     pub fn resume(directory: impl Into<PathBuf>, dtype: FloatDType, step: u64) -> Result<Self> {
         let snapshots = Self::at(directory, dtype)?;
         snapshots.list()?;
@@ -159,31 +158,32 @@ impl Snapshots {
         Ok(snapshots)
     }
 
-    /// Removes what a process that was killed had begun to write.
+    /// Removes the half-written snapshots of a process that was killed.
     fn clear(&self) -> Result<()> {
         for path in self.paths()? {
             let name = path.file_name().and_then(|name| name.to_str());
             let file = name.and_then(regular::begun).map(Path::new);
             if file.and_then(Path::extension).is_some_and(|e| e == burn_pack::EXTENSION) {
-                // What cannot be removed today is in the way of nothing, and is tried again.
+                // A file that cannot be removed does no harm, and the next training tries again.
                 let _ = fs::remove_file(path);
             }
         }
         Ok(())
     }
 
-    /// A directory that is there, to make averages of what it holds.
+    /// Opens an existing directory, to make averages of its snapshots; what is stored through the
+    /// result is stored in f32.
     ///
     /// # Errors
     ///
-    /// No directory there.
+    /// A directory that does not exist or cannot be read.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self> {
         let directory = directory.into();
         fs::read_dir(&directory).map_err(|error| Error::file("read", &directory, error))?;
         Ok(Self { directory, dtype: FloatDType::F32 })
     }
 
-    /// Where the files are.
+    /// The directory of the files.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -197,8 +197,8 @@ impl Snapshots {
     ///
     /// # Errors
     ///
-    /// An average whose rule is no power function ([`Rule::Equal`] is one), or that has others for
-    /// single paths, or that has seen no update yet; a weight outside the range of the dtype, with
+    /// An average whose rule is no power function ([`Rule::Equal`] is one), that has other rules
+    /// for single paths, or that has no update yet; a weight outside the range of the dtype, with
     /// its path, the step and its value; a file that cannot be written or removed.
     pub fn store<M: Module>(&self, average: &Average<M>) -> Result<PathBuf> {
         let gamma = gamma(average)?;
@@ -259,16 +259,17 @@ impl Snapshots {
         Error::parameter(path, expected, found)
     }
 
-    /// Removes what was stored after a step, of one name or of all.
+    /// Removes the snapshots of steps after `step`, of the average `name`, or of all if it is
+    /// `None`.
     ///
-    /// Which files these are, their names say, so that a training may ask at every store.
+    /// The names of the files show which these are, so this is cheap enough for every store.
     pub(crate) fn remove_after(&self, step: u64, name: Option<&str>) -> Result<()> {
         for path in self.files()? {
             let stem = path.file_stem().and_then(|stem| stem.to_str());
             let Some((later, other)) = stem.and_then(|stem| stem.split_once('-')) else { continue };
             let is_later = later.parse::<u64>().is_ok_and(|later| later > step);
             if is_later && name.is_none_or(|name| name == other) {
-                // No file of others goes.
+                // A file that is no snapshot is an error, and stays.
                 Snapshot::read(path.clone())?;
                 fs::remove_file(&path).map_err(|error| Error::file("remove", &path, error))?;
             }
@@ -313,11 +314,11 @@ impl Snapshots {
         Ok(())
     }
 
-    /// The stored averages, oldest first.
+    /// The stored averages, by the steps since their start, then by their exponent.
     ///
     /// # Errors
     ///
-    /// A file that cannot be read or that is none of ours.
+    /// A `.bpk` file that cannot be read or is no snapshot.
     pub fn list(&self) -> Result<Vec<Snapshot>> {
         let read = self.files()?.into_iter().map(Snapshot::read);
         let mut found = read.collect::<Result<Vec<_>>>()?;

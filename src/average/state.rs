@@ -59,21 +59,22 @@ pub struct Average<M: Module> {
     /// Live as it was at the last update, without the tensors of its parameters.
     pub(super) structure: Structure<M>,
     pub(super) kept: Vec<Kept>,
-    /// Live's parameter ids, from when its parameters were last in the order of `kept`. The same
-    /// ids again are paired without a look at their paths.
+    /// Live's parameter ids, when live's parameters were last paired with `kept`, in this order. If
+    /// live has the same ids again, they are paired without comparing paths.
     pub(super) paired: Vec<ParamId>,
-    /// The device on which the average stays when live moves to another one.
+    /// The device on which the average stays when live moves to another one; `None` if it follows
+    /// live.
     pub(super) stays: Option<Device>,
     pub(super) schedule: Schedule,
     pub(super) numbers: Numbers,
-    /// True if the policies say of all parameters that they are not to be averaged.
+    /// True if the policies exclude all parameters but running states from averaging.
     pub(super) asks_for_nothing: bool,
-    /// A few of live's weights at the last step, where they are in host memory.
+    /// A few of live's weights at the last step; `None` before it, or if none are in host memory.
     pub(super) sample: Option<Sample>,
-    /// The calls with the last step again and other weights, none of which was taken.
+    /// The number of calls that repeated the last step with other weights, which were not taken.
     pub(super) repeated: u64,
-    /// The share that the starting weights will have in each group at the end of the training; none
-    /// where it cannot be computed. It is computed when it is first asked for.
+    /// The share that the starting weights will have in each group at the end of the training, or
+    /// `None` if it cannot be computed. Set on first use.
     pub(super) forecast: OnceLock<Vec<Option<f64>>>,
     /// The warnings that `take_warnings` has returned.
     pub(super) warned: Vec<Warning>,
@@ -82,13 +83,14 @@ pub struct Average<M: Module> {
 impl AverageConfig {
     /// An average that starts at the module's weights, at step 0.
     ///
-    /// This initialises parameters that are not initialised yet.
+    /// The call initialises those parameters of the module that are not initialised yet.
     ///
     /// # Errors
     ///
     /// A setting outside its range, or one that another setting needs and that is missing; a
     /// name that is empty or contains `.weights`, a slash or a control character; a glob that
-    /// matches no parameter; two parameters of one path.
+    /// matches no parameter; two parameters of one path; a NaN or an infinity in the weights,
+    /// unless [`non_finite`](AverageConfig) is [`NonFinite::Take`].
     pub fn init<M: Module>(&self, module: &M) -> Result<Average<M>> {
         Average::new(self, module, Clock::default())
     }
@@ -172,9 +174,9 @@ impl<M: Module> Average<M> {
         })
     }
 
-    /// Moves the average to a device, where it stays: each update brings live's weights there.
+    /// Moves the average to `device`, where it stays: each update copies live's weights to it.
     ///
-    /// Without this, each parameter of the average follows live's to its device.
+    /// Without this call, each parameter of the average follows live's parameter to its device.
     /// A model on a GPU can keep its average in host memory this way.
     pub fn keep_on(mut self, device: &Device) -> Self {
         let device = device.clone().inner();
@@ -198,13 +200,13 @@ impl<M: Module> Average<M> {
     /// on the devices where live was at the last update.
     ///
     /// Everything that is no parameter, such as a plain tensor, a skipped field or a number, is as
-    /// it was in live at the last update; before the first one, when the average was made or
-    /// loaded.
+    /// it was in live at the last update; before the first update, as it was when the average was
+    /// made or loaded.
     /// A parameter that the policies [leave out](Policy::LeaveOut) is as it was when the average
     /// was made.
     ///
-    /// If that needs no conversion, the module shares the weights with the average until the next
-    /// update, and no copy is made.
+    /// Where no dtype and no device has to change, the module shares the weights with the average
+    /// until the next update, without a copy.
     pub fn module(&self) -> M {
         self.fill(|kept| {
             let tensor = self.in_live_dtype(kept);
@@ -228,7 +230,8 @@ impl<M: Module> Average<M> {
     /// Like [`module`](Self::module), but on the devices where live is now, and with the parameters
     /// that are left out as they are in live.
     ///
-    /// If live is on several devices, what is no parameter is on those of the last update.
+    /// If live is on several devices, the tensors that are no parameters are on the devices of the
+    /// last update.
     ///
     /// # Errors
     ///
@@ -321,7 +324,8 @@ impl<M: Module> Average<M> {
         self.group_profile(&self.numbers.groups[0], ParameterKind::Weight)
     }
 
-    /// The profile of the average of the parameter at a path; none if it is not averaged.
+    /// The profile of the average of the parameter at a path; `None` if the module has no such
+    /// parameter or it is not averaged.
     pub fn profile_of(&self, path: &str) -> Option<Profile> {
         let Kept { parameter, how, .. } =
             self.kept.iter().find(|kept| kept.parameter.path == path)?;
@@ -342,7 +346,7 @@ impl<M: Module> Average<M> {
             _ => Profile::of(&group.rule, first, times, elapsed),
         };
         // These updates were all made, so this can fail only if the function of a custom rule now
-        // answers differently, or if there are more updates than a profile lists.
+        // returns other decays, or if there are more updates than a profile lists.
         profile.unwrap_or_else(|_| Profile::unknown())
     }
 
@@ -361,19 +365,20 @@ impl<M: Module> Average<M> {
         &self.config.rule
     }
 
-    /// The configuration that it was made with.
+    /// The configuration that the average was made with.
     pub fn config(&self) -> &AverageConfig {
         &self.config
     }
 
-    /// The last step that it has seen; 0 at the start.
+    /// The last step that the average has seen; 0 at the start.
     pub fn last_step(&self) -> u64 {
         self.numbers.course.seen.step
     }
 
-    /// The last clock that it has seen.
+    /// The last clock that the average has seen.
     ///
-    /// It counts samples only with `samples_per_step`, or through [`update_at`](Self::update_at).
+    /// Its `samples` are counted only if `samples_per_step` is set or
+    /// [`update_at`](Self::update_at) is called; else they stay 0.
     pub fn clock(&self) -> Clock {
         self.numbers.course.seen
     }
@@ -395,7 +400,7 @@ impl<M: Module> Average<M> {
         self.numbers.groups[0].mass
     }
 
-    /// The updates that would have taken a NaN or an infinity in, and were not made.
+    /// The updates that were not made because they would have taken in a NaN or an infinity.
     pub fn refused(&self) -> &Refused {
         &self.numbers.refused
     }
@@ -413,13 +418,14 @@ impl<M: Module> Average<M> {
         self.schedule.samples
     }
 
-    /// All its numbers.
+    /// All numbers of the average.
     #[cfg(feature = "train")]
     pub(crate) fn numbers(&self) -> &Numbers {
         &self.numbers
     }
 
-    /// An average like this one that starts at a module, at a clock.
+    /// A new average with this one's configuration and device, which starts at a module and a
+    /// clock.
     #[cfg(feature = "train")]
     pub(crate) fn started_anew(&self, module: &M, now: Clock) -> Result<Self> {
         let anew = Self::new(&self.config, module, now)?;
@@ -491,6 +497,6 @@ impl<M: Module> Average<M> {
 pub struct Distance {
     /// The Euclidean norm of the difference.
     pub norm: f64,
-    /// The norm as a share of that of the average.
+    /// `norm` divided by the Euclidean norm of the average; 0 if live equals the average.
     pub relative: f64,
 }

@@ -1,11 +1,11 @@
 //! The statistics of batch norms, computed anew for weights that no training pass has seen.
 //!
-//! Burn hands out a batch norm's running statistics and nothing else of the layer, so the batch's
-//! own are read off those: a pass in training mode makes `r` into `(1 - m) r + m b`, with the
-//! layer's momentum `m` and the batch's statistic `b`.
-//! From `r = 0` the pass leaves `m b`, which keeps all digits of `b`.
-//! From an `r` beside which `b` vanishes it leaves `(1 - m) r`, and so `m`, whatever the batch and
-//! whatever dropout does; one more pass over the first batch finds it.
+//! Burn exposes a batch norm's running statistics and nothing else of the layer, so the statistics
+//! of a batch are computed from those: a pass in training mode replaces `r` by `(1 - m) r + m b`,
+//! with the layer's momentum `m` and the batch's statistic `b`.
+//! A pass from `r = 0` leaves `m b`, which keeps all digits of `b`.
+//! A pass from an `r` so large that `b` is lost beside it leaves `(1 - m) r`. This gives `m`,
+//! whatever the batch and whatever dropout does, with one more pass over the first batch.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,9 +22,10 @@ use crate::{Error, Result};
 ///
 /// An average's weights never ran in training, so the statistics that it copied from live
 /// describe the activations of other weights.
-/// Where they differ much, as after few or wide updates, the average answers badly until its own
-/// are computed: one pass over the training data, without gradients (Izmailov et al.,
-/// [Averaging Weights Leads to Wider Optima and Better Generalization][swa], 2018, section 3.2).
+/// Where these differ much, as after few or wide updates, the average's outputs are bad until its
+/// own statistics are computed: one pass over the training data, without gradients (Izmailov et
+/// al., [Averaging Weights Leads to Wider Optima and Better Generalization][swa], 2018, section
+/// 3.2).
 ///
 /// As PyTorch's `update_bn`, this runs the weights in training mode, dropout included, and gives
 /// each batch norm the cumulative mean of its batches' statistics:
@@ -37,17 +38,17 @@ use crate::{Error, Result};
 /// Every batch counts as much as any other, also a smaller last one.
 /// `var` is Burn's, which divides by the number of values, not by one less as PyTorch's.
 /// A batch norm's mean is over the batches that reach it.
-/// One that `forward` runs several times on a batch counts as one whose momentum is that of all
-/// these runs together, so that the last of them weighs the most.
+/// A batch norm that `forward` runs several times on a batch is treated as one whose momentum is
+/// that of all these runs together, so that the last of them weighs the most.
 /// Frozen batch norms keep their statistics, and so do running states of other layers, whose
-/// formula nobody but the layer knows.
+/// formula only the layer knows.
 ///
 /// `forward` runs the model on one batch, which must lie on an autodiff device; what it returns
 /// is dropped.
 /// `forward` runs once for every batch, and once more for the first one that reaches a batch norm.
 /// No gradient is tracked: the memory is that of an inference on one batch.
 ///
-/// The module comes back in validation mode, without autodiff, with the same ids, and with
+/// The returned module is in validation mode, without autodiff, with the same ids, and with
 /// everything but the statistics bit for bit as it was.
 ///
 /// ```
@@ -74,15 +75,15 @@ use crate::{Error, Result};
 ///
 /// In f32 a mean is right to about 2e-7 of the batches' own, given the momentum.
 /// The momentum `m` itself is known as `1 - m` in the dtype of the statistics: the shortest
-/// decimal that agrees is taken, which is the one that somebody wrote, such as 0.1.
+/// decimal that agrees is used, most likely the one that was configured, such as 0.1.
 /// A momentum of more digits than the dtype holds is off by at most half an epsilon
 /// (6e-8 in f32), and the statistics by that share of it.
 ///
 /// # Errors
 ///
 /// A module without a batch norm that trains; no batch, or one that could not be loaded; a batch
-/// norm that no batch reaches in training mode; one of momentum 0, or too close to 0 for the
-/// dtype, since its statistics hold nothing of the batch; statistics that are not finite.
+/// norm that no batch reaches in training mode; a batch norm of momentum 0, or too close to 0 for
+/// the dtype, since its statistics hold nothing of the batch; statistics that are not finite.
 /// The given module is never changed.
 ///
 /// [swa]: https://arxiv.org/abs/1803.05407
@@ -136,9 +137,9 @@ struct Layer {
     path: String,
     mean: Statistic,
     var: Statistic,
-    /// How many batches have reached it.
+    /// How many batches have reached the layer.
     batches: u64,
-    /// The share of a pass in its statistics, once it is known.
+    /// The share of a pass in the layer's statistics; `None` until it is known.
     momentum: Option<f64>,
 }
 
@@ -216,7 +217,7 @@ fn pass<M: Module, T>(
 }
 
 impl Layer {
-    /// Takes the statistics of a pass over a batch, if it reached the layer.
+    /// Adds the statistics of a pass over a batch to the sums, if the pass reached the layer.
     fn add(&mut self, passed: &mut Passed, number: u64) -> Result<()> {
         if !self.reached(passed) {
             return Ok(());
@@ -247,8 +248,8 @@ impl Layer {
             return Ok(());
         }
         let beyond = self.mean.beyond();
-        // In half precision nothing is beyond everything: the smallest channel shows most, less
-        // what the batch is known to have added.
+        // In half precision no number is so large that the batch is lost beside it. So the channel
+        // with the smallest batch mean is used, without the part that the batch has added.
         let channels = self.mean.last.iter().zip(passed.get(&self.mean.path).into_iter().flatten());
         let Some((added, found)) = channels.min_by(|a, b| a.0.abs().total_cmp(&b.0.abs())) else {
             return Ok(());
@@ -308,7 +309,7 @@ impl Statistic {
     }
 }
 
-/// The number of the fewest decimals within `distance` of `value`, and of these the closest.
+/// The number with the fewest decimals that is within `distance` of `value`; `value` if none is.
 fn shortest_decimal(value: f64, distance: f64) -> f64 {
     (0..=17)
         .map(|decimals| {

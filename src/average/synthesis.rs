@@ -39,26 +39,27 @@ pub struct Grid<M> {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Tried {
-    /// The profile that was asked for.
+    /// The profile that was requested.
     pub target: Target,
-    /// The loss and the mix; an error where the snapshots cannot give the target.
+    /// The loss and the mix, or an error if the snapshots cannot give the target.
     pub outcome: Result<(f64, Mix)>,
 }
 
 impl Snapshots {
-    /// The average of a profile at a stored step of the training, the newest if none is given, in
-    /// the structure, dtypes and on the devices of a module.
+    /// Makes the average of the profile `target` at a stored step of the training, or at the newest
+    /// one if `step` is `None`, in the structure, the dtypes and on the devices of `module`.
     ///
-    /// The weights are mixed in double precision on the host; what was copied, such as batch-norm
-    /// statistics, is that of the newest snapshot of them.
-    /// Weights that were left out are those of the module.
+    /// The weights are mixed in f64 on the host. Parameters that the averages only copied, such as
+    /// batch-norm statistics, are those of the newest snapshot of that step.
+    /// Weights that the averages left out are those of `module`.
     ///
     /// # Errors
     ///
     /// Snapshots that cannot give the profile, see [`mix`], or only with too much of their
-    /// rounding, see [`ROUNDING_LIMIT`](super::post_hoc::ROUNDING_LIMIT); those of averages of
-    /// several starts, of other policies, or of one profile under two names; no snapshot of that
-    /// step; files that cannot be read or hold another module, with path, expected and found.
+    /// rounding, see [`ROUNDING_LIMIT`](super::post_hoc::ROUNDING_LIMIT); snapshots of averages
+    /// with several starts, with different policies, or with one profile under two names; no
+    /// snapshot of that step; files that cannot be read or hold another module, with path, expected
+    /// and found.
     pub fn synthesize<M: Module>(
         &self,
         module: &M,
@@ -73,17 +74,17 @@ impl Snapshots {
         Ok(Synthesis { module, mix })
     }
 
-    /// The module of each target, judged by a loss of yours on data that was not trained on, and
-    /// the best of them.
+    /// Makes the module of each target, computes its loss, ideally on data that was not trained on,
+    /// and returns the module with the least loss.
     ///
-    /// Targets that the snapshots cannot give are reported and passed over.
-    /// Each file is read once, for all targets: the host holds one sum in double precision for each
-    /// target, which for many targets of a large module is best asked for in several calls.
+    /// Targets that the snapshots cannot give have an error in [`Grid::tried`].
+    /// Each file is read once, for all targets. The host holds one copy of the weights in f64 for
+    /// each target, so for many targets of a large module several calls are better.
     ///
     /// # Errors
     ///
-    /// No target with a loss that is a number; whatever the loss returns; those of
-    /// [`synthesize`](Self::synthesize) that do not depend on the target.
+    /// No target whose loss is a number below infinity; the first error that `loss` returns; the
+    /// errors of [`synthesize`](Self::synthesize) that do not depend on the target.
     pub fn evaluate<M: Module>(
         &self,
         module: &M,
@@ -123,7 +124,7 @@ impl Snapshots {
         Ok(Grid { tried, best, module })
     }
 
-    /// The coefficients of all snapshots for a target at the one of this index.
+    /// The coefficients of all snapshots for a target at the step of the snapshot of index `at`.
     fn mix_of(
         &self,
         snapshots: &[Snapshot],
@@ -146,7 +147,7 @@ impl Snapshots {
                 return Err(Error::value(what, "one, under one name", found));
             }
         }
-        // One that was stored again before its next update is there twice, and counts once.
+        // An average that was stored again before its next update is listed twice, and counts once.
         let mut places: Vec<usize> = (0..snapshots.len()).collect();
         places.dedup_by_key(|place| snapshots[*place].stored);
         let stored: Vec<_> = places.iter().map(|&place| snapshots[place].stored).collect();
@@ -157,8 +158,8 @@ impl Snapshots {
 }
 
 impl Snapshot {
-    /// By how much of itself a number changes at most when it is stored: half the distance to the
-    /// next number of the dtype.
+    /// The largest relative change of a number when it is stored: half the distance to the next
+    /// number of the dtype.
     fn rounding(&self) -> f64 {
         match self.dtype {
             FloatDType::F16 => 0.5f64.powi(11),
@@ -167,7 +168,7 @@ impl Snapshot {
     }
 }
 
-/// The index of the newest snapshot of a step, or of all.
+/// The index of the newest snapshot of `step`, or of all steps if it is `None`.
 fn newest(directory: &Path, snapshots: &[Snapshot], step: Option<u64>) -> Result<usize> {
     let wanted = |snapshot: &Snapshot| step.is_none_or(|step| snapshot.step == step);
     snapshots.iter().rposition(wanted).ok_or_else(|| {

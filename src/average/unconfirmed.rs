@@ -19,8 +19,8 @@ pub(crate) struct Unconfirmed<M: Module> {
 
 /// The state to restore if the numbers of an [`Unconfirmed`] update are not finite.
 pub(crate) struct Rollback<M: Module> {
-    /// The averages before the update. They share the storage of those after it, in which nothing
-    /// has changed if the update must be undone.
+    /// The averages before the update. They share their storage with the averages after it, which
+    /// the GPU has left unchanged if the update must be undone.
     pub(super) before: Vec<Average<M>>,
     /// Live as the update saw it, to make the update again with all checks.
     pub(super) live: M,

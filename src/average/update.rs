@@ -25,8 +25,8 @@ use crate::{
 
 /// Updates several averages of one module, which is traversed and read once for all of them.
 ///
-/// `step` means what it means in [`Average::update`], and `samples` is the number of samples so
-/// far, as in [`Average::update_at`]. Without it, each step counts as `samples_per_step` samples.
+/// `step` is that of [`Average::update`], and `samples` is the number of samples so far, as in
+/// [`Average::update_at`]. With `None`, each step counts as `samples_per_step` samples.
 ///
 /// # Errors
 ///
@@ -52,7 +52,7 @@ pub(crate) struct StepFacts<'a> {
 
 /// Like [`update_all`], after an optimizer step about which these facts are known.
 ///
-/// It returns the update if a GPU has not confirmed it yet, see [`Unconfirmed`].
+/// Returns the update if a GPU has not confirmed it yet, see [`Unconfirmed`]; else `None`.
 ///
 /// # Errors
 ///
@@ -75,7 +75,7 @@ pub(crate) fn update_after<M: Module>(
     // A traversal shows running states one forward pass late; `valid` makes them current.
     let current = is_due.then(|| live.valid());
     let module = current.as_ref().unwrap_or(live);
-    // A step that was seen before is only looked at if its live can be compared with that of then.
+    // At a step that was seen before, live is read only to compare it with the sample of that step.
     let is_looked_at = averages.iter().any(|average| average.looks_at(step));
     let is_walked = is_due || is_looked_at || !facts.trained.is_empty();
     let live = is_walked.then(|| Live::walk(module));
@@ -188,12 +188,12 @@ impl<M: Module> Rollback<M> {
 }
 
 /// Checks the numbers that the averages would take from live, and refuses a plan with a number
-/// beyond its bound.
+/// beyond its bound. Returns the check if it was only started, else `None`.
 ///
-/// All tensors are checked at once, since each check waits for a GPU; only if a number is beyond a
-/// bound do further checks find its parameter.
+/// All tensors are checked at once, since each check waits for a GPU. Only if a number is beyond a
+/// bound, further checks find its parameter.
 /// If the update may return early, the check on the GPU is only started. The averages then move on
-/// the GPU unless that check finds a number beyond its bound.
+/// the GPU unless the started check finds a number beyond its bound.
 ///
 /// # Errors
 ///
@@ -265,8 +265,8 @@ fn bounded(
     tensors.iter().zip(bounds).filter_map(|(tensor, most)| Some((tensor, most?)))
 }
 
-/// The kernels' work on all parameters that [mix](Kept::mixes); those with the same live tensor are
-/// next to each other, as the kernels need.
+/// The kernels' work on all parameters that [mix](Kept::mixes). Entries with the same live tensor
+/// are next to each other, as the kernels need.
 fn mixing<'a, M: Module>(
     averages: &'a mut [Average<M>],
     plans: &'a [Plan<'_>],
@@ -310,10 +310,11 @@ impl<M: Module> Average<M> {
     /// Updates the average with live's weights after optimizer step `step`.
     ///
     /// Steps count from 1, through the whole training.
-    /// A second call with the same step changes nothing; if live's weights are others than in the
-    /// first call, it is counted, and [warned of](Self::warnings), where they are in host memory.
-    /// An update after several steps covers all
-    /// of them, so that the width of the average does not depend on how often it is updated.
+    /// A second call with the same step changes nothing. If live's weights are in host memory and
+    /// differ from those of the first call, the call is counted and causes a
+    /// [warning](Self::warnings).
+    /// An update after several steps covers all of them, so that the width of the average does not
+    /// depend on how often it is updated.
     ///
     /// Parameters are paired by path, and the average follows live's parameters to other devices
     /// unless it [stays](Self::keep_on) on one.
@@ -323,7 +324,9 @@ impl<M: Module> Average<M> {
     /// # Errors
     ///
     /// Step 0 or a step before the last one; a parameter that only one side has, or of another
-    /// shape or dtype; a NaN or an infinity in live, as [`NonFinite`] says.
+    /// shape or dtype; a NaN or an infinity in live, if [`NonFinite`] makes it an error; a custom
+    /// rule that is not registered or returns a decay outside `[0, 1]`; with a rule whose decay
+    /// changes step by step, an update that covers more than 16,777,216 steps.
     /// After an error the average is as it was, except that it [counts](Self::refused) a refused
     /// update.
     pub fn update(&mut self, live: &M, step: u64) -> Result<()> {
@@ -341,7 +344,7 @@ impl<M: Module> Average<M> {
         update_all(slice::from_mut(self), live, clock.step, Some(clock.samples))
     }
 
-    /// The clock at a step. Without `samples`, each step since the last clock counts as
+    /// The clock at a step. If `samples` is `None`, each step since the last clock counts as
     /// `samples_per_step`.
     pub(crate) fn clock_at(&self, step: u64, samples: Option<u64>) -> Clock {
         let per_step = self.config.samples_per_step.unwrap_or(0);
@@ -352,8 +355,8 @@ impl<M: Module> Average<M> {
         Clock { step, samples: samples.unwrap_or_else(counted) }
     }
 
-    /// The bound of each parameter, in the average's order: the largest magnitude that it may take
-    /// from live. None for a parameter of which it takes nothing, or any number.
+    /// The bound of each parameter, in the average's order: the largest magnitude that the average
+    /// may take from live. `None` if it takes nothing from the parameter, or any number.
     fn bounds(&self) -> impl Iterator<Item = Option<f64>> {
         let looks = self.config.non_finite != NonFinite::Take;
         let begun = self.has_begun();
@@ -362,7 +365,8 @@ impl<M: Module> Average<M> {
         })
     }
 
-    /// True if live at this step is compared with that of the last one, or for a later call.
+    /// True if live is sampled at this step: a new step keeps the sample for later calls, the last
+    /// step again compares it with the kept one.
     fn looks_at(&self, step: u64) -> bool {
         step > self.last_step() || step == self.last_step() && self.sample.is_some()
     }
@@ -380,7 +384,7 @@ impl<M: Module> Average<M> {
     ///
     /// # Errors
     ///
-    /// Too many refused updates in a row, as the policy says.
+    /// Too many refused updates in a row, by the [`NonFinite`] policy.
     pub(super) fn refuse(&mut self, path: String, step: u64) -> Result<()> {
         let refused = &mut self.numbers.refused;
         // A step that is tried again, such as after an error of another average, is counted once.

@@ -24,10 +24,10 @@ pub(super) use self::structure::Structure;
 /// A parameter of a module, taken off autodiff; the tensor shares the module's storage.
 #[derive(Clone, Debug)]
 pub(super) struct Parameter {
-    /// Its path in the module, such as `layers.0.weight`.
+    /// The path of the parameter in the module, such as `layers.0.weight`.
     pub path: String,
     pub id: ParamId,
-    /// Its dtype in the module; an average may keep the tensor in another.
+    /// The dtype in the module; an average may keep the tensor in another dtype.
     pub dtype: DType,
     pub tensor: DispatchTensor,
     pub kind: ParameterKind,
@@ -71,8 +71,8 @@ pub(super) fn parameters<M: Module>(module: &M) -> Result<Vec<Parameter>> {
     Ok(found)
 }
 
-/// Like [`parameters`], for those who need paths and tensors alone: running states count as
-/// weights here, since to find them takes longer.
+/// Like [`parameters`], for callers that need paths and tensors alone: running states have the kind
+/// of weights here, since finding them takes longer.
 ///
 /// # Errors
 ///
@@ -101,7 +101,7 @@ pub(super) fn map_floats<M: Module>(
     module.map(&mut MapFloats { path: Vec::new(), moved })
 }
 
-/// The path of the first float of an id.
+/// The path of the first parameter of an id; `None` if the module has none.
 #[cfg(feature = "train")]
 pub(crate) fn path_of<M: Module>(module: &M, id: ParamId) -> Option<String> {
     let mut collect = Collect::default();
@@ -122,13 +122,14 @@ pub(crate) fn statistics<M: Module>(
     statistics.map(|parameter| (parameter.path, parameter.tensor)).collect()
 }
 
-/// Puts statistics back, for all clones of the module.
+/// Sets the running states at these paths, in the module and in all its clones, which share them.
 #[cfg(feature = "train")]
 pub(crate) fn put_statistics<M: Module>(
     module: M,
     statistics: &BTreeMap<String, DispatchTensor>,
 ) -> M {
-    // What a forward pass left to be taken over would come after them.
+    // `valid` applies what the last forward pass left pending; applied later, it would change
+    // these.
     drop(module.valid());
     map_floats(module, |path, now| Some(kernel::on_device_of(statistics.get(path)?.clone(), now)))
 }
@@ -140,7 +141,8 @@ pub(crate) struct Entry {
     pub data: TensorData,
 }
 
-/// Loads each entry that `entry_of` gives for a path into the parameter there.
+/// Loads into each parameter the entry that `entry_of` returns for its path; with `None` the
+/// parameter stays as it is.
 ///
 /// Burn's own load compares a record with the shape in memory, and so refuses a weight in the
 /// column layout, whose saved form is transposed; see [`recorded_layout`] for the right one.
@@ -221,12 +223,13 @@ impl<'a, M: Module> Live<'a, M> {
         Self { module, ids: lean.ids, tensors: lean.tensors }
     }
 
-    /// Its tensors, in its order.
+    /// Live's tensors, in live's order.
     pub fn tensors(&self) -> &[DispatchTensor] {
         &self.tensors
     }
 
-    /// The places in its order of the parameters of these ids, which most likely are in that order.
+    /// The places in live's order of the parameters of these ids, without ids that live does not
+    /// have. It is faster if the ids are in that order, as they most likely are.
     pub fn places(&self, ids: &[ParamId]) -> Vec<usize> {
         let mut next = ids.iter().peekable();
         let in_order = self.ids.iter().enumerate();
@@ -249,8 +252,8 @@ impl<'a, M: Module> Live<'a, M> {
 
     /// Live's tensors in the order of an average's parameters, paired by path.
     ///
-    /// `paired` remembers live's ids from the last time that its order was the average's: the
-    /// same ids in the same order are the same parameters, so that most updates need no paths.
+    /// `paired` holds live's ids from the last call in which live's order was the average's. The
+    /// same ids in the same order are the same parameters, so that most updates compare no paths.
     ///
     /// # Errors
     ///
@@ -307,7 +310,7 @@ fn pair<'p>(
     }
 }
 
-/// Where a traversal is.
+/// The place in a module that a traversal has reached.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Place {
     /// The names of the path, outermost first.

@@ -16,18 +16,19 @@ pub enum Warning {
         /// The name of the average.
         name: String,
     },
-    /// More than a tenth of the average is still what it started from.
+    /// More than a tenth of the average is the weights that it started from.
     Start {
         /// The name of the average.
         name: String,
-        /// The rule with that share.
+        /// The rule with the largest share of the start.
         rule: Rule,
         /// The share of the start, in `[0, 1]`.
         share: f64,
-        /// The step at which it is so.
+        /// The step at which the average has this share.
         step: u64,
     },
-    /// The average is live until the end, since its first update would come after it.
+    /// The average is a copy of live, or of its start, until the end of the training, since its
+    /// first update would come later.
     NoUpdate {
         /// The name of the average.
         name: String,
@@ -36,7 +37,7 @@ pub enum Warning {
         /// The last step of the training.
         end: u64,
     },
-    /// An update covers more steps than the average remembers, so that it is next to live.
+    /// An update covers more steps than the average remembers, so that the average is nearly live.
     Every {
         /// The name of the average.
         name: String,
@@ -59,9 +60,9 @@ pub enum Warning {
     Window {
         /// The name of the average.
         name: String,
-        /// The steps that it would remember.
+        /// The steps that the average would remember.
         window: f64,
-        /// The steps that there are, from its start to the end.
+        /// The steps from the start of the average to the end of the training.
         steps: f64,
     },
     /// A weight would have to change by more than a tenth in one step for an update not to be
@@ -71,39 +72,39 @@ pub enum Warning {
         name: String,
         /// The path of the first parameter in question.
         path: String,
-        /// The dtype.
+        /// The dtype in which the average keeps the parameter.
         dtype: DType,
-        /// The share of the new weights in an update.
+        /// The share of the new weights in an update, above 0 and at most 1.
         alpha: f64,
     },
-    /// Updates were refused, since they would have taken a NaN or an infinity in.
+    /// Updates were refused, since they would have taken in a NaN or an infinity.
     NonFinite {
         /// The name of the average.
         name: String,
-        /// How many.
+        /// The number of refused updates.
         count: u64,
-        /// The path of a parameter.
+        /// The path of the parameter for which the last one was refused.
         path: String,
-        /// The step of the last one.
+        /// The step of the last refused update.
         step: u64,
     },
-    /// The average was updated again at a step that it had seen, with other weights, and took none
-    /// of them.
+    /// An update was called again at a step that the average had seen, with other weights, which it
+    /// did not take in.
     RepeatedStep {
         /// The name of the average.
         name: String,
-        /// How often.
+        /// How often an update was called again.
         count: u64,
-        /// The last step.
+        /// The last step that the average has seen.
         step: u64,
     },
-    /// Live was changed outside of `optimize`, and no average with it.
+    /// Live was changed outside of `optimize`, and the averages were not updated with it.
     Bypassed {
-        /// The changes, those included that a later update has taken in.
+        /// The number of changes, with those that a later update has taken in.
         changes: u64,
     },
-    /// The averages of a clone of the hook are no longer those of its training, such as after a
-    /// record was loaded.
+    /// A clone of the hook holds averages with which its training no longer goes on, such as after
+    /// a record was loaded.
     Replaced {
         /// The last step of the training.
         step: u64,
@@ -112,12 +113,12 @@ pub enum Warning {
     },
     /// Steps of the optimizer were refused, since their numbers were not finite.
     RefusedSteps {
-        /// How many.
+        /// The number of refused steps.
         count: u64,
-        /// The numbers that were not finite in the last one, such as
+        /// What was not finite in the last refused step, such as
         /// `the gradient of layers.0.weight`.
         what: String,
-        /// The last one, where those that were refused count as steps.
+        /// The last refused step, in a count of steps that includes the refused ones.
         step: u64,
     },
 }
@@ -198,10 +199,10 @@ impl fmt::Display for Warning {
 }
 
 impl Warning {
-    /// True if this is news after the warnings that were returned: of another kind, or with worse
+    /// True if this warning is news after those that were returned: of another kind, or with worse
     /// numbers than any of its kind.
     ///
-    /// A count of what may be meant, or comes at every step, is news once it has doubled.
+    /// A count that may rise on purpose, or at every step, is news once it has doubled.
     pub(crate) fn is_new_after(&self, returned: &[Self]) -> bool {
         returned.iter().all(|before| match (self, before) {
             (Self::Start { share, .. }, Self::Start { share: before, .. }) => share > before,
@@ -217,8 +218,9 @@ impl Warning {
     }
 }
 
-/// The relative difference of live that an update of this share needs to move a weight in a
-/// dtype: half the distance of two of its numbers, by the share.
+/// The relative difference of live and average from which on an update with the share `alpha`
+/// changes a weight in a dtype: half the relative distance of two neighbouring numbers, divided by
+/// `alpha`.
 pub(super) fn least_change(dtype: DType, alpha: f64) -> f64 {
     let half = match dtype {
         DType::BF16 => 2f64.powi(-9),

@@ -1,5 +1,5 @@
 //! The tensors of a file in the places of a module: which layout they have, whether they fit, and
-//! what a refusal says.
+//! the errors if not.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -52,13 +52,13 @@ impl<'a> Fit<'a> {
         format!("{}{}", self.prefix, slot.name)
     }
 
-    /// The tensor of the file for a place.
+    /// The tensor of the file for a place; `None` if the file has none.
     fn tensor(&self, slot: &Slot) -> Option<&'a Tensor> {
         self.tensor_under(self.prefix, slot)
     }
 
-    /// The tensor for a place under a prefix: that of its name, or of another place of the same
-    /// parameter.
+    /// The tensor for a place under a prefix: that of its name, or else that of another place of
+    /// the same parameter and shape.
     fn tensor_under(&self, prefix: &str, slot: &Slot) -> Option<&'a Tensor> {
         let source = self.source;
         let named = |slot: &Slot| source.tensor(&format!("{prefix}{}", slot.name));
@@ -66,7 +66,7 @@ impl<'a> Fit<'a> {
         named(slot).or_else(|| others.find_map(named))
     }
 
-    /// The places of the parameter that is at one of them.
+    /// All places of the parameter of this place.
     fn tied(&self, slot: &Slot) -> impl Iterator<Item = &Slot> {
         self.ties[&slot.id].iter().map(|index| &self.slots[*index])
     }
@@ -109,7 +109,8 @@ impl<'a> Fit<'a> {
 /// # Errors
 ///
 /// The first tensor, by its name in the file, that is missing, that is not the module's, or that
-/// differs from it in shape or dtype; a layout that nothing shows; a number that is not finite.
+/// differs from it in shape or dtype; a layout that neither the file nor the module determines; a
+/// number that is not finite.
 pub(super) fn opened<M: Module>(
     module: &M,
     mut source: Source,
@@ -118,7 +119,8 @@ pub(super) fn opened<M: Module>(
     let left_out = source.leave_out(options)?;
     let fit = decided(module, &source, options)?;
     check(module, &fit, options, &left_out)?;
-    // Nothing is read before all that is claimed fits, so that no claim takes memory.
+    // No tensor is read before all names, shapes and dtypes fit, so that a false header takes no
+    // memory.
     let mut entries = BTreeMap::new();
     for slot in &fit.slots {
         let Some(tensor) = fit.tensor(slot) else { continue };
@@ -129,8 +131,8 @@ pub(super) fn opened<M: Module>(
     ReadRecord::from(entries).finite(|_| true)
 }
 
-/// The places of the module in the layout of the file: that of the options, that of the file where
-/// it is certain, else the one in which the names and shapes fit.
+/// The places of the module in the layout of the file. The options decide it, else the file if it
+/// is certain, else the fit of names and shapes.
 fn decided<'a, M: Module>(
     module: &M,
     source: &'a Source,
@@ -247,7 +249,7 @@ fn ways_on<M: Module>(module: &M, fit: &Fit, options: &LoadOptions) -> String {
     }
     let with_prefix = [(fit, None), (&other, Some(form))].map(|(fit, form)| (fit.prefixes(), form));
     for (prefixes, form) in with_prefix {
-        // The file or the options have decided about a form that another prefix does not change.
+        // A form that the file or the options fix must be given beside another prefix.
         let form =
             form.filter(|_| options.form.is_some() || fit.source.evidence == Evidence::Certain);
         let form = form.map_or_else(String::new, |form| format!(" and the option form `{form}`"));
@@ -269,7 +271,8 @@ fn ways_on<M: Module>(module: &M, fit: &Fit, options: &LoadOptions) -> String {
     ways.iter().map(|way| format!("; {way}")).collect()
 }
 
-/// A way from one dtype to another, for messages: floats and integers stay what they are.
+/// The effect of the option cast, for messages; `None` unless both dtypes are floats or both
+/// integers.
 fn conversion(from: DType, to: DType) -> Option<&'static str> {
     let is_integer = |dtype: DType| dtype.is_int() || dtype.is_uint();
     if is_integer(from) && is_integer(to) {
@@ -297,7 +300,8 @@ fn is_count(name: &str, tensor: &Tensor, names: &BTreeSet<&str>) -> bool {
         || (is_one && name.strip_suffix("n_averaged").is_some_and(of_average))
 }
 
-/// The numbers of a tensor as the module has them.
+/// The numbers of a tensor in the layout and the dtype of the module; errors for numbers it cannot
+/// hold.
 fn read(fit: &Fit, slot: &Slot, tensor: Tensor) -> Result<TensorData> {
     let refuse = |expected: String, found| Error::parameter(fit.label(slot), expected, found);
     let unread = |found| refuse("a tensor that can be read".to_owned(), found);
@@ -315,7 +319,7 @@ fn read(fit: &Fit, slot: &Slot, tensor: Tensor) -> Result<TensorData> {
     cast(data, slot.dtype).map_err(unread)
 }
 
-/// The first number that a dtype does not hold, and its index.
+/// The first number that a dtype does not hold, and its index; `None` if it holds all.
 fn beyond(data: &TensorData, dtype: DType) -> Option<(usize, String)> {
     let from = data.dtype();
     if from.is_float() && dtype.is_float() && dtype.size() <= from.size() && dtype != from {
@@ -327,7 +331,7 @@ fn beyond(data: &TensorData, dtype: DType) -> Option<(usize, String)> {
         let (index, _) = first_non_finite(rounded.as_bytes(), dtype)?;
         return Some((index, data.iter::<f64>().nth(index)?.to_string()));
     }
-    // In double precision the ends of 64 bits are already out of range.
+    // In f64, 64-bit integers near the upper end round up to it, and so are refused.
     let bits = 8 * dtype.size() as i32;
     let (from_number, to_number) = match dtype {
         _ if from == dtype => return None,

@@ -14,13 +14,14 @@ use serde::{
 use super::METADATA;
 use crate::{Error, Result};
 
-/// Where errors place what they found.
+/// The place that errors name.
 const PLACE: &str = "the header";
 
-/// The tensors that any file may have: more than the 100,000 that Burn's records may have.
+/// The number of tensors that a file of any length may have: more than the 100,000 of Burn's
+/// records.
 const TENSORS: usize = 1 << 17;
 
-/// The bytes of a file that come with each tensor beyond these, at least.
+/// The least length of a file for each tensor beyond [`TENSORS`], in bytes.
 const BYTES_OF_TENSOR: usize = 1 << 10;
 
 /// The entries that metadata may have.
@@ -40,8 +41,8 @@ pub(super) struct Header {
 impl Header {
     /// Reads the header of a file in memory, and checks that what it claims is there.
     ///
-    /// The crate's own way from bytes to tensors adds what the header claims without a look, and
-    /// so ends in a panic where that is more than a number can say.
+    /// The parser of the crate `safetensors` adds the sizes in a header unchecked, and so panics if
+    /// a sum overflows.
     pub fn read(bytes: &[u8]) -> Result<Self> {
         let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));
         let start = length.and_then(|length| usize::try_from(length).ok()?.checked_add(8));
@@ -91,7 +92,7 @@ impl Header {
     }
 }
 
-/// A JSON object of at most so many entries, whose names differ.
+/// A JSON object of at most `most` entries, whose names differ.
 struct Entries<T> {
     most: usize,
     kind: PhantomData<T>,

@@ -15,7 +15,7 @@ use crate::{
     model::{Dense, Mlp},
 };
 
-/// Names of yours, where a module in PyTorch is not called as in Burn.
+/// Names of yours, for a module whose names in PyTorch differ from those in Burn.
 ///
 /// ```
 /// use burn_ema::export::Names;
@@ -32,7 +32,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// PyTorch's names as they are.
+    /// No names of yours.
     pub fn new() -> Self {
         Self::default()
     }
@@ -41,7 +41,7 @@ impl Names {
     ///
     /// A beginning is made of whole parts between dots; the empty one is before every name. If
     /// several match a name, the longest one counts.
-    /// Where a file is read, parameters that have one name there share its tensor.
+    /// When a file is read, parameters that get the same name share its tensor.
     pub fn with(mut self, burn: impl Into<String>, torch: impl Into<String>) -> Self {
         self.beginnings.push((burn.into(), torch.into()));
         self
@@ -74,7 +74,8 @@ pub(super) struct Slot {
     pub dtype: DType,
     /// Its shape in the file.
     pub shape: Shape,
-    /// The containers of the tensor, as burn-store names them; none if the file has Burn's layout.
+    /// The containers of the tensor, as burn-store names them; `None` if the file has Burn's
+    /// layout.
     containers: Option<Vec<String>>,
 }
 
@@ -124,7 +125,7 @@ impl Slot {
         self.shape.as_slice().len() == 2 && turned().shape.as_slice() == [2, 1]
     }
 
-    /// True if a tensor of this place is another one in the place of `other`.
+    /// True if a file gives this place another tensor, or another layout of it, than `other`.
     pub fn differs_from(&self, other: &Self) -> bool {
         let is_one_number = self.shape.num_elements() == 1;
         self.name != other.name || (self.is_turned() != other.is_turned() && !is_one_number)
@@ -142,13 +143,13 @@ fn claim(name: String, dtype: DType, shape: Shape) -> Tensor {
     bridge::deferred(name, dtype, shape, None, unread)
 }
 
-/// A tensor for messages, in the dtype that a file has for it.
+/// The dtype and shape of a tensor in a file, for messages.
 pub(super) fn in_file(dtype: DType, shape: &Shape) -> String {
     describe(dtype_in_file(dtype).map_or(dtype, |(of_burn, _)| of_burn), shape)
 }
 
-/// The place of every tensor of the module in a file with PyTorch's names, or with Burn's where
-/// there are none, in the module's order.
+/// The place of every tensor of the module in a file, in the module's order: with PyTorch's names,
+/// or with Burn's if `names` is `None`.
 pub(super) fn slots<M: Module>(module: &M, names: Option<&Names>) -> Vec<Slot> {
     recorded(module).into_iter().map(|found| Slot::new(found, names)).collect()
 }
@@ -174,8 +175,8 @@ fn is_of_mlp(place: &Place) -> bool {
     matches!(containers, [.., mlp, _, dense] if mlp == Mlp::CONTAINER && dense == Dense::CONTAINER)
 }
 
-/// The containers of a parameter for burn-store, to which a [`Dense`] must look like a linear layer,
-/// since its weight lies as there.
+/// The containers of a parameter for burn-store, to which a [`Dense`] must look like a linear
+/// layer, since its weight has the same layout.
 fn containers(place: &Place) -> Vec<String> {
     let mut containers = place.containers.clone();
     if let Some(last) = containers.last_mut()

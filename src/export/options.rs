@@ -1,4 +1,4 @@
-//! How a file is read that was not written for the module as it is.
+//! The options of a load, for a file that was not written for the module as it is.
 
 use glob::{MatchOptions, Pattern};
 
@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// The names and the layout of the file; none where the file and the module decide.
+    /// The names and the layout of the file; with `None`, the file and the module decide.
     pub(super) form: Option<Form>,
     /// The beginning of the names that are read, with its last dot, or nothing.
     pub(super) prefix: String,
@@ -35,7 +35,7 @@ impl LoadOptions {
         Self::default()
     }
 
-    /// The names and the layout of the file, whatever it says itself.
+    /// Sets the names and the layout of the file, whatever its metadata are.
     pub fn with_form(mut self, form: Form) -> Self {
         self.form = Some(form);
         self
@@ -65,21 +65,21 @@ impl LoadOptions {
 
     /// Converts numbers to the dtypes of the module: floats to floats, integers to integers.
     ///
-    /// From 16 bits to more, nothing is lost; from 64 bits to 32, and from 32 to 16, floats are
-    /// rounded.
+    /// From 16 bits to more, nothing is lost; from 64 bits to 32, from 32 to 16, and between f16
+    /// and bf16, floats are rounded.
     /// A number that the module's dtype does not hold is an error.
     pub fn with_cast(mut self, cast: bool) -> Self {
         self.cast = cast;
         self
     }
 
-    /// True for each name that is passed over.
+    /// A function that returns true for each name that is passed over.
     ///
     /// # Errors
     ///
     /// A pattern that is no glob.
     pub(super) fn left_out(&self) -> Result<impl Fn(&str) -> bool + use<>> {
-        // The crate knows paths of files: `**` must stand between slashes there.
+        // The crate `glob` matches paths of files, in which `**` must stand between slashes.
         let slashes = |name: &str| name.replace('.', "/");
         let globs = self.leave_out.iter().map(|glob| {
             Pattern::new(&slashes(glob)).map_err(|error| {

@@ -29,14 +29,14 @@ pub(super) const LAYOUT: &str = "burn-ema.layout";
 pub(super) const OF_BURN: &str = "burn";
 pub(super) const OF_TORCH: &str = "torch";
 
-/// The digest's key as it stands in the header of safetensors, where no other text has it so.
+/// The digest's key in the header of safetensors, in a form that no other text there can have.
 pub(super) const MARK: &[u8] = b"\"burn-ema.sha256\":\"";
 
 /// The kind of a file.
 ///
-/// The metadata of safetensors of other programs do not say for certain whether the layout is
-/// Burn's or PyTorch's. The kind is the one that programs with such metadata mostly write; a load
-/// goes by the names and shapes of the module, see [`load`](super::load).
+/// The metadata of safetensors of other programs do not determine whether the layout is Burn's or
+/// PyTorch's. The kind is then the one that programs with such metadata mostly write;
+/// [`load`](super::load) decides by the names and shapes of the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Burn's own form.
@@ -66,14 +66,14 @@ impl fmt::Display for Kind {
     }
 }
 
-/// How certain the layout of a file is, where its kind names one.
+/// How certain the layout is that the kind of a file names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Evidence {
-    /// The file's form has no other, or this crate wrote it.
+    /// The form of the file has only this layout, or this crate wrote the file.
     Certain,
     /// A file of plain Burn, or metadata that PyTorch's programs write.
     Likely,
-    /// None: programs write such files in either layout.
+    /// No evidence: programs write such files in either layout.
     Nothing,
 }
 
@@ -94,11 +94,11 @@ enum Container {
     Torch,
 }
 
-/// The first bytes that are looked at.
+/// The number of first bytes that decide the kind of a file.
 const HEAD: u64 = 512;
 
 impl Source {
-    /// Opens a file; one with a digest is checked by it.
+    /// Opens a file, and checks its digest if it has one.
     pub fn open(path: &Path) -> Result<Self> {
         let broken = |error: io::Error| Error::file("read", path, error);
         let mut head = Vec::new();
@@ -123,14 +123,14 @@ impl Source {
         })
     }
 
-    /// The tensor of a name, or the one that the file has for it: PyTorch's `save_model` writes
-    /// one of several names of a tensor, and in the metadata which.
+    /// The tensor of a name, or the one that replaces it: PyTorch's `save_model` writes a shared
+    /// tensor under one of its names, and in the metadata this name for each other one.
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
         let shared = || self.tensors.get(self.metadata.get(name)?);
         self.tensors.get(name).or_else(shared)
     }
 
-    /// Drops the tensors that the options pass over, and gives their names.
+    /// Drops the tensors that the options pass over, and returns their names.
     ///
     /// # Errors
     ///
@@ -150,7 +150,7 @@ impl Source {
 
     fn burnpack((is_ours, pack): (bool, Pack)) -> Result<Self> {
         let Pack { entries, metadata } = pack;
-        // What an average keeps beside its weights is for a training to go on.
+        // What an average keeps beside its weights is needed only to go on with it.
         let weights = entries.into_iter().filter(|(path, _)| !path.starts_with(KEPT));
         let tensors = weights.map(|(path, entry)| {
             let tensor = bridge::from_data(entry.data, path.clone(), Some(entry.id.val()));
@@ -186,7 +186,8 @@ impl Source {
         let (kind, evidence) = match metadata.contains_key(LAYOUT) {
             true if said(LAYOUT, OF_BURN) => (Kind::Safetensors, Evidence::Certain),
             true => (Kind::Torch, Evidence::Certain),
-            // burn-store says who wrote it, but not whether its adapter for PyTorch did.
+            // burn-store notes that it wrote the file, but not whether through its adapter for
+            // PyTorch.
             false if said("producer", "burn") => (Kind::Safetensors, Evidence::Nothing),
             false if said("format", "pt") => (Kind::Torch, Evidence::Likely),
             false => (Kind::Torch, Evidence::Nothing),
@@ -209,7 +210,7 @@ impl Source {
     }
 }
 
-/// Refuses what [`save`](super::save) wrote and someone changed.
+/// Refuses a file that [`save`](super::save) wrote and that was changed since.
 fn check_digest(bytes: &[u8], start: usize, metadata: &BTreeMap<String, String>) -> Result<()> {
     if !metadata.keys().any(|key| key.starts_with(OURS)) {
         return Ok(());
@@ -226,7 +227,7 @@ fn check_digest(bytes: &[u8], start: usize, metadata: &BTreeMap<String, String>)
 fn container(head: &[u8]) -> Option<Container> {
     match head {
         _ if head.starts_with(&burn_pack::MAGIC_NUMBER.to_le_bytes()) => Some(Container::Burnpack),
-        // Before the length of the header that it begins with is taken for anything else.
+        // Checked early: the length of the header, the first bytes, can look like another form.
         _ if head.get(8) == Some(&b'{') => Some(Container::Safetensors),
         // An archive, a bare pickle, and the archive of the first versions.
         [b'P', b'K', 3, 4, ..] | [0x80, ..] => Some(Container::Torch),
@@ -251,7 +252,7 @@ fn unread(
     })
 }
 
-/// The dtypes that both know.
+/// The dtypes that both Burn and safetensors have.
 const DTYPES: [(DType, Dtype); 13] = [
     (DType::F64, Dtype::F64),
     (DType::F32, Dtype::F32),
@@ -268,9 +269,9 @@ const DTYPES: [(DType, Dtype); 13] = [
     (DType::Bool(BoolStore::Native), Dtype::BOOL),
 ];
 
-/// How numbers of a dtype stand in a file; none of quantized ones.
+/// The dtype in which numbers of a dtype are written to a file; `None` for quantized ones.
 pub(super) fn dtype_in_file(dtype: DType) -> Option<(DType, Dtype)> {
-    // What a device makes of truth values and of floats is its own.
+    // How a device stores booleans and Flex32 is its own; a file has one form of each.
     let dtype = match dtype {
         DType::Bool(_) => DType::Bool(BoolStore::Native),
         DType::Flex32 => DType::F32,

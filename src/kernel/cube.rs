@@ -24,7 +24,7 @@ use crate::{Error, Result};
 
 /// The largest number of buffers that a launch binds: a kernel has code for each of its tensors,
 /// which takes time to compile.
-const MOST_BINDINGS: usize = 128;
+const MAX_BINDINGS: usize = 128;
 
 /// Moves the averages whose tensors are of CubeCL, and returns the rest.
 pub(super) fn lerp_all(work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
@@ -60,7 +60,7 @@ pub(super) fn lerp_all_unless(mut work: Vec<Towards<'_>>, look: &PendingCheck) {
     launch(moves(steps(&mut work)), Some(&look.flags));
 }
 
-/// The averages of each live tensor.
+/// A live tensor, and its averages with their shares.
 type OneLive<'a> = (CubeTensor, Vec<(&'a mut CubeTensor, f32)>);
 
 /// Groups work on tensors of CubeCL by live tensor; work with the same one must be adjacent.
@@ -78,7 +78,7 @@ fn steps<'a>(work: &'a mut [Towards<'_>]) -> Vec<OneLive<'a>> {
 
 /// A check of tensors for numbers beyond a bound, whose result is still on the device.
 pub(crate) struct PendingCheck {
-    /// One for each tensor, and a last one for all, set where a number is beyond its bound.
+    /// A flag for each tensor, set if a number is beyond its bound; a last one is set if any is.
     flags: CubeTensor,
     count: usize,
 }
@@ -115,8 +115,8 @@ impl PendingCheck {
     }
 }
 
-/// Starts a check that each tensor holds only finite numbers of magnitudes up to its bound; none if
-/// they are not all of CubeCL and on one device.
+/// Starts a check that each tensor holds only finite numbers of magnitudes up to its bound; `None`
+/// if they are not all of CubeCL and on one device.
 pub(super) fn start_check(tensors: &[(&DispatchTensor, f64)]) -> Option<PendingCheck> {
     let tensors = tensors.iter().map(|(tensor, most)| Some((self::tensor(tensor)?, *most)));
     let tensors: Vec<_> = tensors.collect::<Option<_>>()?;
@@ -132,7 +132,7 @@ pub(super) fn start_check(tensors: &[(&DispatchTensor, f64)]) -> Option<PendingC
         CubeTensor::new_contiguous(client.clone(), device.clone(), shape, flags, DType::U32);
     let filled = tensors.into_iter().zip(0..).filter(|((tensor, _), _)| !is_empty(tensor));
     let readings = filled.map(|((tensor, most), flag)| {
-        // What lies between the numbers of a view is not looked at.
+        // A view is copied, since the numbers between its own must not be checked.
         let live = match is_dense(tensor) {
             true => tensor.clone(),
             false => into_contiguous(tensor.clone()),
@@ -168,7 +168,7 @@ fn prepare(steps: &mut [OneLive<'_>], all: bool) {
             if !average.can_mut() {
                 let own = empty_like(average);
                 let shared = mem::replace(*average, own.clone());
-                // A share of 1 takes nothing of it.
+                // With a share of 1 the old numbers are not needed.
                 if all || *alpha < 1.0 {
                     let averages = vec![(own, 1.0)];
                     copies.push(Reading { live: shared, numbers, averages, bound: None });
@@ -204,7 +204,7 @@ pub(crate) fn reads() -> usize {
     READS.get()
 }
 
-/// Launches the kernel as often as bindings, devices and dtypes of live need it.
+/// Launches the kernel for all readings: once for each device, dtype of live and set of bindings.
 fn launch(readings: Vec<Reading>, flags: Option<&CubeTensor>) {
     for readings in by_kind(readings) {
         let Some((client, element)) = readings
@@ -213,7 +213,7 @@ fn launch(readings: Vec<Reading>, flags: Option<&CubeTensor>) {
         else {
             continue;
         };
-        let most = MOST_BINDINGS.min(client.properties().hardware.max_bindings as usize);
+        let most = MAX_BINDINGS.min(client.properties().hardware.max_bindings as usize);
         let most = most - flags.iter().len();
         let readings = readings.into_iter().flat_map(|reading| reading.split(most - 1));
         let mut readings: Vec<_> = readings.collect();
@@ -272,7 +272,8 @@ fn is_supported(towards: &Towards<'_>) -> bool {
     average.dtype == DType::F32 && average.device == live.device && element(live).is_some()
 }
 
-/// The float tensor of CubeCL behind a tensor; none if Burn's fusion has only planned it.
+/// The float tensor of CubeCL behind a tensor; `None` for others, or if Burn's fusion has only
+/// planned it.
 fn tensor(tensor: &DispatchTensor) -> Option<&CubeTensor> {
     match &tensor.kind {
         _ if cfg!(feature = "portable") => None,
@@ -293,8 +294,8 @@ fn tensor_mut(tensor: &mut DispatchTensor) -> Option<&mut CubeTensor> {
     }
 }
 
-/// The element type of a live tensor, if the kernel can read it on this device, and can index all
-/// its elements.
+/// The element type of a live tensor; `None` if the kernel cannot read it on this device, or cannot
+/// index all its elements.
 fn element(live: &CubeTensor) -> Option<ElemType> {
     let element = ElemType::Float(match live.dtype {
         DType::F32 => FloatKind::F32,
@@ -326,13 +327,14 @@ fn is_dense(tensor: &CubeTensor) -> bool {
     have_same_layout(tensor, tensor) && span(tensor) == tensor.meta.num_elements()
 }
 
-/// How many numbers of the buffer a tensor reaches over, those between its own included.
+/// The numbers of the buffer from a tensor's first to its last, with those between that are not its
+/// own.
 fn span(tensor: &CubeTensor) -> usize {
     let dims = tensor.meta.shape().iter().zip(tensor.meta.strides().iter());
     1 + dims.map(|(&size, &stride)| (size - 1) * stride).sum::<usize>()
 }
 
-/// A tensor laid out alike, with storage of its own and any numbers in it.
+/// A tensor of the same layout, with storage of its own whose numbers are undefined.
 fn empty_like(tensor: &CubeTensor) -> CubeTensor {
     let handle = tensor.client.empty(span(tensor) * tensor.elem_size());
     CubeTensor { handle, ..tensor.clone() }

@@ -12,23 +12,23 @@ use burn_ema_host::{Real, Slice, SliceMut, threads};
 use half::slice::HalfFloatSliceExt;
 use multiversion::multiversion;
 
-/// Numbers that a thread takes at once.
+/// The numbers in one piece of work of a thread.
 const PIECE: usize = 1 << 14;
 
-/// Numbers of live that stay in the nearest cache for its next average.
+/// The numbers of live in one block, which stay in the nearest cache for live's next average.
 const BLOCK: usize = 1 << 8;
 
-/// From so many numbers on threads pay: to share work takes some microseconds.
+/// The least count of numbers for several threads, since sharing work takes some microseconds.
 const THREADED: usize = 1 << 15;
 
-/// An average and what it goes towards, both of one length.
+/// An average and the numbers of live towards which it moves, both of one length.
 pub(super) enum Pair<'a> {
     F32(Segment<'a, f32>),
     F64(Segment<'a, f64>),
 }
 
 impl<'a> Pair<'a> {
-    /// A pair, if its dtypes are for this path; `alpha` is in `(0, 1]`, and 1 copies.
+    /// A pair; `None` if its dtypes are not for this path. `alpha` is in `(0, 1]`, and 1 copies.
     pub fn new(average: SliceMut<'a>, live: Slice<'a>, alpha: f64) -> Option<Self> {
         match average {
             SliceMut::F32(average) => {
@@ -47,7 +47,7 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// Where live begins.
+    /// The address of live's first number.
     fn address(&self) -> usize {
         match self {
             Self::F32(piece) => piece.live.address(),
@@ -88,7 +88,7 @@ fn numbers(pairs: &[Pair<'_>]) -> usize {
     pairs.iter().map(Pair::len).sum()
 }
 
-/// The pairs in pieces, of which those of the same numbers of live stand next to each other.
+/// Cuts the pairs into pieces; those of the same numbers of live are next to each other.
 fn cut(pairs: Vec<Pair<'_>>) -> Vec<Pair<'_>> {
     if pairs.iter().all(|pair| pair.len() <= PIECE) {
         return pairs;
@@ -122,7 +122,7 @@ fn mix_group(group: &mut [Pair<'_>]) {
     }
 }
 
-/// Items that follow each other, as many at a time as make a piece.
+/// Cuts items into runs of at least [`PIECE`] numbers each, except the last.
 fn runs<T>(mut items: &mut [T], len: impl Fn(&T) -> usize) -> Vec<&mut [T]> {
     let mut runs = Vec::new();
     while !items.is_empty() {
@@ -182,7 +182,8 @@ impl<'a, T: Averageable> Operand<'a, T> {
         }
     }
 
-    /// Hands out the average and live in the same dtype, block by block.
+    /// Calls `work` with the average and live in the same dtype; block by block if live has 16
+    /// bits.
     fn beside(self, average: &mut [T], mut work: impl FnMut(&mut [T], &[T])) {
         match self {
             Self::Same(live) => work(average, live),
@@ -201,9 +202,9 @@ impl<'a, T: Averageable> Operand<'a, T> {
 /// The number of 16-bit floats that are widened at once.
 const WIDENED: usize = 256;
 
-/// Numbers that averages are kept in.
+/// A type of numbers in which averages are kept.
 pub(super) trait Averageable: Real {
-    /// Live's numbers, if they are of this dtype or of 16 bits.
+    /// Live's numbers; `None` if they are neither of this dtype nor of 16 bits.
     fn live(numbers: Slice<'_>) -> Option<Operand<'_, Self>>;
 
     /// Writes 16-bit floats to `wide` in this dtype.
@@ -242,7 +243,7 @@ fn towards<T: Real>(average: T, live: T, alpha: T) -> T {
     average + alpha * (live - average)
 }
 
-/// Moves numbers of an average towards those of live, of which there are as many.
+/// Moves numbers of an average towards equally many numbers of live.
 fn mix_numbers<T: Real>(average: &mut [T], live: &[T], alpha: T) {
     match alpha == T::ONE {
         true => average.copy_from_slice(live),
@@ -295,10 +296,10 @@ fn is_within(numbers: Slice<'_>, most: f64) -> bool {
     }
 }
 
-/// A NaN is not within anything.
+/// True if no number is a NaN or has a magnitude above `most`.
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
 fn are_within<T: Real>(numbers: &[T], most: T) -> bool {
-    // Without a branch in a block, so that the compiler takes many numbers at once.
+    // Without a branch in a block, so that the compiler vectorises it.
     let all = |block: &[T]| block.iter().fold(true, |all, x| all & (x.magnitude() <= most));
     numbers.chunks(4096).all(all)
 }

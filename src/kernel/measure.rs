@@ -38,7 +38,7 @@ pub(crate) fn within<'a>(
     let (sums, largest) = (read_each(sums)?, read_each(largest)?);
     let each = tensors.into_iter().zip(sums.into_iter().zip(largest));
     each.map(|((tensor, most), (sum, largest))| {
-        // Finite numbers can overflow a sum: a closer look, which is rare.
+        // The sum of finite numbers can overflow: then all of them are read, which is rare.
         Ok(match sum.is_finite() {
             true => largest <= most,
             false => read(tensor.clone())?.iter().all(|x| x.is_finite() && x.abs() <= most),
@@ -47,7 +47,7 @@ pub(crate) fn within<'a>(
     .collect()
 }
 
-/// The same, if all tensors are of the host.
+/// The result of [`within`], if all tensors are in host memory; else `None`.
 #[cfg(feature = "flex")]
 fn within_on_host(tensors: &[(&DispatchTensor, f64)]) -> Option<Vec<bool>> {
     let in_order = tensors.iter().map(|(tensor, most)| Some((slice(tensor)?, *most)));
@@ -62,7 +62,7 @@ fn within_on_host(tensors: &[(&DispatchTensor, f64)]) -> Option<Vec<bool>> {
     Some(host::within(&numbers.collect::<Option<Vec<_>>>()?))
 }
 
-/// The largest number of a tensor of magnitudes, which may be empty.
+/// The largest number of a tensor of magnitudes; 0 if it is empty.
 fn largest(magnitudes: DispatchTensor) -> DispatchTensor {
     match magnitudes.shape().num_elements() {
         0 => Dispatch::float_sum(magnitudes),
@@ -70,8 +70,8 @@ fn largest(magnitudes: DispatchTensor) -> DispatchTensor {
     }
 }
 
-/// The sum of `(a - w)^2` over pairs of float tensors of one dtype and device each, and that of
-/// `a^2`.
+/// The sum of `(a - w)^2` and the sum of `a^2`, over pairs of float tensors; the tensors of a pair
+/// have one dtype and device.
 pub(crate) fn squared_distance(
     pairs: impl Iterator<Item = (DispatchTensor, DispatchTensor)>,
 ) -> Result<(f64, f64)> {
@@ -84,7 +84,7 @@ pub(crate) fn squared_distance(
     let sums = read_each(apart)?.into_iter().zip(read_each(norms)?);
     let mut total = (0.0, 0.0);
     for ((mut apart, mut norm), (a, w)) in sums.zip(pairs) {
-        // Squares overflow long before numbers do: once more, in double precision.
+        // Squares overflow long before numbers do: then they are computed in double precision.
         if !(apart + norm).is_finite() {
             let (a, w) = (read(a)?, read(w)?);
             apart = a.iter().zip(&w).map(|(a, w)| (a - w) * (a - w)).sum();
@@ -95,7 +95,7 @@ pub(crate) fn squared_distance(
     Ok(total)
 }
 
-/// In f32, where it has 16 bits, in which sums are soon none.
+/// The tensor; in f32 if it has 16 bits, which are too few for a sum.
 fn widened(tensor: DispatchTensor) -> DispatchTensor {
     match tensor.dtype() {
         DType::F16 | DType::BF16 => portable::cast(tensor, DType::F32),
@@ -103,7 +103,7 @@ fn widened(tensor: DispatchTensor) -> DispatchTensor {
     }
 }
 
-/// Tensors of one element each as numbers, by one read where they lie on one device.
+/// The numbers in tensors of one element each, by one read if they are on one device and not f64.
 fn read_each(tensors: Vec<DispatchTensor>) -> Result<Vec<f64>> {
     let Some(device) = tensors.first().map(TensorMetadata::device) else { return Ok(Vec::new()) };
     if tensors.iter().any(|tensor| tensor.device() != device || tensor.dtype() == DType::F64) {

@@ -1,6 +1,6 @@
 //! The kernels: `a <- a + alpha (w - a)` for pairs of tensors.
 //!
-//! All pairs of an update come in one call, and each takes the fastest path for its backend: slices
+//! One call gets all pairs of an update and uses the fastest path for the backend of each: slices
 //! for tensors in host memory, one launch for many tensors of CubeCL, and Burn's own operations for
 //! all others.
 //! All paths of the host compute the same expression with the same roundings, without a fused
@@ -37,7 +37,7 @@ pub(crate) use measure::{squared_distance, within};
 pub(crate) struct Towards<'a> {
     pub average: &'a mut DispatchTensor,
     pub live: Borrowed<'a>,
-    /// The share of the way that it moves, in `[0, 1]`.
+    /// The share of the way to live by which the average moves, in `[0, 1]`.
     ///
     /// 1 copies `w`, since `a + 1 (w - a)` rounds to another number for one in ten pairs.
     pub alpha: f64,
@@ -74,14 +74,14 @@ pub(crate) use cube::PendingCheck;
 #[cfg(all(test, feature = "wgpu", feature = "train"))]
 pub(crate) use cube::reads;
 
-/// Starts the check of [`within`] without waiting for its result; none if the tensors are not all
+/// Starts the check of [`within`] without waiting for its result; `None` if the tensors are not all
 /// on one GPU.
 pub(crate) fn start_check(tensors: &[(&DispatchTensor, f64)]) -> Option<PendingCheck> {
     cube::start_check(tensors)
 }
 
-/// The result of [`within`] and that of an earlier check, for which it waits once if both are on
-/// one device.
+/// The result of [`within`] and that of an earlier check, if there is one. Both are read with one
+/// wait if they are on one device.
 #[cfg(feature = "train")]
 pub(crate) fn within_and(
     tensors: &[(&DispatchTensor, f64)],
@@ -118,12 +118,14 @@ pub(crate) fn make_all_unique(work: Vec<Towards<'_>>) {
 
 /// Moves averages as [`lerp_all`] does, unless a check finds a number beyond its bound.
 ///
-/// Each must [have storage of its own](make_all_unique); a copy that shares it moves too.
+/// Each average must [have storage of its own](make_all_unique); a tensor that shares it changes
+/// too.
 pub(crate) fn lerp_all_unless(work: Vec<Towards<'_>>, look: &PendingCheck) {
     cube::lerp_all_unless(rounded(work), look);
 }
 
-/// The work whose share is above 0, with each share rounded to the dtype of its average.
+/// The work whose share is above 0, with each share rounded to f32, or kept in f64 for an average
+/// of f64.
 ///
 /// Shares are rounded here, once, so that all paths decide and compute by the same number.
 fn rounded(mut work: Vec<Towards<'_>>) -> Vec<Towards<'_>> {
@@ -171,7 +173,7 @@ impl Towards<'_> {
     }
 }
 
-/// Hands on up to `most` numbers of a tensor, spread evenly, if they are in host memory.
+/// Calls `take` with up to `most` numbers of a tensor, spread evenly, if they are in host memory.
 pub(crate) fn sample(tensor: &DispatchTensor, most: usize, take: impl FnMut(f64)) {
     #[cfg(feature = "flex")]
     if let Some(numbers) = slice(tensor) {
@@ -221,7 +223,8 @@ pub(crate) fn to_device(tensor: DispatchTensor, device: &DispatchDevice) -> Disp
     portable::to_device(tensor, device)
 }
 
-/// Gives the tensor storage of its own, in memory, if updates of such a tensor write in place.
+/// Gives a tensor of Flex storage of its own, which updates then change in place; does nothing for
+/// other backends.
 pub(crate) fn make_unique(tensor: &mut DispatchTensor) {
     #[cfg(feature = "flex")]
     let _ = owned_numbers_mut(tensor);

@@ -23,7 +23,7 @@ pub(super) fn lerp_all_unless(_: Vec<Towards<'_>>, look: &PendingCheck) {
     match *look {}
 }
 
-/// There is none.
+/// A check on a GPU: a type without values, since there is no GPU.
 pub(crate) enum PendingCheck {}
 
 impl PendingCheck {

@@ -25,9 +25,9 @@ pub struct Backprop {
 /// The gradients of a layer's parameters.
 #[derive(Clone, Debug)]
 pub struct LayerGradients {
-    /// By the weights, `[inputs, outputs]`.
+    /// The gradient with respect to the weights, `[inputs, outputs]`.
     pub weight: Tensor<2>,
-    /// By the bias, `[outputs]`, where the layer has one.
+    /// The gradient with respect to the bias, `[outputs]`; `None` if the layer has no bias.
     pub bias: Option<Tensor<1>>,
 }
 
@@ -40,7 +40,7 @@ pub struct LayerGradients {
 ///
 /// # Panics
 ///
-/// An input of another width than the network's.
+/// An input of another width than the network's; targets of another shape than the outputs.
 pub fn backprop(mlp: &Mlp, input: Tensor<2>, targets: Tensor<2>) -> Backprop {
     let outputs = mlp.layer_outputs(input.clone());
     let Some(answer) = outputs.last().cloned() else {
@@ -49,7 +49,7 @@ pub fn backprop(mlp: &Mlp, input: Tensor<2>, targets: Tensor<2>) -> Backprop {
     let batch = answer.dims()[0] as f64;
     let loss = half_squared_error(answer.clone(), targets.clone());
 
-    // The gradient of the mean loss by the output of the layer at hand.
+    // The gradient of the mean loss with respect to the output of the current layer.
     let mut by_output = (answer - targets) / batch;
     let mut gradients = Vec::with_capacity(outputs.len());
     for (index, layer) in mlp.layers.iter().enumerate().rev() {

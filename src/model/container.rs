@@ -1,7 +1,7 @@
 //! `Module` for the types of this crate, under containers of their own.
 
-/// Implements `Module` and the display of it as Burn's derive does, but that the fields are in
-/// `Self::CONTAINER`.
+/// Implements `Module` and its display as Burn's derive does, except that the fields are in the
+/// container `Self::CONTAINER`.
 ///
 /// A derive names the container by the struct, whose name a struct of a user can have as well.
 /// After the semicolon are the fields that are no modules, of types that are `Copy`.

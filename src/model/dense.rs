@@ -28,7 +28,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Applies it to `z`, `[batch, outputs]`.
+    /// Applies the function to `z`, `[batch, outputs]`.
     #[cfg(not(feature = "fast"))]
     fn apply(self, z: Tensor<2>) -> Tensor<2> {
         use burn::tensor::{DType, activation};
@@ -47,8 +47,8 @@ impl Activation {
         }
     }
 
-    /// The gradient of a loss by `z`, from its gradient by the output and the output `o` itself:
-    /// all `[batch, outputs]`.
+    /// The gradient of a loss with respect to `z`, from the gradient with respect to the output and
+    /// the output `o` itself: all `[batch, outputs]`.
     ///
     /// For the sigmoid that is `gradient o (1 - o)`; the softmax mixes the outputs of a row,
     /// `o_i (g_i - sum_k g_k o_k)`.
@@ -71,9 +71,9 @@ impl Activation {
 pub struct Dense {
     /// `W`, `[inputs, outputs]`.
     pub weight: Param<Tensor<2>>,
-    /// `b`, `[outputs]`.
+    /// `b`, `[outputs]`; `None` for a layer without bias.
     pub bias: Option<Param<Tensor<1>>>,
-    /// `f`.
+    /// The function `f`.
     pub activation: Activation,
 }
 
@@ -105,7 +105,7 @@ impl Dense {
     ///
     /// # Panics
     ///
-    /// An input of another width.
+    /// An input whose width is not the number of the layer's inputs.
     pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
         let weight = self.weight.val();
         let [inputs, _] = weight.dims();

@@ -1,4 +1,4 @@
-//! Burn's two step traits for the perceptron: how it learns a batch, and how it answers one.
+//! Burn's two step traits for the perceptron: a training step and an inference step on a batch.
 
 use burn::{
     tensor::{ExecutionError, Tensor},
@@ -10,7 +10,7 @@ use burn::{
 
 use super::{Mlp, half_squared_errors};
 
-/// Samples to learn from, one a row.
+/// Samples to learn from, one per row.
 ///
 /// The numbers are in the network's units: scaled inputs, and targets in the range of the last
 /// layer's activation.
@@ -18,11 +18,11 @@ use super::{Mlp, half_squared_errors};
 pub struct Batch {
     /// The inputs of the network, `[batch, inputs]`.
     pub inputs: Tensor<2>,
-    /// The outputs that it should have, `[batch, outputs]`; for a class a one-hot row.
+    /// The outputs that the network should have, `[batch, outputs]`; for a class a one-hot row.
     pub targets: Tensor<2>,
 }
 
-/// A network's answers to a [`Batch`], beside its targets.
+/// A network's outputs for a [`Batch`], with its targets and losses.
 #[derive(Clone, Debug)]
 pub struct Answers {
     /// The [half squared error](half_squared_errors) of each row, `[batch]`.

@@ -25,8 +25,8 @@ use crate::{Error, Result};
 /// ```
 #[derive(Config, Debug)]
 pub struct MlpConfig {
-    /// The widths of the layers: inputs, hidden layers, outputs.
-    /// At least two, none zero.
+    /// The widths of the layers: inputs, hidden layers, outputs. At least two widths, each above
+    /// zero.
     pub sizes: Vec<usize>,
     /// The activation of the hidden layers: sigmoid, tanh or relu.
     #[config(default = "Activation::Sigmoid")]
@@ -43,7 +43,7 @@ pub struct MlpConfig {
 }
 
 impl MlpConfig {
-    /// The network on a device, its weights drawn there.
+    /// Makes the network on `device`, with its weights drawn there.
     ///
     /// # Errors
     ///

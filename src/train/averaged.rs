@@ -84,10 +84,10 @@ pub use self::run::AveragedCommit;
 /// After the second such change without an update, `average` returns an
 /// [error](Error::Bypassed), validation panics with it, and the
 /// [interrupter](Self::with_interrupter) stops the training.
-/// The next `optimize` takes all changes in. Each is counted by
-/// [`take_warnings`](Self::take_warnings), since one alone may be meant, such as a clip of the
-/// weights after each step.
-/// A loop of your own steps by `optimize`, as Burn's does:
+/// At the next `optimize` the averages take in all these changes.
+/// [`take_warnings`](Self::take_warnings) reports their number, since a single change may be
+/// intended, such as a clip of the weights after each step.
+/// A loop of your own calls `optimize` for each step, as Burn's does:
 ///
 /// ```
 /// # use burn::{module::Module, optim::{GradientsParams, ModuleOptimizer, SgdConfig}, tensor::{Device, Tensor}};
@@ -128,7 +128,7 @@ pub use self::run::AveragedCommit;
 /// of steps and samples.
 /// Only the learning rate goes on, since Burn changes it before the step.
 /// Refused steps are [counted](Self::refused_steps). The third in a row is an error, unless
-/// [`with_non_finite`](Self::with_non_finite) says otherwise; after that error no step changes
+/// [`with_non_finite`](Self::with_non_finite) sets another policy; after that error no step changes
 /// anything.
 ///
 /// - Any other step is made in place, by live's `optimize`, without a copy of live or of the
@@ -154,7 +154,7 @@ pub use self::run::AveragedCommit;
 /// - parameters of the module that changed under its averages;
 /// - a step before the last one;
 /// - weights that are not finite after a step, or too many refused steps or updates in a row;
-/// - a rule of yours whose function gives no decay;
+/// - a rule of yours whose function returns no number in `[0, 1]`;
 /// - numbers that cannot be read back from a device;
 /// - a snapshot that cannot be written; the averages are updated then.
 ///
@@ -174,13 +174,14 @@ impl<M: LearnerModel> Averaged<M> {
     ///
     /// To go on from a plain record, load it into the module first.
     ///
-    /// This initialises parameters that are not initialised yet, in the module's order. So under a
-    /// seed, a module whose forward pass uses them in another order starts from other weights than
-    /// it would without averages.
+    /// The call initialises parameters that are not initialised yet, in the module's order. So
+    /// under a seed, a module whose forward pass uses them in another order starts from other
+    /// weights than it would without averages.
     ///
     /// # Errors
     ///
-    /// No average; two of one name, or one named `live`; and those of [`AverageConfig::init`].
+    /// An empty list; two averages of one name, or one named `live`; the errors of
+    /// [`AverageConfig::init`].
     pub fn new(live: M, averages: impl IntoIterator<Item = AverageConfig>) -> Result<Self> {
         let averages =
             averages.into_iter().map(|config| config.init(&live)).collect::<Result<Vec<_>>>()?;
@@ -205,8 +206,8 @@ impl<M: LearnerModel> Averaged<M> {
         })
     }
 
-    /// Gives the hook the training's interrupter, which its first error fails, so that the
-    /// training stops.
+    /// Gives the hook the training's interrupter, by which the hook's first error stops the
+    /// training.
     pub fn with_interrupter(mut self, interrupter: Interrupter) -> Self {
         self.options.interrupter = Some(interrupter);
         self
@@ -268,7 +269,7 @@ impl<M: LearnerModel> Averaged<M> {
     }
 
     /// Copies the first average back into live after every `epochs` epochs (Li et al. 2024: after
-    /// each). The average's configuration says how many steps an epoch has (`steps_per_epoch`).
+    /// each). The steps of an epoch are the `steps_per_epoch` of the first average's configuration.
     ///
     /// # Errors
     ///
@@ -382,7 +383,7 @@ impl<M: LearnerModel> Averaged<M> {
         self.guard.refused()
     }
 
-    /// The samples so far, where they are [counted](Self::with_samples).
+    /// The samples so far; 0 if they are not [counted](Self::with_samples).
     pub fn samples(&self) -> u64 {
         self.clock.samples()
     }
@@ -398,7 +399,7 @@ impl<M: LearnerModel> Averaged<M> {
     }
 
     /// Like [`take_warnings`](Self::take_warnings) for a training that has ended: the averages are
-    /// judged by what they have seen, whatever their `total_steps` says.
+    /// judged by the steps that they have seen, whatever their `total_steps` is.
     pub fn take_final_warnings(&self) -> Vec<Warning> {
         self.averages.end();
         self.take_warnings()

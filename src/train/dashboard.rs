@@ -13,14 +13,14 @@ use burn::train::{
 /// The suffix of the name of live's metric, after the name of the average's.
 const LIVE: &str = " (live)";
 
-/// Burn's dashboard, which draws what [`live_metric`](super::Averaged::live_metric) says of live
-/// over the same metric of the average, and not on a plot of its own.
+/// Burn's dashboard, which draws the curve of a [`live_metric`](super::Averaged::live_metric) over
+/// the same metric of the average, and not on a plot of its own.
 ///
 /// The curves are those of training (`Train`), of the average in validation (`Valid`) and of live
 /// in validation (`Test - live`: the dashboard has a name of its own for no other kind of curve).
 ///
-/// Give it to `SupervisedTraining::renderer`, with `training.interrupter()`. It takes the terminal
-/// when the training begins, so that what a program says before stays in sight.
+/// Pass it to `SupervisedTraining::renderer`, with `training.interrupter()`. The dashboard takes
+/// the terminal when the training begins, so that what a program prints before stays visible.
 pub struct Dashboard {
     interrupter: Interrupter,
     renderer: Option<TuiMetricsRendererWrapper>,
@@ -28,12 +28,12 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// The dashboard on standard output, from which this stops the training.
+    /// The dashboard on standard output; its user stops the training through `interrupter`.
     pub fn new(interrupter: Interrupter) -> Self {
         Self { interrupter, renderer: None, definitions: Vec::new() }
     }
 
-    /// The renderer, opened by the first who asks; after so many epochs, for the time left.
+    /// The renderer, opened at the first call; `epochs` have ended before, for the time left.
     fn after(&mut self, epochs: Option<usize>) -> &mut TuiMetricsRendererWrapper {
         let Self { interrupter, renderer, definitions } = self;
         renderer.get_or_insert_with(|| {
@@ -49,14 +49,15 @@ impl Dashboard {
         self.after(None)
     }
 
-    /// The metric of the average over which this one is drawn.
+    /// The metric of the average over which this entry is drawn; `None` if it is not of live.
     fn average_of(&self, entry: &MetricEntry) -> Option<MetricId> {
         let metric = self.definitions.iter().find(|metric| metric.metric_id == entry.metric_id)?;
         of_live(metric, &self.definitions)
     }
 }
 
-/// The metric among these that, in validation, is the average's, where this one is live's.
+/// The metric among `all` of the average to which `live` belongs, by its name; `None` if there is
+/// none.
 fn of_live(live: &MetricDefinition, all: &[MetricDefinition]) -> Option<MetricId> {
     let name = live.name.strip_suffix(LIVE)?;
     let average = all.iter().find(|metric| *metric.name == name)?;

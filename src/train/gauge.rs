@@ -1,8 +1,8 @@
 //! Gauges of a plateau: how far live is from the average, in weights and in a metric.
 //!
-//! While live still jumps about its valley it is far from its average and worse than it; both
-//! gaps close when the learning rate falls. A training whose live is no worse than its average
-//! has nothing left to gain by averaging, and one whose gap stays open gains by a lower rate.
+//! While the learning rate is high, live fluctuates: it is far from its average and has a higher
+//! loss. Both differences fall with the learning rate. If live is no worse than its average,
+//! averaging gains nothing more; if the gap stays, a lower rate helps.
 
 use std::sync::{Arc, Mutex, Weak};
 
@@ -19,10 +19,10 @@ use burn::{
 
 use super::metric::{SourceMetric, lock};
 
-/// By how much a metric of live is above that of the average, in validation.
+/// The value of a metric for live minus its value for the first average, in validation.
 ///
 /// Made by [`Averaged::gap_metric`](super::Averaged::gap_metric).
-/// For a loss, a positive gap is what the average gains.
+/// For a loss, a positive gap is the gain of the average.
 #[derive(Debug)]
 pub struct Gap<Me, O> {
     average: Me,
@@ -112,11 +112,11 @@ impl<Me: Metric + Numeric, O: Adaptor<Me::Input> + ItemLazy> Numeric for Gap<Me,
     }
 }
 
-/// How far the weights of live are from those of an average, as a share of the average's norm: see
+/// The distance of live's weights from those of an average, as a share of the average's norm: see
 /// [`Average::distance`](crate::Average::distance).
 ///
-/// Made by [`Averaged::distance_metric`](super::Averaged::distance_metric); it is measured once
-/// an epoch, when validation begins.
+/// Made by [`Averaged::distance_metric`](super::Averaged::distance_metric). The distance is
+/// measured once an epoch, when validation begins.
 #[derive(Clone, Debug)]
 pub struct DistanceMetric {
     name: MetricName,
@@ -126,7 +126,7 @@ pub struct DistanceMetric {
     updated: bool,
 }
 
-/// The last measurement.
+/// The last measured distance; `None` before it, or if it could not be measured.
 type Cell = Mutex<Option<f64>>;
 
 /// The request of a metric: the index of an average, and the cell for its distance.
@@ -145,8 +145,8 @@ impl Gauges {
         DistanceMetric { name, cell, updated: false }
     }
 
-    /// Fills the cells that metrics wait for, by a function from the index of an average to its
-    /// distance.
+    /// Fills the cells of all metrics. `distance` maps the index of an average to its distance, or
+    /// `None`.
     pub fn measure(&self, distance: impl Fn(usize) -> Option<f64>) {
         let mut gauges = lock(&self.0);
         gauges.retain(|(_, cell)| cell.strong_count() > 0);

@@ -1,12 +1,11 @@
-//! Metrics of live and of further averages, beside those of the average that validates.
+//! Metrics of live and of further averages, beside those of the first average.
 //!
-//! Burn's loop hands a metric one output, that of the first average, and an output cannot carry
-//! others along: `Adaptor<()>` is implemented for every type, so that a pair could not forward
-//! `Adaptor`.
-//! So the hook answers each batch of validation for the other sources too and puts the answers
-//! in a queue, and a metric without input takes them from there.
-//! Both ends run in the order of the batches: the loop answers a batch before it sends it to the
-//! metrics, and one thread updates them in the order sent.
+//! Burn's loop gives a metric one output, that of the first average. An output cannot contain
+//! others: `Adaptor<()>` is implemented for every type, so that a pair could not forward `Adaptor`.
+//! So the hook also computes the outputs of the other sources for each batch of validation and puts
+//! them in a queue, from which a metric without input reads them.
+//! Both ends run in the order of the batches: the loop computes the outputs of a batch before it
+//! sends the batch to the metrics, and one thread updates them in the order sent.
 
 use std::{
     collections::VecDeque,
@@ -31,10 +30,10 @@ pub(super) enum MetricSource {
     Average(usize),
 }
 
-/// The answers of one source to the batches so far, each shared by the metrics of that source.
+/// The outputs of one source for the batches so far, each shared by the metrics of that source.
 type AnswerQueue<O> = Mutex<VecDeque<Arc<Mutex<Lazy<O>>>>>;
 
-/// An answer, synchronised by the first metric that takes it, as Burn does with its own items.
+/// An output, synchronised by the first metric that reads it, as Burn does with its own items.
 #[derive(Debug)]
 struct Lazy<O> {
     answer: Option<O>,
@@ -42,7 +41,7 @@ struct Lazy<O> {
 }
 
 impl<O: ItemLazy> Lazy<O> {
-    /// The answer as the input of a metric.
+    /// The output as the input of a metric; `None` after an error.
     fn input<T>(&mut self) -> Result<Option<T>, ExecutionError>
     where
         O: Adaptor<T>,
@@ -66,7 +65,7 @@ struct Feed<O> {
 }
 
 impl<O> Feeds<O> {
-    /// A metric of this source's answers.
+    /// A metric of this source's outputs.
     pub fn subscribe<Me: Metric>(
         &self,
         source: MetricSource,
@@ -86,7 +85,7 @@ impl<O> Feeds<O> {
         }
     }
 
-    /// The sources that a metric asks for.
+    /// The sources of all metrics that still exist, each once.
     pub fn sources(&self) -> Vec<MetricSource> {
         let mut feeds = lock(&self.0);
         feeds.retain(|feed| feed.queue.strong_count() > 0);
@@ -99,7 +98,7 @@ impl<O> Feeds<O> {
         sources
     }
 
-    /// Queues the answer of every source that a metric asks for.
+    /// Queues the output of every source of a metric; `answer` returns `None` to queue nothing.
     pub fn feed(&self, mut answer: impl FnMut(MetricSource) -> Option<O>) {
         for source in self.sources() {
             let Some(answer) = answer(source) else { continue };
@@ -130,7 +129,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// A metric of what live, or another average, answers in validation.
+/// A metric of the outputs of live, or of another average, in validation.
 ///
 /// Made by [`Averaged::live_metric`](super::Averaged::live_metric) and
 /// [`Averaged::average_metric`](super::Averaged::average_metric), and named after both: with
@@ -141,7 +140,7 @@ pub struct SourceMetric<Me, O> {
     metric: Me,
     name: MetricName,
     queue: Arc<AnswerQueue<O>>,
-    /// True if there was an answer since the last `clear`.
+    /// True if there was an output since the last `clear`.
     updated: bool,
 }
 

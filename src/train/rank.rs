@@ -1,4 +1,4 @@
-//! Which of live and its averages is best on data that was not trained on.
+//! Compares live and its averages on data that was not trained on.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Averaged;
 use crate::Result;
 
-/// The losses of live and of each average, least first being best.
+/// The losses of live and of each average; the least is the best.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Ranking {
@@ -16,7 +16,7 @@ pub struct Ranking {
     pub live: f64,
     /// The name and the loss of each average, in their order.
     pub averages: Vec<(String, f64)>,
-    /// The index of the average with the least loss; the first of equal ones.
+    /// The index of the average with the least loss, the first of equal ones; live does not count.
     pub best: usize,
 }
 
@@ -46,7 +46,8 @@ impl<M: LearnerModel> Averaged<M> {
     ///
     /// # Errors
     ///
-    /// Whatever the loss returns; an average that no longer fits live.
+    /// The first error that `loss` returns; an average that no longer fits live; the errors of
+    /// [`average`](Self::average).
     pub fn rank(&self, mut loss: impl FnMut(&M) -> Result<f64>) -> Result<Ranking> {
         let live = loss(&self.live().valid())?;
         let names = self.names().into_iter().enumerate();

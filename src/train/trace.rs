@@ -1,7 +1,7 @@
 //! The course of a few weights: live's and each average's, beside each other, in the run's history.
 //!
-//! The curves show what averaging does: live fluctuates, and an average follows its middle, the
-//! later the longer its memory.
+//! The curves show what averaging does: live fluctuates, and an average follows its mean, with a
+//! delay that grows with its memory.
 
 use std::{
     collections::VecDeque,
@@ -24,10 +24,10 @@ use serde::{Deserialize, Serialize};
 use super::metric::lock;
 use crate::{Average, Error, Result};
 
-/// How many weights are looked at, at most.
+/// The most weights in one trace.
 const WEIGHTS: usize = 4;
 
-/// The number of first steps that are all recorded, and of those between two powers of 2 later.
+/// All of this many first steps are recorded, and as many between two powers of 2 later.
 const DENSE: u64 = 64;
 
 /// A few weights after a step.
@@ -38,9 +38,9 @@ pub struct Trace {
     pub step: u64,
     /// Which weights: path and place in the flat tensor, such as `layers.0.weight[1365]`.
     pub weights: Vec<String>,
-    /// These weights in live; none for one that is not finite.
+    /// These weights in live; `None` for a weight that is not finite.
     pub live: Vec<Option<f32>>,
-    /// These weights in each average, by its name.
+    /// The name of each average and these weights in it; `None` for a weight that is not finite.
     pub averages: Vec<(String, Vec<Option<f32>>)>,
 }
 
@@ -55,14 +55,15 @@ pub struct TraceMetric {
     queue: Arc<TraceQueue>,
 }
 
-/// The traces of the batches so far, one entry each; none for a batch without a trace.
+/// One entry for each batch that the metric has not seen yet; `None` for a batch without a trace.
 type TraceQueue = Mutex<VecDeque<Option<Trace>>>;
 
 /// The queues of all metrics that still exist.
 #[derive(Clone, Debug)]
 pub(super) struct Traces {
     queues: Arc<Mutex<Vec<Weak<TraceQueue>>>>,
-    /// The step that was looked at last: batches whose gradients are summed have one together.
+    /// The step of the last trace, which batches whose gradients are summed share; at first none,
+    /// `u64::MAX`.
     last: Arc<AtomicU64>,
 }
 
@@ -79,8 +80,8 @@ impl Traces {
         TraceMetric { name: MetricName::new(TraceMetric::NAME.to_owned()), queue }
     }
 
-    /// Queues an entry for a batch in every metric: a trace of a few weights where it is due, or
-    /// none.
+    /// Queues an entry for a batch in every metric: a trace of a few weights if that is due at this
+    /// step, else `None`.
     pub fn batch<M: LearnerModel>(
         &self,
         step: u64,
@@ -93,7 +94,7 @@ impl Traces {
             return;
         }
         let due = is_due(step) && self.last.swap(step, Ordering::Relaxed) != step;
-        // A weight that cannot be read back is an error of the step itself, soon.
+        // If a weight cannot be read back, the step itself will return the error.
         let sample = if due { sample(step, live, &averages()).ok() } else { None };
         for queue in queues.iter().filter_map(Weak::upgrade) {
             lock(&queue).push_back(sample.clone());
@@ -123,7 +124,7 @@ fn sample<M: LearnerModel>(step: u64, live: &M, averages: &[Average<M>]) -> Resu
     })
 }
 
-/// The float parameters of a module in one dimension each, in its order.
+/// The float parameters of a module, each with one dimension, in the module's order.
 #[derive(Default)]
 struct Flat {
     path: Vec<String>,
@@ -143,9 +144,9 @@ impl Flat {
         flat
     }
 
-    /// At most so many weights, by path and place: of the first and of the last matrix, away from
-    /// their edges, since the pixels at those of a picture are often blank; of other parameters
-    /// where there is no matrix.
+    /// At most `most` weights, by path and place: of the first and of the last matrix, or of other
+    /// parameters if there is no matrix. They are away from the edges, where the pixels of a
+    /// picture are often blank.
     fn places(&self, most: usize) -> Vec<(String, usize)> {
         let filled = self.found.iter().filter(|parameter| parameter.weights.dims() != [0]);
         let mut shown: Vec<_> = filled.collect();
@@ -168,7 +169,7 @@ impl Flat {
         ends.iter().flat_map(spread).collect()
     }
 
-    /// The weights at these places; none for one that is not finite, as the history has it.
+    /// The weights at these places; `None` for a weight that is not finite, which JSON cannot hold.
     fn values(&self, places: &[(String, usize)]) -> Result<Vec<Option<f32>>> {
         let value = |(path, place): &(String, usize)| {
             let missing = || Error::parameter(path, format!("a weight {place}"), "none");

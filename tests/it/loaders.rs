@@ -32,23 +32,25 @@ struct Batches {
     items: usize,
     /// What every number is multiplied by.
     factor: f32,
+    /// The batches end as those of a worker that panicked: some items are missing.
+    ends_early: bool,
 }
 
 impl Batches {
     fn of(sizes: &[usize]) -> Self {
-        Self { sizes: sizes.to_vec(), items: sizes.iter().sum(), factor: 1.0 }
+        Self { sizes: sizes.to_vec(), items: sizes.iter().sum(), factor: 1.0, ends_early: false }
     }
 
     /// Batches of one size, and a shorter one for the rest.
     fn each(size: usize, items: usize) -> Self {
         let mut sizes = vec![size; items / size];
         sizes.extend(Some(items % size).filter(|rest| *rest > 0));
-        Self { sizes, items, factor: 1.0 }
+        Self { sizes, items, factor: 1.0, ends_early: false }
     }
 
     /// Whole batches alone.
     fn whole(size: usize, items: usize) -> Self {
-        Self { sizes: vec![size; items / size], items, factor: 1.0 }
+        Self { sizes: vec![size; items / size], items, factor: 1.0, ends_early: false }
     }
 
     fn loader(self) -> Arc<dyn DataLoader<Points>> {
@@ -85,7 +87,9 @@ impl Iterator for Pass<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let Some(&size) = self.batches.sizes.get(self.next) else {
-            self.done = self.batches.items;
+            if !self.batches.ends_early {
+                self.done = self.batches.items;
+            }
             return None;
         };
         let numbers = |columns: usize| {
@@ -250,6 +254,10 @@ fn a_resume_within_an_epoch_has_the_loader_of_its_commit() {
         commits.iter().map(|batches| Progress { epochs: 0, batches: *batches }).collect::<Vec<_>>()
     };
     assert_eq!(Commits::of(run).list().unwrap(), places(&[3, 6]), "the later one is aside");
+    // The commit has all batches that there are now, but not all items.
+    let broken = Batches { sizes: vec![8; 6], ends_early: true, ..Batches::each(8, 64) };
+    let error = resume(broken, 6).map(drop).unwrap_err().to_string();
+    assert!(error.ends_with("expected all batches of the loader, found 48 of 64 items"), "{error}");
     // As it was, it goes on; at the end of an epoch, another loader is another program's matter.
     assert_eq!(resume(Batches::each(8, 64), 6).unwrap().steps(), 16);
     let longer = training(run, 3, Batches::each(4, 60), Batches::each(8, 24));

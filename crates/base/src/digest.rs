@@ -1,31 +1,31 @@
-//! Digests as text, and bytes that hold their own.
+//! Digests as text, and bytes that contain their own digest.
 
 use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
-/// The SHA-256 of bytes, in hexadecimal digits.
+/// The SHA-256 of bytes, as 64 lowercase hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
     hexadecimal(Sha256::digest(bytes))
 }
 
-/// The digits of a digest.
+/// The bytes of a digest as lowercase hexadecimal digits, two for each byte.
 pub fn hexadecimal(digest: impl AsRef<[u8]>) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The placeholder for a digest while it is computed.
+/// The placeholder, 64 zeros, that stands for a digest while the digest is computed.
 pub const UNSEALED: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Writes the SHA-256 of all the bytes over the [`UNSEALED`] placeholder that follows `mark`.
+/// Writes the SHA-256 of `bytes` over the 64 bytes that follow `mark`.
 ///
-/// The mark is searched in the range `within`. The digest is that of the bytes with the
-/// placeholder. `None`, and nothing changes, unless the range is within the bytes, and has the mark
-/// exactly once and 64 bytes after it.
+/// The digest is computed with [`UNSEALED`] in those 64 bytes, whatever they hold.
+/// Returns `None` and changes nothing unless the range `within` lies in `bytes` and contains `mark`
+/// exactly once, followed by 64 bytes.
 ///
 /// # Panics
 ///
-/// An empty mark.
+/// Panics if `mark` is empty.
 #[must_use]
 pub fn seal(bytes: &mut [u8], within: Range<usize>, mark: &[u8]) -> Option<()> {
     let place = place(bytes, within, mark)?;
@@ -34,17 +34,22 @@ pub fn seal(bytes: &mut [u8], within: Range<usize>, mark: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// The digest that the bytes hold after a mark, and the one that they ought to hold.
+/// The 64 bytes after `mark` as text, and the digest that [`seal`] would write there. The two are
+/// equal if the bytes are unaltered since they were sealed.
 ///
-/// None where the mark is not there, or is there twice.
+/// Returns `None` under the conditions of [`seal`].
+///
+/// # Panics
+///
+/// Panics if `mark` is empty.
 pub fn sealed(bytes: &[u8], within: Range<usize>, mark: &[u8]) -> Option<[String; 2]> {
     let place = place(bytes, within, mark)?;
     let found = around(bytes, &place);
     Some([String::from_utf8_lossy(&bytes[place]).into_owned(), found])
 }
 
-/// The range of the 64 digits after `mark`; `None` unless the range `within` has the mark once, and
-/// the digits too.
+/// The range of the 64 bytes after `mark`; `None` unless `within` contains the mark exactly once
+/// and these 64 bytes.
 fn place(bytes: &[u8], within: Range<usize>, mark: &[u8]) -> Option<Range<usize>> {
     let searched = bytes.get(within.clone())?;
     let mut marks = searched.windows(mark.len()).enumerate().filter(|(_, window)| *window == mark);
@@ -54,7 +59,7 @@ fn place(bytes: &[u8], within: Range<usize>, mark: &[u8]) -> Option<Range<usize>
     (place.end <= within.end).then_some(place)
 }
 
-/// The SHA-256 of the bytes with [`UNSEALED`] in `place`, the range of the digest that they hold.
+/// The SHA-256 of the bytes with [`UNSEALED`] in `place`, the range of the digest.
 fn around(bytes: &[u8], place: &Range<usize>) -> String {
     let mut hash = Sha256::new();
     hash.update(&bytes[..place.start]);

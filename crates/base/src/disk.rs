@@ -1,6 +1,6 @@
-//! Files that are there whole and for good, or not at all.
+//! Files and directories that are written whole and durably, or not at all.
 //!
-//! A file's bytes are durable when the file was synced, and its name when its directory was
+//! A file's bytes are durable once the file is synced, and its name once its directory is synced
 //! (Pillai et al. 2014, "All File Systems Are Not Created Equal").
 
 use std::{
@@ -11,11 +11,11 @@ use std::{
 
 use crate::{Error, Result};
 
-/// Writes a file that is not there yet, and syncs it.
+/// Creates a file, writes `bytes` to it and syncs it; the file's name is not synced.
 ///
 /// # Errors
 ///
-/// A file that is there, or that cannot be written.
+/// A path that exists already; a file that cannot be written, which may then be incomplete.
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
         let mut file = File::create_new(path)?;
@@ -25,11 +25,12 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     write().map_err(|error| Error::file("write", path, error))
 }
 
-/// Writes a file in place of the one of this name, whole or not at all.
+/// Replaces a file, or creates it, whole or not at all, through a temporary file `PATH.tmp`.
 ///
 /// # Errors
 ///
-/// A file that cannot be written; the old one is as it was then.
+/// A file that cannot be written or renamed: the old file is unchanged. A directory that cannot be
+/// synced: the new file is in place, but its name may not be durable.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let unfinished = with_ending(path, ".tmp");
     match fs::remove_file(&unfinished) {
@@ -40,23 +41,24 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     }
     let written = write_new(&unfinished, bytes).and_then(|()| rename(&unfinished, path));
     if written.is_err() {
-        // What is half there would be in the way of nothing, but takes room on a full disk.
+        // A later call would replace an incomplete file, but until then it takes space on the disk.
         let _ = fs::remove_file(&unfinished);
     }
     written
 }
 
-/// Renames a file or directory whose contents are synced, and syncs the new name.
+/// Renames a file or directory whose contents are synced, and syncs the directory of the new name.
+/// An existing file at `to` is replaced.
 ///
 /// # Errors
 ///
-/// A name that cannot be changed or synced.
+/// A name that cannot be changed, or a directory that cannot be synced after the change.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(|error| Error::file("write", to, error))?;
     sync_directory(to.parent().unwrap_or(Path::new(".")))
 }
 
-/// Gives a file or directory another name beside its own, under which it stays.
+/// Renames a file or directory to its name with `.aside-1`, or the next number that is free.
 ///
 /// # Errors
 ///
@@ -65,7 +67,7 @@ pub fn set_aside(path: &Path) -> Result<()> {
     rename(path, &aside(path))
 }
 
-/// Copies a file under another name beside its own, under which the copy stays.
+/// Copies a file, synced, to its name with `.aside-1`, or the next number that is free.
 ///
 /// # Errors
 ///
@@ -82,7 +84,7 @@ pub fn copy_aside(path: &Path) -> Result<()> {
     copied
 }
 
-/// The path with the first ending `.aside-1`, `.aside-2` and so on whose name is free.
+/// The path with the first of the endings `.aside-1`, `.aside-2` and so on that does not exist.
 fn aside(path: &Path) -> PathBuf {
     let mut others = (1_u64..).map(|count| with_ending(path, &format!(".aside-{count}")));
     others.find(|other| !other.exists()).unwrap_or_else(|| path.to_owned())
@@ -94,19 +96,20 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Makes a directory, and those above it that are missing, and syncs their names.
+/// Creates a directory and its missing parents, and syncs their names. Does nothing if the
+/// directory exists.
 ///
 /// # Errors
 ///
-/// A directory that cannot be made; a file of its name.
+/// A directory that cannot be created or synced; a path that is a file.
 pub fn create_directory(path: &Path) -> Result<()> {
     let create = || match fs::create_dir(path) {
-        // One that is there stays as it is; a file of the name is none.
+        // A directory that exists is left as it is; a file of this name is an error.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
         created => created.map(|()| true),
     };
     let created = match (create(), path.parent()) {
-        // The parent of a name alone is the current directory, and an empty path is none.
+        // A path that is only a name has an empty parent, which cannot be created.
         (Err(error), Some(parent))
             if error.kind() == io::ErrorKind::NotFound && !parent.as_os_str().is_empty() =>
         {

@@ -2,9 +2,12 @@
 
 use burn::tensor::DType;
 
-/// The index of the first NaN or infinity, and which of them it is.
+/// The index of the first element that is NaN or infinite, and its kind: `NaN`, `inf` or `-inf`.
+///
+/// `bytes` are little-endian elements of type `dtype`. Returns `None` if all elements are finite,
+/// and for every dtype other than F64, F32, Flex32, F16 and BF16, quantized ones included.
 pub fn first_non_finite(bytes: &[u8], dtype: DType) -> Option<(usize, &'static str)> {
-    // The bits of the exponent: all of them stand in a NaN or an infinity and in no other number.
+    // The bits of the exponent. All of them are 1 in a NaN or an infinity, and in no other number.
     let (width, exponent): (usize, u64) = match dtype {
         DType::F64 => (8, 0x7ff << 52),
         DType::F32 | DType::Flex32 => (4, 0xff << 23),

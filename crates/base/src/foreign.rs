@@ -1,4 +1,4 @@
-//! Files that are often given in place of another, known by their first bytes.
+//! Files of the wrong kind that are often given by mistake, recognized by their first bytes.
 
 use std::{
     collections::BTreeSet,
@@ -8,15 +8,17 @@ use std::{
 
 use crate::{Error, Result, regular};
 
-/// The first bytes that show the kind of a file, and those that hold the largest index of shards.
+/// The number of first bytes that show the kind of a file, and the number of further bytes that are
+/// read of an index of shards.
 const HEAD: u64 = 512;
 const INDEX: u64 = 16 << 20;
 
-/// The [description](describe) of a file, of which it reads no more than it needs.
+/// The [description](describe) of a file. Reads 512 bytes of the file, and 16 MiB more if its text
+/// begins with `{`. `None` under the conditions of [`describe`].
 ///
 /// # Errors
 ///
-/// A file that cannot be read.
+/// A path that is no regular file; a file that cannot be read.
 pub fn describe_file(path: &Path) -> Result<Option<String>> {
     let broken = |error: io::Error| Error::file("read", path, error);
     let mut bytes = Vec::new();
@@ -28,14 +30,15 @@ pub fn describe_file(path: &Path) -> Result<Option<String>> {
     Ok(describe(&bytes))
 }
 
-/// The description of a file that is neither weights nor a table, with a way on, by its first bytes.
+/// Describes a file that is neither weights nor a table, and how to proceed, by its first bytes.
 ///
-/// Known are Git LFS pointers, web pages, indices of models in several files, other JSON and XML,
-/// and formats that begin with bytes of their own, such as gzip; none for any other file.
+/// Recognizes Git LFS pointers, web pages, indices of models in several files, other JSON and XML,
+/// and formats with a magic number, such as gzip. Returns `None` for any other file.
 ///
-/// PyTorch's files are zip archives: a caller that reads these looks for them first.
+/// PyTorch's files are zip archives and are described as such, so a caller that can read them must
+/// check for them first.
 pub fn describe(bytes: &[u8]) -> Option<String> {
-    // The length of a header of safetensors may look like the beginning of another format.
+    // A safetensors file begins with a length, whose bytes may equal the magic number of a format.
     if bytes.get(4..9) == Some(b"\0\0\0\0{") {
         return None;
     }
@@ -61,7 +64,7 @@ pub fn describe(bytes: &[u8]) -> Option<String> {
     Some(format!("the index of a model in shards: {way_on}: {}{more}", named.join(", ")))
 }
 
-/// Formats by their first bytes.
+/// Magic numbers of formats, each with a description of the format and how to proceed.
 const FORMATS: [(&[u8], &str); 13] = [
     (b"\x1f\x8b\x08", "a gzip file: unpack it first (`gunzip`)"),
     (b"BZh", "a bzip2 file: unpack it first (`bunzip2`)"),
@@ -90,7 +93,7 @@ fn is_web_page(text: &[u8]) -> bool {
         || (begins(&["<?xml", "<!--", "<!doctype"]) && head.contains("<html"))
 }
 
-/// True for an object or a list of objects, as their beginning shows.
+/// True for text that begins like a JSON object or a list of objects.
 fn is_json(text: &[u8]) -> bool {
     let list = text.strip_prefix(b"[").map_or(text, <[u8]>::trim_ascii_start);
     let inside = list.strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
@@ -98,6 +101,7 @@ fn is_json(text: &[u8]) -> bool {
 }
 
 /// The files that an index of shards names: `{"metadata": {...}, "weight_map": {NAME: FILE, ...}}`.
+/// `None` for text that is not such an index.
 fn shards(text: &[u8]) -> Option<BTreeSet<String>> {
     let inside = text.strip_prefix(b"{")?.trim_ascii_start();
     if !inside.starts_with(b"\"") {
@@ -110,7 +114,7 @@ fn shards(text: &[u8]) -> Option<BTreeSet<String>> {
     let is_file = |text: &&str| {
         [".safetensors", ".bin", ".pt", ".pth"].iter().any(|ending| text.ends_with(ending))
     };
-    // Names of files have no escapes, so that every other piece between quotation marks is a text.
+    // The strings contain no escaped quotation marks, so that every other piece is a string.
     let texts = text.split('"').skip(1).step_by(2);
     Some(texts.filter(is_file).map(str::to_owned).collect())
 }

@@ -1,10 +1,9 @@
-//! The header of Burn's bytes, checked before Burn makes room for what it claims.
+//! The header of Burn's record bytes, checked before Burn allocates memory for its metadata.
 //!
-//! At worst, names, shapes and places of tensors take forty times as much room in memory as in a
-//! file.
-//! In a real file they come with the numbers of the tensors. A file of little else is refused by
-//! the number of its metadata items, so that reading one takes little more memory than twice its
-//! length.
+//! The metadata, which holds names, shapes and offsets of tensors, takes up to forty times as much
+//! space in memory as in a file. In a real file, the numbers of the tensors are longer than the
+//! metadata. A file that is mostly metadata is refused by the number of its metadata items, so that
+//! reading a file takes little more memory than twice its length.
 
 use std::{
     io::{self, Read as _},
@@ -14,39 +13,42 @@ use std::{
 
 use crate::{Error, Result, regular};
 
-/// The header: a magic number, a version, and last the length of the metadata.
+/// The length of the header in bytes: a magic number (4), a version (2) and the length of the
+/// metadata (4).
 const HEADER: usize = 10;
 
-/// The number of metadata items that even the shortest file may have: enough for about four
-/// thousand tensors.
+/// The number of metadata items that a file of any length may have, enough for about four thousand
+/// tensors.
 const FREE: u64 = 1 << 16;
 
-/// The bytes of a file that come with an item, at least: an entry has fourteen items where its
-/// tensor has two dimensions, takes 80 bytes and its name, and its numbers 256 or more.
+/// The least number of bytes that a real file has for each metadata item. The entry of a tensor of
+/// rank 2 has fourteen items and takes 80 bytes and its name, and its numbers take 256 bytes or
+/// more.
 const BYTES_OF_ITEM: u64 = 24;
 
-/// Refuses bytes whose metadata has more items than tensors of their length could have.
+/// Refuses record bytes whose metadata has more items than tensors of this total length could have.
 ///
 /// # Errors
 ///
-/// More items than 65,536 plus one per 24 bytes. Bytes that are no metadata are left to the parser.
+/// More items than 65,536 plus one for each 24 of `bytes`. Other defects are left to Burn's parser.
 pub fn check(bytes: &[u8]) -> Result<()> {
     check_items(&bytes[metadata(bytes)], bytes.len() as u64)
 }
 
-/// Where the metadata is, as far as it is there.
+/// The range of the metadata in `bytes`, cut off at their end; empty if they are shorter than a
+/// header.
 pub fn metadata(bytes: &[u8]) -> Range<usize> {
     let start = HEADER.min(bytes.len());
     let claimed = claim(bytes).map_or(0, |claimed| claimed as usize);
     start..bytes.len().min(start.saturating_add(claimed))
 }
 
-/// Like [`check`] for a file, of which it reads the metadata alone.
+/// Like [`check`], for a file. Reads only the header and the metadata of the file.
 ///
 /// # Errors
 ///
-/// A file that cannot be read; one that claims more metadata than it has bytes; those of
-/// [`check`].
+/// A path that is no regular file; a file that cannot be read or is shorter than a header; a length
+/// of the metadata in the header that is larger than the file; the errors of [`check`].
 pub fn check_file(path: &Path) -> Result<()> {
     let broken = |error: io::Error| Error::file("read", path, error);
     let (mut file, length) = regular::open(path).map_err(broken)?;
@@ -63,10 +65,10 @@ pub fn check_file(path: &Path) -> Result<()> {
     check_items(&metadata, length).map_err(|error| Error::file("read", path, error))
 }
 
-/// Where errors place what they found.
+/// The path that errors of this module name.
 const PLACE: &str = "the header";
 
-/// The length of the metadata that the header claims.
+/// The length of the metadata that the header states; `None` if the header is incomplete.
 fn claim(header: &[u8]) -> Option<u32> {
     let length = header.get(..HEADER)?.last_chunk::<4>()?;
     Some(u32::from_le_bytes(*length))
@@ -82,18 +84,18 @@ fn check_items(metadata: &[u8], length: u64) -> Result<()> {
     Err(Error::parameter(PLACE, expected, found))
 }
 
-/// The number of data items in CBOR, nested ones included: it counts their heads.
+/// The number of data items in CBOR, nested items included, which is the number of their heads.
 fn items(mut cbor: &[u8]) -> u64 {
     let mut count = 0;
     while let Some((&head, rest)) = cbor.split_first() {
         count += 1;
-        // The kind of the item, and a small number or how many bytes its number takes.
+        // The major type of the item, and its number or a code for the width of its number.
         let (kind, short) = (head >> 5, usize::from(head & 31));
         let width = if let 24..28 = short { 1 << (short - 24) } else { 0 };
         let long = rest.iter().take(width).fold(0, |number, &byte| number << 8 | usize::from(byte));
         let number = if width > 0 { long } else { short };
-        // Bytes and texts: the number is that of the bytes that follow, but where they come in
-        // pieces.
+        // For byte and text strings, the number is that of the bytes that follow. A string of
+        // indefinite length (31) consists of items of its own.
         let follow = if let (2 | 3, 0..28) = (kind, short) { number } else { 0 };
         cbor = rest.get(width.saturating_add(follow)..).unwrap_or_default();
     }

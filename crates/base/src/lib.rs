@@ -1,13 +1,12 @@
-//! The error of the workspace, and files that may be damaged or hostile.
+//! The error type of the workspace, and checked access to files that may be damaged or hostile.
 //!
 //! - [`Error`]: one enum for all crates of the workspace;
-//! - [`regular`]: files that are opened only where they are regular files, and read only up to a
-//!   length that is known before;
-//! - [`disk`]: files and directories that are there whole and durable, or not at all;
-//! - [`digest`]: SHA-256 as text, and bytes that hold their own;
-//! - [`header`]: the header of a file of Burn, checked before Burn makes room for what it claims;
-//! - [`foreign`]: files that are often given in place of another, known by their first bytes;
-//! - [`first_non_finite`]: NaNs and infinities in the bytes of a tensor.
+//! - [`regular`]: opens regular files only, and refuses a file of another length than expected;
+//! - [`disk`]: writes files and directories that are whole and durable, or absent;
+//! - [`digest`]: SHA-256 as text, and bytes that contain their own digest;
+//! - [`header`]: checks the header of a Burn file before Burn allocates the sizes in it;
+//! - [`foreign`]: recognizes files of the wrong kind by their first bytes;
+//! - [`first_non_finite`]: finds the first NaN or infinity in the bytes of a tensor.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

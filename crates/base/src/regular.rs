@@ -1,7 +1,7 @@
-//! Files that others may have changed: opened where they are files at all, and read by a length
-//! that is known before.
+//! Files that other programs may have changed. Only regular files are opened, and a file that grows
+//! while it is read is refused.
 //!
-//! A pipe waits for its other side when it is opened, and a device gives bytes without end.
+//! Opening a pipe blocks until its other end is opened, and a device can yield bytes without end.
 
 use std::{
     fmt,
@@ -12,14 +12,14 @@ use std::{
 
 use crate::{Error, Result};
 
-/// How long a file may be, in bytes.
+/// The length that a file may have, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub enum Length {
-    /// Of any length.
+    /// Any length.
     Any,
-    /// Of exactly this many bytes.
+    /// Exactly this many bytes.
     Exactly(u64),
-    /// Of at most this many bytes.
+    /// At most this many bytes.
     AtMost(u64),
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Length {
     }
 }
 
-/// Opens a file to read it, and says how long it is.
+/// Opens a file for reading. Returns the file and its length in bytes.
 ///
 /// # Errors
 ///
@@ -52,7 +52,7 @@ pub fn open(path: &Path) -> io::Result<(File, u64)> {
     open_with(path, File::options().read(true))
 }
 
-/// Opens a file to read it; none where there is nothing of its name.
+/// Opens a file for reading. Returns `None` if the path does not exist.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ pub fn open_if_there(path: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Opens a file that is there, with these options, and says how long it is.
+/// Opens an existing file with these options. Returns the file and its length in bytes.
 ///
 /// # Errors
 ///
@@ -73,13 +73,13 @@ pub fn open_if_there(path: &Path) -> Result<Option<File>> {
 pub fn open_with(path: &Path, options: &OpenOptions) -> io::Result<(File, u64)> {
     length(&fs::metadata(path)?)?;
     let file = options.open(path)?;
-    // Another may have taken its place.
+    // Another file may have replaced the one that was checked.
     let length = length(&file.metadata()?)?;
     Ok((file, length))
 }
 
-/// The final name of a file from the temporary name under which Burn writes it, with the id of the
-/// process and a count. None for any other name.
+/// The final name of a file, from the temporary name under which Burn writes it:
+/// `NAME.PROCESS-COUNT.tmp`, with the id of the process and a counter. `None` for any other name.
 pub fn begun(name: &str) -> Option<&str> {
     let (file, rest) = name.strip_suffix(".tmp")?.rsplit_once('.')?;
     let (process, count) = rest.split_once('-')?;
@@ -87,11 +87,11 @@ pub fn begun(name: &str) -> Option<&str> {
     (is_number(process) && is_number(count)).then_some(file)
 }
 
-/// Checks that there is a regular file at a path, or nothing, before something opens or writes it.
+/// Checks that a path is a regular file or does not exist, before the path is opened or written.
 ///
 /// # Errors
 ///
-/// A path that is no regular file, or that cannot be looked at.
+/// A path that is something else than a regular file, or whose metadata cannot be read.
 #[cfg(feature = "train")]
 pub fn check(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
@@ -107,12 +107,13 @@ fn length(metadata: &Metadata) -> io::Result<u64> {
     }
 }
 
-/// Reads a file into memory, of which it takes no more than the file has.
+/// Reads a whole file into memory. Allocates the length of the file and no more.
 ///
 /// # Errors
 ///
-/// A path that is no regular file; a file that cannot be read; one of another length than expected,
-/// with `action` as what could not be done.
+/// A path that is no regular file; a file that cannot be read, or for which there is not enough
+/// memory; a file of another length than `expected`, or that grows while it is read. The error
+/// about a length names `action` as the action that failed.
 pub fn read(path: &Path, expected: Length, action: &'static str) -> Result<Vec<u8>> {
     let input = Input::open(path, expected, action)?;
     let mut bytes = Vec::new();
@@ -123,11 +124,11 @@ pub fn read(path: &Path, expected: Length, action: &'static str) -> Result<Vec<u
     Ok(bytes)
 }
 
-/// Reads a file in pieces of at most 64 KiB, and calls `each` on every piece, in order.
+/// Reads a file in pieces of at most 64 KiB, and calls `each` with every piece, in order.
 ///
 /// # Errors
 ///
-/// The errors of [`read`]; `each` may have had some of the pieces by then.
+/// The errors of [`read`]. `each` may have been called with some of the pieces before the error.
 pub fn visit(
     path: &Path,
     expected: Length,
@@ -137,7 +138,7 @@ pub fn visit(
     Input::open(path, expected, action)?.visit(each)
 }
 
-/// An open file with its length when it was opened, the length that the caller expects, and the
+/// An open file, with its length when it was opened, the length that the caller expects, and the
 /// action that an error names.
 struct Input<'a> {
     path: &'a Path,
@@ -148,8 +149,8 @@ struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// Checks the length before anything is read, so that an overgrown file takes no time and
-    /// memory.
+    /// Opens a file and checks its length before anything is read, so that a file that is too long
+    /// takes neither time nor memory.
     fn open(path: &'a Path, expected: Length, action: &'static str) -> Result<Self> {
         let (file, length) = open(path).map_err(|error| Error::file("read", path, error))?;
         let input = Self { path, expected, action, file, length };
@@ -163,7 +164,7 @@ impl<'a> Input<'a> {
                 Ok(0) => break,
                 Ok(count) => {
                     bytes += count as u64;
-                    // It grows while it is read.
+                    // The file grows while it is read.
                     if bytes > self.length {
                         return Err(self.refuse(Length::Exactly(self.length), bytes));
                     }

@@ -1,4 +1,4 @@
-//! Adam: steps of a size that the gradient's own spread decides.
+//! Adam: steps in the direction of the mean gradient, divided by the root of its mean square.
 
 use burn::{
     config::Config,
@@ -18,28 +18,30 @@ use super::{
 /// The configuration of [`Adam`]: the fields of Burn's, with the same meaning and defaults.
 #[derive(Config, Debug)]
 pub struct AdamConfig {
-    /// The share of the mean of gradients that a step keeps, in `[0, 1)`.
+    /// The share of the running mean of gradients that a step keeps, in `[0, 1)`.
     #[config(default = 0.9)]
     pub beta_1: f32,
-    /// The share of the mean of squared gradients that a step keeps, in `[0, 1)`.
+    /// The share of the running mean of squared gradients that a step keeps, in `[0, 1)`.
     #[config(default = 0.999)]
     pub beta_2: f32,
-    /// The number that is added to the root of the mean of squared gradients, so that nothing is
-    /// divided by zero.
+    /// The number above 0 that is added to the root of the mean of squared gradients, so that
+    /// nothing is divided by zero.
     #[config(default = 1e-5)]
     pub epsilon: f32,
-    /// True if the mean of squares never decreases (Reddi et al. 2018, "On the convergence of Adam
-    /// and beyond"); such steps are made by Burn's own optimizer.
+    /// True to divide by the largest mean of squared gradients so far in place of the current one
+    /// (Reddi et al. 2018, "On the convergence of Adam and beyond"). Burn's own optimizer then
+    /// makes the steps.
     #[config(default = false)]
     pub amsgrad: bool,
-    /// The share of the weights that is added to their gradient; by default none.
+    /// The share of the weights that is added to their gradient; `None`, the default, adds nothing.
     pub weight_decay: Option<WeightDecayConfig>,
-    /// How gradients are clipped before a step; by default not.
+    /// How gradients are clipped before a step; with `None`, the default, they are not.
+    /// [`build`](AdamConfig::build) ignores this.
     pub grad_clipping: Option<GradientClippingConfig>,
 }
 
 impl AdamConfig {
-    /// The optimizer of one parameter, for a group of a [`ModuleOptimizer`]; it does not clip.
+    /// The optimizer without gradient clipping, for [`ModuleOptimizer::with_group`].
     pub fn build(&self) -> Adam {
         let burn = burn::optim::AdamConfig::new()
             .with_beta_1(self.beta_1)
@@ -51,7 +53,7 @@ impl AdamConfig {
         Adam { config: self.clone(), burn }
     }
 
-    /// The optimizer of a module, at its start.
+    /// The optimizer of a whole module, with gradient clipping, before its first step.
     pub fn init(&self) -> ModuleOptimizer {
         super::clipping(self.build(), self.grad_clipping.as_ref())
     }
@@ -60,7 +62,8 @@ impl AdamConfig {
 /// Adam (Kingma and Ba 2015, algorithm 1, in the form at the end of its section 2), with
 /// `g <- g + penalty w` where weights decay.
 ///
-/// In step `t`, from zero moments:
+/// Step `t`, counted from 1, with weights `w`, gradient `g`, learning rate `lr` and moments `m` and
+/// `v` that start at zero:
 /// - `m <- beta_1 m + (1 - beta_1) g`, `v <- beta_2 v + (1 - beta_2) g^2`;
 /// - `c = sqrt(1 - beta_2^t)`, `w <- w - lr m c / (1 - beta_1^t) / (sqrt(v) + epsilon c)`.
 ///
@@ -68,7 +71,7 @@ impl AdamConfig {
 #[derive(Clone)]
 pub struct Adam {
     config: AdamConfig,
-    /// For every backend and dtype.
+    /// Burn's optimizer, for the tensors and settings that the pass does not support.
     burn: burn::optim::Adam,
 }
 
@@ -100,6 +103,7 @@ struct AdamStep {
     shares: MomentShares<f64>,
     /// The factor of the first moment: `sqrt(1 - beta_2^t) / (1 - beta_1^t)`.
     scale: f64,
+    /// The configured epsilon times `sqrt(1 - beta_2^t)`.
     epsilon: f64,
     lr: f64,
     penalty: Option<f64>,

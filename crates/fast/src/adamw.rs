@@ -1,4 +1,4 @@
-//! AdamW: Adam whose weights decay by themselves, not through their gradient.
+//! AdamW: Adam with a weight decay that is applied to the weights, not to their gradient.
 
 use burn::{
     config::Config,
@@ -17,33 +17,35 @@ use super::{
 /// The configuration of [`AdamW`]: the fields of Burn's, with the same meaning and defaults.
 #[derive(Config, Debug)]
 pub struct AdamWConfig {
-    /// The share of the mean of gradients that a step keeps, in `[0, 1)`.
+    /// The share of the running mean of gradients that a step keeps, in `[0, 1)`.
     #[config(default = 0.9)]
     pub beta_1: f32,
-    /// The share of the mean of squared gradients that a step keeps, in `[0, 1)`.
+    /// The share of the running mean of squared gradients that a step keeps, in `[0, 1)`.
     #[config(default = 0.999)]
     pub beta_2: f32,
-    /// The number that is added to the root of the mean of squared gradients, so that nothing is
-    /// divided by zero.
+    /// The number above 0 that is added to the root of the mean of squared gradients, so that
+    /// nothing is divided by zero.
     #[config(default = 1e-5)]
     pub epsilon: f32,
-    /// The share of the weights that a step takes away, times the learning rate.
+    /// The weight decay: a step multiplies the weights by 1 - learning rate * `weight_decay`.
     #[config(default = 1e-4)]
     pub weight_decay: f32,
-    /// True if only those weights decay that the step makes smaller as well (Chen et al. 2025,
-    /// "Cautious weight decay"); such steps are made by Burn's own optimizer.
+    /// True if only those weights decay that have the sign of their mean gradient (Chen et al.
+    /// 2025, "Cautious weight decay"). Burn's own optimizer then makes the steps.
     #[config(default = false)]
     pub cautious_weight_decay: bool,
-    /// True if the mean of squares never decreases (Reddi et al. 2018, "On the convergence of Adam
-    /// and beyond"); such steps are made by Burn's own optimizer.
+    /// True to divide by the largest mean of squared gradients so far in place of the current one
+    /// (Reddi et al. 2018, "On the convergence of Adam and beyond"). Burn's own optimizer then
+    /// makes the steps.
     #[config(default = false)]
     pub amsgrad: bool,
-    /// How gradients are clipped before a step; by default not.
+    /// How gradients are clipped before a step; with `None`, the default, they are not.
+    /// [`build`](AdamWConfig::build) ignores this.
     pub grad_clipping: Option<GradientClippingConfig>,
 }
 
 impl AdamWConfig {
-    /// The optimizer of one parameter, for a group of a [`ModuleOptimizer`]; it does not clip.
+    /// The optimizer without gradient clipping, for [`ModuleOptimizer::with_group`].
     pub fn build(&self) -> AdamW {
         let burn = burn::optim::AdamWConfig::new()
             .with_beta_1(self.beta_1)
@@ -56,7 +58,7 @@ impl AdamWConfig {
         AdamW { config: self.clone(), burn }
     }
 
-    /// The optimizer of a module, at its start.
+    /// The optimizer of a whole module, with gradient clipping, before its first step.
     pub fn init(&self) -> ModuleOptimizer {
         super::clipping(self.build(), self.grad_clipping.as_ref())
     }
@@ -64,7 +66,8 @@ impl AdamWConfig {
 
 /// AdamW (Loshchilov and Hutter 2019, "Decoupled weight decay regularization", algorithm 2).
 ///
-/// In step `t`, from zero moments:
+/// Step `t`, counted from 1, with weights `w`, gradient `g`, learning rate `lr`, weight decay
+/// `decay` and moments `m` and `v` that start at zero:
 /// - `m <- beta_1 m + (1 - beta_1) g`, `v <- beta_2 v + (1 - beta_2) g^2`;
 /// - `w <- w (1 - lr decay) - lr m / (1 - beta_1^t) / (sqrt(v / (1 - beta_2^t)) + epsilon)`.
 ///
@@ -72,7 +75,7 @@ impl AdamWConfig {
 #[derive(Clone)]
 pub struct AdamW {
     config: AdamWConfig,
-    /// For every backend and dtype.
+    /// Burn's optimizer, for the tensors and settings that the pass does not support.
     burn: burn::optim::AdamW,
 }
 
@@ -103,6 +106,7 @@ impl Optimizer for AdamW {
 
 struct AdamWStep {
     shares: MomentShares<f64>,
+    /// `1 - beta_1^t` and `1 - beta_2^t`.
     corrections: [f64; 2],
     epsilon: f64,
     lr: f64,
@@ -124,7 +128,7 @@ impl AdamWStep {
 
 impl Formula<2> for AdamWStep {
     fn step<T: Real>(&self, weights: &mut [T], gradient: &[T], moments: [&mut [T]; 2]) {
-        // The share of the weights that stays.
+        // The factor of the old weights.
         let keep = 1.0 - self.lr * self.decay;
         let numbers = [self.epsilon, self.lr, keep].map(T::of);
         let corrections = self.corrections.map(T::of);

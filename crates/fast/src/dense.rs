@@ -1,11 +1,12 @@
-//! A dense layer and the half squared error as one operation each, with backwards of their own.
+//! A dense layer and the half squared error as one operation each, with their own backward passes.
 //!
-//! Burn's autodiff sees one step where a composition has four or five, and of a layer it keeps the
-//! output alone: every nonlinearity's derivative is a function of that.
-//! A gradient is computed for the parents that have one, and for no other.
+//! Burn's autodiff sees one step where a composition has four or five. Of the numbers that a layer
+//! computes, autodiff keeps the output alone: every nonlinearity's derivative is a function of the
+//! output.
+//! Gradients are computed for the parents that autodiff tracks, and for no others.
 //!
-//! The kernels are for Flex, in f32 and f64; all else is composed of Burn's operations, with
-//! Burn's own backwards.
+//! The kernels are for Flex, in f32 and f64; for other tensors the operations are composed of
+//! Burn's, with Burn's backward passes.
 
 mod autodiff; // the operations as steps of Burn's autodiff
 mod curve; // sigmoid, tanh and exp of many numbers
@@ -36,11 +37,12 @@ pub enum Nonlinearity {
 }
 
 impl Nonlinearity {
-    /// Applies it to `z`, `[batch, outputs]`, by Burn's operations.
+    /// The function of `z`, by Burn's operations. `z` and the result are `[batch, outputs]`; the
+    /// softmax is over the outputs of a row.
     pub fn apply(self, z: Tensor<2>) -> Tensor<2> {
         match self {
             // Some backends compute Burn's sigmoid in single precision whatever the dtype.
-            // Below -700 the exponential overflows, and its gradient would be NaN.
+            // Below -709 `exp(-z)` overflows, and its gradient would be NaN.
             Self::Sigmoid if z.dtype() == DType::F64 => {
                 (z.clamp_min(-700.0).neg().exp() + 1.0).recip()
             }
@@ -53,18 +55,18 @@ impl Nonlinearity {
     }
 }
 
-/// `f(x W + b)` of a batch.
+/// A dense layer: `f(x W + b)` for a batch of inputs `x`, where `f` is the `nonlinearity`.
 ///
 /// # Shapes
 ///
 /// - input: `[batch, inputs]`
 /// - weight: `[inputs, outputs]`
-/// - bias: `[outputs]`
+/// - bias: `[outputs]`, or `None` for no bias
 /// - output: `[batch, outputs]`
 ///
 /// # Panics
 ///
-/// Shapes that do not fit together.
+/// Shapes that do not fit together. A bias of shape `[1]` is added to every output.
 pub fn dense(
     input: Tensor<2>,
     weight: Tensor<2>,
@@ -74,7 +76,7 @@ pub fn dense(
     let (input, weight) = (input.into_dispatch(), weight.into_dispatch());
     let bias = bias.map(Tensor::into_dispatch);
     let width = weight.shape()[1];
-    // Burn broadcasts or refuses a bias of another width.
+    // A bias of another width is left to Burn, which broadcasts it or panics.
     let fits = bias.iter().all(|bias| bias.shape()[0] == width);
     if fits && supports([&input, &weight].into_iter().chain(&bias)) {
         let bias = bias.map_or(Bias::None, Bias::Each);
@@ -109,15 +111,15 @@ pub fn half_squared_errors(outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> 
     (difference.clone() * difference).sum_dim(1).squeeze_dim::<1>(1) * 0.5
 }
 
-/// True if the kernels take these tensors: floats of Flex, with autodiff or without, all of f32 or
-/// all of f64.
+/// True if the kernels support these tensors: float tensors of Flex, with autodiff or without, all
+/// f32 or all f64. False in a build with the feature `portable`.
 fn supports<'a>(mut tensors: impl Iterator<Item = &'a DispatchTensor> + Clone) -> bool {
     let is_flex = |tensor: &DispatchTensor| {
         let kind = match &tensor.kind {
             DispatchTensorKind::Autodiff(kind) => &**kind,
             kind => kind,
         };
-        // Behind autodiff a tensor has a variant of its own.
+        // A tensor with autodiff has another variant than one without.
         matches!(
             kind,
             DispatchTensorKind::Flex(BackendTensor::Float(_) | BackendTensor::Autodiff(_))
@@ -129,7 +131,7 @@ fn supports<'a>(mut tensors: impl Iterator<Item = &'a DispatchTensor> + Clone) -
         && tensors.all(|tensor| is_flex(tensor) && Some(tensor.dtype()) == dtype)
 }
 
-/// The bias of a layer, where it has one.
+/// The bias of a layer: an `Option` that can be an argument of a backend extension.
 #[derive(ExtensionType)]
 pub enum Bias<B: Backend> {
     Each(FloatTensor<B>),

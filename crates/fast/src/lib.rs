@@ -4,10 +4,11 @@
 //! # Optimizers
 //!
 //! [`SgdConfig`], with momentum or without, [`AdamConfig`] and [`AdamWConfig`] are used like Burn's
-//! of the same names. They compute the same, to the last bit on Flex and ndarray. Their records are
-//! the same too, so that a training can change from Burn's to these and back.
-//! Burn makes a step of several operations, of which each reads and writes tensors of the size of
-//! the weights.
+//! configurations of the same names. Their optimizers give the results of Burn's, with the same
+//! bits on Flex and ndarray. The records are Burn's too, so that a training can change from Burn's
+//! optimizer to one of these and back.
+//! A step of Burn's optimizers is several operations, each of which reads and writes tensors of the
+//! size of the weights.
 //! Here one pass reads weights, gradient and moments once, and writes weights and moments once.
 //!
 //! ```
@@ -46,10 +47,10 @@
 //!
 //! # Backends
 //!
-//! The optimizers' pass runs on Flex and ndarray, the kernels of the layer and the loss on Flex,
-//! for f32 and f64.
+//! The optimizers' pass runs on Flex and, with the feature `ndarray`, on ndarray; the kernels of
+//! the layer and the loss run on Flex. All are for f32 and f64.
 //! They are vectorised. All but the loss use up to 16 threads for large tensors, the optimizers
-//! from some thirty thousand numbers on. The bits do not depend on the number of threads.
+//! for 32,768 numbers or more. The bits do not depend on the number of threads.
 //! On other devices, for other dtypes and in a build with the feature `portable`, everything is
 //! computed by Burn's operations.
 
@@ -74,7 +75,7 @@ use burn_ema_host::Real;
 pub use dense::{Nonlinearity, dense, half_squared_errors};
 pub use sgd::{Sgd, SgdConfig, SgdState};
 
-/// The optimizer of a module, with gradient clipping if it is configured.
+/// The optimizer of a module, which clips gradients by `config`; `None` for no clipping.
 fn clipping<O: Optimizer>(
     optimizer: O,
     config: Option<&GradientClippingConfig>,
@@ -86,7 +87,7 @@ fn clipping<O: Optimizer>(
     }
 }
 
-/// The gradient plus `penalty` times the weight, if weights decay.
+/// The gradient plus `penalty` times the weight; the gradient alone if `penalty` is `None`.
 #[inline(always)]
 fn decayed<T: Real>(gradient: T, weight: T, penalty: Option<T>) -> T {
     match penalty {

@@ -6,7 +6,8 @@ use burn_ema_host::Real;
 
 use super::pass::{Formula, Tensors};
 
-/// The factors in a moment's running mean: `keep` for the old moment, `take` for the new term.
+/// The factors in the running means of the first and the second moment: `keep` for the old moment,
+/// `take` for the new term.
 #[derive(Clone, Copy)]
 pub(super) struct MomentShares<T> {
     keep: [T; 2],
@@ -14,18 +15,19 @@ pub(super) struct MomentShares<T> {
 }
 
 impl MomentShares<f64> {
-    /// In single precision, as Burn computes them for every dtype.
+    /// The factors for `betas`, computed in `f32` as in Burn, whatever the dtype of the weights.
     pub fn new(betas: [f32; 2]) -> Self {
         Self { keep: betas.map(f64::from), take: betas.map(|beta| f64::from(1.0 - beta)) }
     }
 
+    /// The factors in another type.
     pub fn of<T: Real>(self) -> MomentShares<T> {
         MomentShares { keep: self.keep.map(T::of), take: self.take.map(T::of) }
     }
 }
 
 impl<T: Real> MomentShares<T> {
-    /// Updates both moments by a gradient, and returns them.
+    /// Updates both moments in place by a gradient, and returns their new values.
     #[inline(always)]
     pub fn step(&self, gradient: T, first: &mut T, second: &mut T) -> (T, T) {
         *first = *first * self.keep[0] + gradient * self.take[0];
@@ -34,7 +36,7 @@ impl<T: Real> MomentShares<T> {
     }
 }
 
-/// The bias corrections of moments that started at zero, after this many steps: `1 - beta^time`.
+/// The bias corrections of moments that started at zero, after `time` steps: `1 - beta^time`.
 pub(super) fn corrections(betas: [f32; 2], time: usize) -> [f32; 2] {
     betas.map(|beta| 1.0 - beta.powi(time as i32))
 }
@@ -44,9 +46,10 @@ type State<const D: usize> = AdaptiveMomentumState<D>;
 /// The input of an optimizer step of one parameter.
 pub(super) struct StepInput<const D: usize> {
     tensors: Tensors<2>,
-    /// The steps before.
+    /// The number of steps before this one.
     time: usize,
-    /// The largest second moments, for AMSGrad alone; they are passed on unchanged.
+    /// The largest second moments, which only AMSGrad has; [`StepInput::step`] leaves them
+    /// unchanged.
     max_moment_2: Option<Tensor<D>>,
 }
 
@@ -61,12 +64,12 @@ impl<const D: usize> StepInput<D> {
         Self { tensors: Tensors::new(weights, gradient, moments), time, max_moment_2 }
     }
 
-    /// True if one pass can make the step; see [`Tensors::fits`].
+    /// True if the pass can make the step; see [`Tensors::fits`].
     pub fn fits(&self) -> bool {
         self.tensors.fits()
     }
 
-    /// Gives back the weights, the gradient and the state that this was made of.
+    /// The weights, the gradient and the state that [`new`](Self::new) was called with.
     pub fn into_parts(self) -> (Tensor<D>, Tensor<D>, Option<State<D>>) {
         let Self { tensors, time, max_moment_2 } = self;
         let (weights, gradient, moments) = tensors.into_parts();
@@ -74,7 +77,10 @@ impl<const D: usize> StepInput<D> {
         (weights, gradient, moments.map(state))
     }
 
-    /// The weights and the state after a step by the formula for so many of them.
+    /// Makes the step, and returns the new weights and state.
+    ///
+    /// `formula` is called with the number of steps, this one included. The tensors must
+    /// [fit](Self::fits).
     pub fn step<F: Formula<2>>(self, formula: impl FnOnce(usize) -> F) -> (Tensor<D>, State<D>) {
         let Self { tensors, time, max_moment_2 } = self;
         let time = time + 1;

@@ -1,9 +1,9 @@
 //! One pass over weights, gradient and moments: block by block, in place, over threads.
 //!
 //! A tensor that is the only owner of its numbers is changed in place.
-//! For a tensor that shares its numbers, the new ones are written elsewhere: new weights over the
-//! gradient, if the gradient has one owner, since nobody needs it after the step; all others into
-//! new memory.
+//! For a tensor that shares its numbers, the new numbers are written elsewhere: new weights over
+//! the gradient, if the gradient has one owner, since the gradient is not needed after the step;
+//! all other numbers into new memory.
 //! The new value of a number depends on numbers of the same index alone, so that neither blocks nor
 //! threads change a bit.
 
@@ -18,25 +18,26 @@ use burn::{
 
 use burn_ema_host::{self as host, Real, in_order, is_on_host, sole_numbers_mut, threads};
 
-/// The number of weights in a block: with their gradients and moments they stay in the nearest
-/// cache between being copied and being updated.
+/// The number of weights in a block. A block of weights, gradients and moments fits in the
+/// first-level cache, where it stays between being copied and being updated.
 const BLOCK: usize = 1 << 10;
 
-/// The number of weights from which on threads pay, since sharing work takes some microseconds.
+/// The least number of weights for a step on several threads: to divide work among threads takes
+/// some microseconds.
 const THREADED: usize = 1 << 15;
 
-/// The number of weights that a thread takes at once.
+/// The number of weights in a piece, which one thread updates.
 const PIECE: usize = 1 << 14;
 
-/// How an optimizer moves weights by a gradient, and what it keeps: its moments.
+/// The update formula of an optimizer that keeps `N` moments per weight.
 pub(super) trait Formula<const N: usize>: Sync {
-    /// Moves numbers of the same indices; all slices are of one length.
+    /// Updates weights and moments in place by their gradients; all slices have one length.
     ///
     /// In a first step the moments are -0, since `-0 + x` has the bits of `x` for every number `x`.
     fn step<T: Real>(&self, weights: &mut [T], gradient: &[T], moments: [&mut [T]; N]);
 }
 
-/// The tensors that a step starts from; before the first one there are no moments.
+/// The tensors that a step starts from; `moments` is `None` before the first step.
 ///
 /// The rank is no part of the type, so that a pass is compiled once and not for each rank.
 pub(super) struct Tensors<const N: usize> {
@@ -58,14 +59,14 @@ impl<const N: usize> Tensors<N> {
         }
     }
 
-    /// Gives back the weights, the gradient and the moments that this was made of.
+    /// The weights, the gradient and the moments that [`new`](Self::new) was called with.
     pub fn into_parts<const D: usize>(self) -> (Tensor<D>, Tensor<D>, Option<[Tensor<D>; N]>) {
         let moments = self.moments.map(|moments| moments.map(Tensor::from_dispatch));
         (Tensor::from_dispatch(self.weights), Tensor::from_dispatch(self.gradient), moments)
     }
 
-    /// True if one pass can make the step: tensors of the host, of one shape, all of f32 or all of
-    /// f64.
+    /// True if the pass can make the step: the tensors are on the host (see [`is_on_host`]), have
+    /// one shape, and are all f32 or all f64. False in a build with the feature `portable`.
     pub fn fits(&self) -> bool {
         let (dtype, shape) = (self.weights.dtype(), self.weights.shape());
         let is_like = |tensor: &DispatchTensor| {
@@ -77,7 +78,9 @@ impl<const N: usize> Tensors<N> {
             && self.moments.iter().flatten().all(is_like)
     }
 
-    /// Weights and moments after the step, of tensors that [fit](Self::fits) and are of rank `D`.
+    /// Makes the step, and returns the new weights and moments.
+    ///
+    /// The tensors must [fit](Self::fits) and have the rank `D`.
     pub fn step<const D: usize>(self, formula: &impl Formula<N>) -> (Tensor<D>, [Tensor<D>; N]) {
         let (weights, moments) = self.step_in_dtype(formula);
         (Tensor::from_dispatch(weights), moments.map(Tensor::from_dispatch))
@@ -126,12 +129,12 @@ fn fresh<T>(count: usize) -> Box<[MaybeUninit<T>]> {
     Box::new_uninit_slice(count)
 }
 
-/// Where the numbers of a tensor go.
+/// The memory for the new numbers of a tensor.
 enum Buffer<T> {
-    /// Back to where they are.
+    /// The tensor's own memory.
     Own(DispatchTensor),
-    /// To new memory, `to`. The numbers of `from` are copied there before the update, since another
-    /// tensor shares its memory; without `from`, in a first step, they are -0 before it.
+    /// New memory, `to`. Before the update, it gets a copy of the numbers of `from`, whose memory
+    /// another tensor shares; where `from` is `None`, in a first step, it is filled with -0.
     New { from: Option<DispatchTensor>, to: Box<[MaybeUninit<T>]> },
 }
 
@@ -144,6 +147,7 @@ impl<T: Real> Buffer<T> {
         }
     }
 
+    /// All of the memory, open for writing.
     fn open(&mut self) -> BufferPart<'_, T> {
         match self {
             Self::Own(tensor) => {
@@ -153,13 +157,14 @@ impl<T: Real> Buffer<T> {
         }
     }
 
-    /// The tensor of these numbers, after a [`Work::run`] on all of them.
+    /// The tensor of the new numbers, once [`Work::run`] has written all of them. New memory
+    /// becomes a tensor with the backend, shape and autodiff setting of `like`.
     fn tensor(self, like: &DispatchTensor) -> DispatchTensor {
         match self {
             Self::Own(tensor) => tensor,
             Self::New { to, .. } => {
-                // SAFETY: `Work::run` goes through all blocks, and `BufferPart::opened` writes each
-                // number of one.
+                // SAFETY: `Work::run` goes through all blocks, and `BufferPart::into_slice` writes
+                // each number of a block.
                 let numbers = unsafe { to.assume_init() };
                 host::tensor_like(numbers.into_vec(), like)
             }
@@ -174,7 +179,7 @@ enum BufferPart<'a, T> {
 }
 
 impl<'a, T: Real> BufferPart<'a, T> {
-    /// Splits off the first `count` numbers, and returns them.
+    /// Removes the first `count` numbers, and returns them.
     fn split_off(&mut self, count: usize) -> Self {
         match self {
             Self::Own(numbers) => Self::Own(first_mut(numbers, count)),
@@ -185,8 +190,8 @@ impl<'a, T: Real> BufferPart<'a, T> {
         }
     }
 
-    /// The numbers to update, where the results go: copied there if need be; at most a block of
-    /// them.
+    /// The memory for the new numbers, with the old ones in it; new memory gets them here.
+    /// The part has at most [`BLOCK`] numbers.
     fn into_slice(self) -> &'a mut [T] {
         match self {
             Self::Own(numbers) => numbers,
@@ -206,13 +211,13 @@ fn first_mut<'a, T>(numbers: &mut &'a mut [T], count: usize) -> &'a mut [T] {
     numbers.split_off_mut(..count).expect("so many numbers")
 }
 
-/// Where the new weights go.
+/// The memory for the new weights, and the other input of the step.
 enum Destination<'a, T> {
     Weights {
         place: BufferPart<'a, T>,
         gradient: &'a [T],
     },
-    /// Over the gradient, since others look at the weights.
+    /// The memory of the gradient, since another tensor shares that of the weights.
     Gradient {
         place: &'a mut [T],
         weights: &'a [T],
@@ -220,7 +225,7 @@ enum Destination<'a, T> {
 }
 
 impl<'a, T: Real> Destination<'a, T> {
-    /// Splits off the first `count` numbers, and returns them.
+    /// Removes the first `count` numbers, and returns them.
     fn split_off(&mut self, count: usize) -> Self {
         match self {
             Self::Weights { place, gradient } => {
@@ -251,7 +256,7 @@ impl<'a, T: Real, const N: usize> Work<'a, T, N> {
         }
     }
 
-    /// Splits off the first `count` numbers, and returns them.
+    /// Removes the first `count` numbers, and returns them.
     fn split_off(&mut self, count: usize) -> Self {
         Self {
             target: self.target.split_off(count),
@@ -259,7 +264,7 @@ impl<'a, T: Real, const N: usize> Work<'a, T, N> {
         }
     }
 
-    /// Makes the step, on threads where there is enough to do.
+    /// Makes the step; on several threads for [`THREADED`] weights or more.
     fn run(mut self, formula: &impl Formula<N>) {
         if self.len() < THREADED {
             return self.run_here(formula);
@@ -278,7 +283,7 @@ impl<'a, T: Real, const N: usize> Work<'a, T, N> {
         }
     }
 
-    /// Takes the first of the numbers, at most a block, and makes the step on them.
+    /// Removes the first `count` numbers, at most [`BLOCK`], and makes the step on them.
     fn run_block(&mut self, count: usize, formula: &impl Formula<N>) {
         let moments = self.moments.each_mut().map(|moment| moment.split_off(count).into_slice());
         let mut held;

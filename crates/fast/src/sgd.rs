@@ -20,16 +20,17 @@ use super::{
 /// The configuration of [`Sgd`]: the fields of Burn's, with the same meaning and defaults.
 #[derive(Config, Debug)]
 pub struct SgdConfig {
-    /// The share of the weights that is added to their gradient; by default none.
+    /// The share of the weights that is added to their gradient; `None`, the default, adds nothing.
     pub weight_decay: Option<WeightDecayConfig>,
-    /// The momentum, for which a velocity is kept; by default none.
+    /// The momentum; with `None`, the default, there is no velocity.
     pub momentum: Option<MomentumConfig>,
-    /// How gradients are clipped before a step; by default not.
+    /// How gradients are clipped before a step; with `None`, the default, they are not.
+    /// [`build`](SgdConfig::build) ignores this.
     pub gradient_clipping: Option<GradientClippingConfig>,
 }
 
 impl SgdConfig {
-    /// The optimizer of one parameter, for a group of a [`ModuleOptimizer`]; it does not clip.
+    /// The optimizer without gradient clipping, for [`ModuleOptimizer::with_group`].
     pub fn build(&self) -> Sgd {
         Sgd {
             penalty: self.weight_decay.as_ref().map(|decay| decay.penalty),
@@ -37,7 +38,7 @@ impl SgdConfig {
         }
     }
 
-    /// The optimizer of a module, at its start.
+    /// The optimizer of a whole module, with gradient clipping, before its first step.
     pub fn init(&self) -> ModuleOptimizer {
         super::clipping(self.build(), self.gradient_clipping.as_ref())
     }
@@ -45,11 +46,12 @@ impl SgdConfig {
 
 /// Stochastic gradient descent: `w <- w - lr u`, with `g <- g + penalty w` where weights decay.
 ///
+/// The update `u` depends on the gradient `g` and the velocity `v`:
 /// - Without momentum: `u = g`.
 /// - With momentum (Polyak 1964): `v <- momentum v + (1 - dampening) g`, from `v = g` in the first
 ///   step, and `u = v`.
-/// - With Nesterov's (Sutskever et al. 2013, "On the importance of initialization and momentum in
-///   deep learning"): `u = g + momentum v`, with the new `v`.
+/// - With Nesterov momentum (Sutskever et al. 2013, "On the importance of initialization and
+///   momentum in deep learning"): `u = g + momentum v`, with the new `v`.
 ///
 /// The results and the records are those of Burn's optimizer of this name.
 #[derive(Clone, Debug)]
@@ -58,10 +60,10 @@ pub struct Sgd {
     momentum: Option<MomentumConfig>,
 }
 
-/// The state of [`Sgd`] for a parameter: its velocity, if there is momentum.
+/// The state of [`Sgd`] for a parameter.
 #[derive(Clone, Debug)]
 pub struct SgdState<const D: usize> {
-    /// In the shape of the parameter.
+    /// The velocity, in the shape of the parameter; `None` without momentum.
     pub velocity: Option<Tensor<D>>,
 }
 
@@ -109,7 +111,8 @@ impl Optimizer for Sgd {
 }
 
 impl Sgd {
-    /// A step by Burn's operations, for every backend and dtype.
+    /// Makes a step by Burn's operations, for the tensors that the pass does not support, and
+    /// returns the new weights and velocity.
     fn step_by_operations<const D: usize>(
         &self,
         lr: LearningRate,
@@ -140,7 +143,7 @@ impl Sgd {
 }
 
 impl<const D: usize> RecordState for SgdState<D> {
-    // The names of Burn's.
+    // The name in a record is that of Burn's optimizer.
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         if let Some(velocity) = &self.velocity {
             out.push_tensor(prefix, VELOCITY, velocity.to_data());
@@ -183,12 +186,14 @@ fn plain<T: Real>(weights: &mut [T], gradient: &[T], lr: T, penalty: Option<T>) 
 struct MomentumStep {
     lr: f64,
     penalty: Option<f64>,
-    /// The share of the gradient that is added to the velocity.
+    /// The share of the gradient that is added to the velocity: `1 - dampening`, and 1 in the first
+    /// step.
     take: f64,
-    /// The share of the old velocity that is kept: the momentum. In the first step it is 1, of a
-    /// velocity of -0.
+    /// The share of the old velocity that is kept: the momentum, and 1 in the first step, where
+    /// the old velocity is -0.
     keep: f64,
-    /// With Nesterov momentum, the share of the new velocity that is added to the gradient.
+    /// The share of the new velocity that is added to the gradient; `None` without Nesterov
+    /// momentum.
     ahead: Option<f64>,
 }
 

@@ -1,7 +1,7 @@
-//! Tensors of Burn's CPU backends, Flex and ndarray, as slices; and work shared by threads.
+//! Tensors of Burn's CPU backends, Flex and ndarray, as slices; and work divided among threads.
 //!
-//! Both are for kernels that Burn has no operation for: they read and write the memory of a tensor
-//! without a copy where its storage allows it.
+//! Both are for kernels that Burn has no operation for. Slices are the memory of a tensor,
+//! without a copy where its storage allows it. ndarray needs the feature `ndarray`.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

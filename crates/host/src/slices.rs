@@ -15,7 +15,7 @@ use burn::{
 use bytemuck::Pod;
 use half::{bf16, f16};
 
-/// `f32` and `f64`, the numbers that kernels of the host compute with.
+/// A type of numbers that kernels on the CPU compute with: `f32` or `f64`.
 pub trait Real:
     Element
     + Pod
@@ -40,22 +40,24 @@ pub trait Real:
     /// The absolute value.
     fn magnitude(self) -> Self;
 
-    /// The numbers of a tensor of ndarray, row after row; `None` if it is of another dtype or laid
-    /// out otherwise.
+    /// The numbers of a tensor of ndarray, row after row. `None` if the tensor has another dtype,
+    /// or if its numbers are not laid out in this order.
     #[cfg(feature = "ndarray")]
     fn array_slice(tensor: &NdArrayTensor) -> Option<&[Self]>;
-    /// Like [`array_slice`](Self::array_slice), to write; `None` also if another tensor shares the
-    /// numbers.
+    /// Like [`array_slice`](Self::array_slice), but mutable; `None` also if another tensor shares
+    /// the numbers.
     #[cfg(feature = "ndarray")]
     fn sole_array_slice(tensor: &mut NdArrayTensor) -> Option<&mut [Self]>;
-    /// Like [`array_slice`](Self::array_slice), to write; copied first if another tensor shares the
-    /// numbers.
+    /// The numbers of a tensor of ndarray, row after row, to write; `None` for another dtype.
+    /// If another tensor shares the numbers, or if they are laid out in another order, the tensor
+    /// gets a copy of them first.
     #[cfg(feature = "ndarray")]
     fn owned_array_slice(tensor: &mut NdArrayTensor) -> Option<&mut [Self]>;
-    /// A copy in order, if the numbers of a tensor of ndarray of this dtype are in another one.
+    /// A copy of a tensor of ndarray, laid out in order (row-major). `None` if the tensor has
+    /// another dtype, or if it is laid out in order itself.
     #[cfg(feature = "ndarray")]
     fn ordered_array(tensor: &NdArrayTensor) -> Option<NdArrayTensor>;
-    /// A tensor of ndarray with this array.
+    /// The tensor of ndarray with the numbers of an array.
     #[cfg(feature = "ndarray")]
     fn tensor(array: SharedArray<Self>) -> NdArrayTensor;
 }
@@ -128,7 +130,7 @@ macro_rules! real {
 real!(f32, F32);
 real!(f64, F64);
 
-/// The numbers of a tensor, in order.
+/// The numbers of a tensor, row after row.
 #[derive(Clone, Copy, Debug)]
 pub enum Slice<'a> {
     /// Of dtype f32.
@@ -142,7 +144,7 @@ pub enum Slice<'a> {
 }
 
 impl<'a> Slice<'a> {
-    /// How many there are.
+    /// The number of numbers.
     pub fn len(self) -> usize {
         match self {
             Self::F32(numbers) => numbers.len(),
@@ -161,7 +163,7 @@ impl<'a> Slice<'a> {
     ///
     /// # Panics
     ///
-    /// A range that ends behind the last number.
+    /// A range that ends after the last number.
     pub fn part(self, start: usize, len: usize) -> Self {
         let part = start..start + len;
         match self {
@@ -172,7 +174,7 @@ impl<'a> Slice<'a> {
         }
     }
 
-    /// The address of the first of them, by which slices of one tensor are known.
+    /// The address of the first number, which is equal for slices that begin at the same number.
     pub fn address(self) -> usize {
         match self {
             Self::F32(numbers) => numbers.as_ptr().addr(),
@@ -183,7 +185,7 @@ impl<'a> Slice<'a> {
     }
 }
 
-/// The numbers of a tensor, in order, to write.
+/// The numbers of a tensor, row after row, to write.
 #[derive(Debug)]
 pub enum SliceMut<'a> {
     /// Of dtype f32.
@@ -192,7 +194,9 @@ pub enum SliceMut<'a> {
     F64(&'a mut [f64]),
 }
 
-/// True if this is a float tensor of Flex or ndarray, without autodiff.
+/// True for a float tensor of Flex or, with the feature `ndarray`, of ndarray, without autodiff.
+///
+/// Such a tensor is called a tensor of the host.
 pub fn is_on_host(tensor: &DispatchTensor) -> bool {
     match &tensor.kind {
         DispatchTensorKind::Flex(BackendTensor::Float(_)) => true,
@@ -202,15 +206,15 @@ pub fn is_on_host(tensor: &DispatchTensor) -> bool {
     }
 }
 
-/// True if both are tensors of Flex, and so on its one device.
+/// True if both are tensors of Flex without autodiff, and so on the same device.
 ///
-/// This is faster than a comparison of their devices: Burn constructs both, which takes as long as
-/// reading a hundred numbers.
+/// This is faster than a comparison of the devices, which Burn constructs for each tensor: that
+/// takes as long as reading a hundred numbers.
 pub fn are_both_flex(a: &DispatchTensor, b: &DispatchTensor) -> bool {
     matches!((&a.kind, &b.kind), (DispatchTensorKind::Flex(_), DispatchTensorKind::Flex(_)))
 }
 
-/// The shape of a float tensor of Flex, borrowed.
+/// The shape of a float tensor of Flex without autodiff; `None` for another tensor.
 pub fn shape(tensor: &DispatchTensor) -> Option<&Shape> {
     match &tensor.kind {
         DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => Some(tensor.layout().shape()),
@@ -218,8 +222,10 @@ pub fn shape(tensor: &DispatchTensor) -> Option<&Shape> {
     }
 }
 
-/// The numbers of a float tensor of the host; none if they are not laid out in order, or if the
-/// tensor is another one.
+/// The numbers of a float tensor of Flex or ndarray, row after row.
+///
+/// `None` for another tensor, for another dtype than those of [`Slice`], and where the numbers are
+/// not laid out in order (row-major, without gaps). The half precisions are those of Flex only.
 pub fn slice(tensor: &DispatchTensor) -> Option<Slice<'_>> {
     match tensor.dtype() {
         DType::F32 => numbers(tensor).map(Slice::F32),
@@ -265,7 +271,8 @@ pub fn sole_numbers_mut<T: Real>(tensor: &mut DispatchTensor) -> Option<&mut [T]
     }
 }
 
-/// The numbers of an f32 or f64 tensor of the host, to write; none for another tensor.
+/// The numbers of an f32 or f64 tensor of the host, row after row, to write; `None` for another
+/// tensor.
 ///
 /// If its storage is shared, larger than the tensor, in another order or in a file, the tensor gets
 /// a copy of its numbers first.
@@ -281,7 +288,7 @@ fn owned_mut<T: Real>(tensor: &mut DispatchTensor) -> Option<&mut [T]> {
     match &mut tensor.kind {
         DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => {
             let bytes = tensor.layout().num_elements() * tensor.dtype().size();
-            // A view into a larger storage begins elsewhere.
+            // A view may be a part of a larger storage.
             if !tensor.is_contiguous() || tensor.bytes().len() != bytes {
                 *tensor = FlexTensor::from_data(tensor.to_contiguous().into_data());
             }
@@ -293,9 +300,10 @@ fn owned_mut<T: Real>(tensor: &mut DispatchTensor) -> Option<&mut [T]> {
     }
 }
 
-/// A copy of a float tensor of the host, such as a transposed view, that is laid out in order.
+/// A copy of a float tensor of the host, such as a transposed view, laid out in order (row-major,
+/// without gaps).
 ///
-/// None where the tensor is so already, or is not of the host.
+/// `None` if the tensor is laid out in order itself, or is not a tensor of the host.
 pub fn to_order(tensor: &DispatchTensor) -> Option<DispatchTensor> {
     let kind = match &tensor.kind {
         DispatchTensorKind::Flex(BackendTensor::Float(tensor)) if !tensor.is_contiguous() => {
@@ -311,18 +319,19 @@ pub fn to_order(tensor: &DispatchTensor) -> Option<DispatchTensor> {
     Some(DispatchTensor { kind, ..tensor.clone() })
 }
 
-/// The tensor, laid out in order (row-major, without gaps) if it is of the host. It is copied only
-/// if it is not so already: a transposed view is, a view of some rows is not.
+/// A float tensor of the host, laid out in order (row-major, without gaps); another tensor
+/// unchanged. A tensor that is not in order, such as a transposed view, is copied; a view of
+/// successive rows is not.
 pub fn in_order(tensor: DispatchTensor) -> DispatchTensor {
     to_order(&tensor).unwrap_or(tensor)
 }
 
-/// A tensor of these numbers, with the backend, shape and autodiff setting of another tensor of the
-/// host.
+/// A tensor of `numbers`, row after row, with the backend, shape and autodiff setting of `other`,
+/// a tensor of the host.
 ///
 /// # Panics
 ///
-/// More or fewer numbers than the shape has.
+/// Another count of numbers than that of `other`.
 pub fn tensor_like<T: Real>(numbers: Vec<T>, other: &DispatchTensor) -> DispatchTensor {
     let shape = other.shape();
     let kind = match &other.kind {

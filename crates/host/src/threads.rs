@@ -1,5 +1,5 @@
-//! Work on several threads: [`each`] divides it among helper threads, which spin for a moment
-//! between calls.
+//! Work on several threads: [`each`] divides work among the caller and helper threads, which spin
+//! for a moment between calls.
 //!
 //! A training step on the CPU is about a dozen operations of microseconds to milliseconds each.
 //! Waking a sleeping thread takes as long as many of these operations. So helpers spin for a moment
@@ -7,13 +7,13 @@
 //! While they spin, they yield to other threads of the machine.
 //!
 //! The helpers are a rayon pool of their own. In rayon's global pool, a thread that waits for other
-//! work could pick up the task that spins, and would be delayed by it.
-//! With one piece per thread, a helper gets the same share at each call, whose numbers are still in
-//! its core's cache. Once its own pieces are done, it takes pieces of the others.
+//! work could pick up the task that spins, and would be delayed by that task.
+//! A helper gets the same share of the pieces at each call, so that the numbers of its share are
+//! still in its core's cache. Once its own pieces are done, it takes pieces of other threads.
 //!
-//! A call uses as many threads as rayon has where it is made (`RAYON_NUM_THREADS`, or the pool that
-//! the caller runs in), but at most 16, beyond which these operations gain little.
-//! A process that was forked has no helpers and must not call this; nor may it use rayon.
+//! A call uses as many threads as rayon has for the caller (`RAYON_NUM_THREADS`, or the size of the
+//! rayon pool that the caller runs in), but at most 16, beyond which these operations gain little.
+//! A process that was forked has no helpers and must not call [`each`]; nor may it use rayon.
 
 use std::{
     cell::Cell,
@@ -29,19 +29,26 @@ use std::{
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// The most threads that share the work of a call.
-const MOST: usize = 16;
+/// The most threads for the work of a call, the caller included.
+const MAX_THREADS: usize = 16;
 
 /// How long helpers spin after work before they sleep: longer than the time between two parallel
 /// operations of a step.
 const SPIN_TIME: Duration = Duration::from_micros(300);
 
-/// The number of threads that share the work of a call with enough pieces.
+/// The number of threads that [`each`] uses for enough pieces, the caller included: 1 to 16.
 pub fn count() -> usize {
-    rayon::current_num_threads().min(MOST)
+    rayon::current_num_threads().min(MAX_THREADS)
 }
 
-/// Calls `work` on each piece, on several threads; if a call panics, so does the caller.
+/// Calls `work` on each piece, on several threads, and returns once all calls have returned.
+///
+/// All calls are on the caller's thread if the caller is a helper, or if there is one piece, one
+/// thread or no helper.
+///
+/// # Panics
+///
+/// A call of `work` that panics.
 pub fn each<T: Send>(pieces: Vec<T>, work: impl Fn(T) + Sync) {
     let threads = count().min(pieces.len());
     let helpers = (threads > 1).then(Helpers::get).flatten();
@@ -69,7 +76,7 @@ pub fn each<T: Send>(pieces: Vec<T>, work: impl Fn(T) + Sync) {
 /// The pieces of a call, divided among its threads in order.
 struct Shares<T>(Vec<Share<T>>);
 
-/// The pieces of one thread, aligned to a cache line of their own.
+/// The pieces of one thread, aligned so that no two shares are in one cache line.
 #[repr(align(128))]
 struct Share<T>(Mutex<VecDeque<T>>);
 
@@ -83,13 +90,14 @@ impl<T: Send> Shares<T> {
         Self((0..threads).map(share).collect())
     }
 
-    /// Works on the pieces of a thread, and then on what others have left.
+    /// Works on the pieces of the share `own`, and then on those that are left in other shares.
     fn work(&self, own: usize, work: impl Fn(T)) {
         while let Some(piece) = self.take(own) {
             work(piece);
         }
     }
 
+    /// The first piece of the share `own`, or else the last of another; `None` if all are empty.
     fn take(&self, own: usize) -> Option<T> {
         let count = self.0.len();
         (own..own + count).find_map(|thread| {
@@ -103,7 +111,7 @@ impl<T: Send> Shares<T> {
     }
 }
 
-/// A guard that lowers the number of working helpers by one when it is dropped, also by a panic.
+/// A guard that lowers the number of working helpers by one when it is dropped, in a panic too.
 struct CountdownGuard<'a>(&'a AtomicUsize);
 
 impl Drop for CountdownGuard<'_> {
@@ -112,7 +120,7 @@ impl Drop for CountdownGuard<'_> {
     }
 }
 
-/// Spins until a condition is true, since waking up would take longer than most waits.
+/// Spins until `is_done` returns true: to sleep and wake up would take longer than most waits.
 fn wait_until(is_done: impl Fn() -> bool) {
     while !is_done() {
         pause();
@@ -136,13 +144,14 @@ struct Helpers {
 }
 
 impl Helpers {
-    /// The helpers of the process; none if there is one thread only, or if none can be started.
+    /// The helpers of the process, which the first call starts. `None` if rayon has one thread, or
+    /// if the helpers cannot be started.
     fn get() -> Option<&'static Self> {
         static HELPERS: OnceLock<Option<Helpers>> = OnceLock::new();
         let make = || {
-            // A new thread is in no pool of the caller's: there rayon gives its global number.
+            // A new thread is in no rayon pool, so that rayon returns the size of the global pool.
             let all = thread::Builder::new().spawn(rayon::current_num_threads).ok()?.join().ok()?;
-            Helpers::new(all.max(rayon::current_num_threads()).min(MOST) - 1)
+            Helpers::new(all.max(rayon::current_num_threads()).min(MAX_THREADS) - 1)
         };
         HELPERS.get_or_init(make).as_ref()
     }
@@ -155,14 +164,15 @@ impl Helpers {
         Some(Self { pool, start: Instant::now(), last, spinning })
     }
 
+    /// The time in microseconds since `start`.
     fn now(&self) -> u64 {
         self.start.elapsed().as_micros() as u64
     }
 
     /// Keeps all helpers spinning for [`SPIN_TIME`] from now on.
     ///
-    /// It keeps all of them awake, since rayon wakes a sleeping one for each new task, whichever
-    /// thread then does the task.
+    /// All are kept awake, since rayon wakes a sleeping helper for each new task, whichever helper
+    /// then does the task.
     fn keep_spinning(&'static self) {
         thread_local! {
             static SPINS: Cell<bool> = const { Cell::new(false) };

@@ -17,8 +17,8 @@ use crate::{Error, Result};
 
 /// The names of all devices, and whether this build has them.
 ///
-/// A build with several takes the first where none is named: Burn's own order, except that
-/// ndarray comes before flex, which is there by default while ndarray is there on request only.
+/// Where no device is named, the first one of the build is used. The order is Burn's, except that
+/// ndarray comes before flex, since flex is a default feature and ndarray is not.
 const DEVICES: [(&str, bool); 9] = [
     ("cuda", cfg!(feature = "cuda")),
     ("metal", cfg!(feature = "metal")),
@@ -28,20 +28,20 @@ const DEVICES: [(&str, bool); 9] = [
     ("wgpu", cfg!(feature = "wgpu")),
     ("cpu", cfg!(feature = "cpu")),
     ("ndarray", cfg!(feature = "ndarray")),
-    // Burn's training crate brings flex along.
+    // Burn's training crate depends on flex.
     ("flex", cfg!(feature = "flex")),
 ];
 
-/// A device that works.
+/// A device that was checked to work.
 ///
-/// The device is displayed in a few words, such as `flex (CPU)` or
+/// The `Display` of a device is a few words, such as `flex (CPU)` or
 /// `wgpu: SwiftShader Device (Subzero), Vulkan`.
 #[derive(Clone, Debug)]
 pub struct Selected {
     /// The device, for a model and its data.
     pub device: Device,
     label: String,
-    /// The driver and its version, for the message about wrong results; empty where not known.
+    /// The driver and its version, for the error about wrong results; empty if unknown.
     driver: String,
 }
 
@@ -51,12 +51,13 @@ impl fmt::Display for Selected {
     }
 }
 
-/// Opens the device that the user means, and checks that it computes rightly.
+/// Opens a device, and checks that its results are right.
 ///
-/// The user means, in this order: `name`, such as a program's `--device` option; the environment
-/// variable `BURN_DEVICE`; the first of the devices that the Cargo features compile in, a GPU
-/// before a CPU and anything before the default `flex`.
-/// Names are the features' names, in upper or lower case.
+/// The device is that of `name`, such as a program's `--device` option. If `name` is `None`, it is
+/// that of the environment variable `BURN_DEVICE`. If the variable is not set or empty, it is the
+/// first of the devices that the Cargo features compile in: a GPU before a CPU, and the default
+/// `flex` last.
+/// Names are those of the Cargo features, in upper or lower case.
 ///
 /// The check takes a few milliseconds on a CPU, and as long as compiling a few kernels on a GPU.
 ///
@@ -65,7 +66,7 @@ impl fmt::Display for Selected {
 /// [`Error::Device`] if there is no such device, if this build or this machine does not have it,
 /// or if its results are wrong.
 pub fn select(name: Option<&str>) -> Result<Selected> {
-    // A value that is not Unicode becomes an unknown name; an empty one counts as unset.
+    // A value that is not Unicode becomes an unknown name; an empty value counts as unset.
     let variable = env::var_os("BURN_DEVICE").map(|value| value.to_string_lossy().into_owned());
     let variable = variable.as_deref().filter(|value| !value.is_empty());
     let compiled: Vec<_> =
@@ -76,7 +77,7 @@ pub fn select(name: Option<&str>) -> Result<Selected> {
     Ok(selected)
 }
 
-/// The name of the device that the user means.
+/// The name of the device to open: `explicit`, else `variable`, else the first of `compiled`.
 fn choose(
     explicit: Option<&str>,
     variable: Option<&str>,
@@ -110,8 +111,8 @@ fn open(name: &'static str) -> Result<Selected> {
         "rocm" => card(name, DeviceType::Rocm, "no AMD GPU with a ROCm driver was found"),
         #[cfg(feature = "vulkan")]
         "vulkan" => graphics(name, WgpuBackend::Vulkan, Device::vulkan(DeviceKind::DefaultDevice)),
-        // Burn's WebGPU device is the browser's; elsewhere the feature stands for wgpu, as it does
-        // in Burn's own choice.
+        // Burn's WebGPU device is the browser's; elsewhere the feature means wgpu, as in Burn's
+        // default device.
         #[cfg(feature = "wgpu")]
         "webgpu" | "wgpu" => {
             graphics(name, WgpuBackend::Auto, Device::wgpu(DeviceKind::DefaultDevice))
@@ -134,9 +135,9 @@ fn open(name: &'static str) -> Result<Selected> {
     }
 }
 
-/// Opens the first card of one vendor.
+/// Opens the first GPU of one vendor.
 ///
-/// Burn panics on opening a card that is not there, so it is asked for a list first.
+/// Burn panics on opening a GPU that is not there, so the GPUs are listed first.
 #[cfg(any(feature = "cuda", feature = "rocm"))]
 fn card(name: &'static str, kind: DeviceType, missing: &str) -> Result<Selected> {
     match Device::enumerate(kind).into_iter().next() {
@@ -147,7 +148,8 @@ fn card(name: &'static str, kind: DeviceType, missing: &str) -> Result<Selected>
 
 /// Opens a device of the wgpu family.
 ///
-/// Burn panics on the first tensor where there is no adapter, so its runtime is started here.
+/// Without an adapter Burn panics on the first tensor, so wgpu's runtime is started here, which
+/// returns an error in this case.
 #[cfg(feature = "wgpu")]
 fn graphics(name: &'static str, api: WgpuBackend, device: Device) -> Result<Selected> {
     match Device::wgpu_options().graphics_api(api).init_with_setup() {
@@ -159,7 +161,7 @@ fn graphics(name: &'static str, api: WgpuBackend, device: Device) -> Result<Sele
                 driver: format!("{} {}", adapter.driver, adapter.driver_info).trim().into(),
             })
         }
-        // It runs already: this is a second selection, or there were tensors before the first.
+        // The runtime runs already, from an earlier selection or an earlier tensor.
         Err(WgpuInitError::Registration { .. }) => Ok(named(name, device)),
         Err(error @ WgpuInitError::AdapterUnavailable { .. }) => {
             let problem = format!(

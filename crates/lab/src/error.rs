@@ -33,7 +33,8 @@ pub enum Error {
         path: PathBuf,
         /// For each problem its place, what was expected there and what was found.
         problems: Vec<String>,
-        /// Options that leave such columns or rows out.
+        /// What to do about the problems, such as options that leave columns or rows out or fill
+        /// cells.
         remedies: String,
     },
 

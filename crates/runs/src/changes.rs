@@ -1,4 +1,4 @@
-//! The changes of a run's configuration that are allowed when it goes on.
+//! The changes of a run's configuration that are allowed when the run is resumed.
 
 use std::cmp::Ordering;
 
@@ -6,32 +6,39 @@ use serde_json::{Number, Value};
 
 use crate::{Error, Result};
 
-/// How a field of a configuration may change when a run goes on.
+/// How a field of a configuration may change when the run is resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// To anything.
+    /// Any value is allowed, also for the fields below this one.
     Free,
-    /// To a larger number.
+    /// The same value, or a larger number, is allowed.
     Upward,
 }
 
-/// Refuses a configuration that differs from a run's in a field that may not change.
+/// Refuses a configuration `given` that differs from that of the run, `saved`, in a field that may
+/// not change.
 ///
-/// Fields are named by their path, such as `model.sizes`; a path that may change takes what lies
-/// below it along.
-/// Numbers are compared by their values, so that 1 is 1.0.
+/// `may` lists the fields that may change by their path, such as `model.sizes`; the first entry of
+/// a path applies. The fields below a [`Free`](Change::Free) field are free too. Numbers are
+/// compared by their values, so that 1 equals 1.0.
 ///
 /// # Errors
 ///
-/// The first such field, with what the run has and what was given; where only the order of its
-/// values differs, also the reason that a set may have for that.
+/// The first field that differs, with the saved and the given value. If the values of a sequence
+/// differ only in their order, the error mentions that a set has no stable order.
 pub(crate) fn check(saved: &Value, given: &Value, may: &[(String, Change)]) -> Result<()> {
-    compare("config", saved, given, may)
+    compare("", saved, given, may)
 }
 
 fn compare(path: &str, saved: &Value, given: &Value, may: &[(String, Change)]) -> Result<()> {
-    let field = path.strip_prefix("config.").unwrap_or(path);
-    let change = may.iter().find(|(known, _)| known == field).map(|(_, change)| *change);
+    let change = may.iter().find(|(known, _)| known == path && !path.is_empty());
+    let change = change.map(|(_, change)| *change);
+    // For an error.
+    let shown = || match path {
+        "" => "config".to_owned(),
+        path if path.starts_with('[') => format!("config{path}"),
+        path => format!("config.{path}"),
+    };
     match (change, saved, given) {
         (Some(Change::Free), ..) => Ok(()),
         (Some(Change::Upward), Value::Number(saved), Value::Number(given))
@@ -52,7 +59,8 @@ fn compare(path: &str, saved: &Value, given: &Value, may: &[(String, Change)]) -
                 let of = |fields: &serde_json::Map<String, Value>| {
                     fields.get(name).cloned().unwrap_or(Value::Null)
                 };
-                compare(&format!("{path}.{name}"), &of(saved), &of(given), may)
+                let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                compare(&below, &of(saved), &of(given), may)
             })
         }
         (None, Value::Array(those), Value::Array(these)) if those.len() == these.len() => {
@@ -63,7 +71,7 @@ fn compare(path: &str, saved: &Value, given: &Value, may: &[(String, Change)]) -
             match compared {
                 Err(_) if sorted(those) == sorted(these) => {
                     let found = format!("{given}: {UNORDERED}");
-                    Err(Error::parameter(path, format!("{saved}, as in the run"), found))
+                    Err(Error::parameter(shown(), format!("{saved}, as in the run"), found))
                 }
                 compared => compared,
             }
@@ -72,24 +80,24 @@ fn compare(path: &str, saved: &Value, given: &Value, may: &[(String, Change)]) -
         (change, saved, given) => {
             let more = if change == Some(Change::Upward) { " or more" } else { "" };
             let expected = format!("{saved}{more}, as in the run");
-            Err(Error::parameter(path, expected, given))
+            Err(Error::parameter(shown(), expected, given))
         }
     }
 }
 
-/// The reason why a configuration may differ in an order alone.
+/// For an error: the likely reason why the values of a sequence differ only in their order.
 const UNORDERED: &str = "the order alone differs; a HashSet or a HashMap has none that \
                                     stays from one process to the next, so use a BTreeSet, a \
                                     BTreeMap or a sorted Vec";
 
-/// The texts of values, sorted.
+/// The values as JSON texts, sorted.
 fn sorted(values: &[Value]) -> Vec<String> {
     let mut texts: Vec<_> = values.iter().map(Value::to_string).collect();
     texts.sort();
     texts
 }
 
-/// Compares two numbers by their values, whole ones exactly.
+/// Compares two numbers by their values, integers exactly and other numbers as `f64`.
 fn order(one: &Number, other: &Number) -> Option<Ordering> {
     match (whole(one), whole(other)) {
         (Some(one), Some(other)) => Some(one.cmp(&other)),
@@ -97,7 +105,7 @@ fn order(one: &Number, other: &Number) -> Option<Ordering> {
     }
 }
 
-/// The number as an integer, where it is a whole one.
+/// The number as an integer; `None` if it has a fraction or is a float of 1e38 or more.
 fn whole(number: &Number) -> Option<i128> {
     let float = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 1e38);
     number.as_i128().or(float.map(|float| float as i128))
@@ -187,6 +195,19 @@ mod tests {
         assert!(grows(json!(2), json!(2.0)) && grows(json!(2.0), json!(3)));
         assert!(grows(json!(largest), json!(largest + 1)));
         assert!(!grows(json!(largest + 1), json!(largest)) && !grows(json!(3), json!(2.5)));
+    }
+
+    #[test]
+    fn a_field_may_have_any_name() {
+        let given = json!({ "lr": 0.2, "config": 2 });
+        for (differs, other) in [("config", "lr"), ("lr", "config")] {
+            let mut saved = given.clone();
+            saved[differs] = json!(1);
+            let with_free =
+                |field: &str| check(&saved, &given, &[(field.to_owned(), Change::Free)]);
+            assert!(with_free(differs).is_ok(), "{differs}");
+            assert!(with_free(other).is_err() && with_free("").is_err(), "{other}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Error, Result,
-    manifest::{FORMAT, File, MANIFEST, MOST_BYTES, Manifest, Progress},
+    manifest::{FORMAT, File, MANIFEST, MAX_BYTES, Manifest, Progress},
     strict,
 };
 
@@ -28,16 +28,16 @@ pub struct Commits {
     path: PathBuf,
 }
 
-/// The newest whole commit, and those that are newer but not whole.
+/// The newest whole commit, and the errors of newer ones that are damaged.
 #[derive(Debug, Default)]
 pub struct Newest {
-    /// The newest whole commit, if there is one.
+    /// The newest whole commit; `None` if no commit is whole.
     pub commit: Option<Commit>,
-    /// Why each newer one was passed over.
+    /// The error of each newer commit, from the newest on.
     pub passed_over: Vec<Error>,
 }
 
-/// A commit whose files were all as they were written when it was read.
+/// A commit whose files all had the length and SHA-256 in its manifest when it was opened.
 #[derive(Clone, Debug)]
 pub struct Commit {
     path: PathBuf,
@@ -45,17 +45,18 @@ pub struct Commit {
 }
 
 impl Commits {
-    /// The commits of the run in this directory, of which there may be none.
+    /// The commits of the run in this directory, which need not exist. Reads nothing.
     pub fn of(run: impl AsRef<Path>) -> Self {
         Self { path: run.as_ref().join("commits") }
     }
 
-    /// Where they are.
+    /// The directory of the commits: `commits` in that of the run.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The places in the run that have a commit, whole or not, in their order.
+    /// The places in the run that have a commit, whole or not, in ascending order. Empty if there
+    /// is no directory of commits.
     ///
     /// # Errors
     ///
@@ -67,7 +68,7 @@ impl Commits {
         Ok(places)
     }
 
-    /// All names that are there.
+    /// All names in the directory that are UTF-8.
     fn names(&self) -> Result<Vec<String>> {
         let read = |error| Error::file("read", &self.path, error);
         let entries = match fs::read_dir(&self.path) {
@@ -79,14 +80,14 @@ impl Commits {
         Ok(names.map_err(read)?.into_iter().flatten().collect())
     }
 
-    /// The newest commit whose every file is as it was written.
-    ///
-    /// Each is read whole, from the newest on, until one is.
+    /// Finds the newest whole commit. Reads all files of each commit, from the newest commit on,
+    /// until a commit is whole.
     ///
     /// # Errors
     ///
-    /// A directory that cannot be read; a commit that cannot be judged, since it is of another
-    /// version of this crate, or since its files may not be opened.
+    /// A directory that cannot be read; a commit of another version of this crate; a commit whose
+    /// files cannot be read because of missing permission, too little memory or too many open
+    /// files.
     pub fn newest(&self) -> Result<Newest> {
         'listed: loop {
             let mut newest = Newest::default();
@@ -96,7 +97,7 @@ impl Commits {
                         newest.commit = Some(commit);
                         break;
                     }
-                    // Removed by the one that trains, which has committed a newer one before.
+                    // The process that trains has removed this commit, after it wrote a newer one.
                     Err(_) if self.is_gone(progress) => continue 'listed,
                     Err(error) if is_damage(&error) => newest.passed_over.push(error),
                     Err(error) => return Err(error),
@@ -111,12 +112,12 @@ impl Commits {
         found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// The commit of a place in the run.
+    /// Opens the commit of a place in the run, and reads and checks all its files.
     ///
     /// # Errors
     ///
-    /// A commit that is not there; a file of it that is missing, that cannot be read, or that is
-    /// not as it was written.
+    /// A commit that does not exist, or that another version of this crate wrote; a file of the
+    /// commit that is missing, cannot be read, or differs from what was written.
     pub fn open(&self, progress: Progress) -> Result<Commit> {
         let commit = Commit::describe(self.path.join(progress.name()))?;
         let found = commit.manifest.progress;
@@ -130,64 +131,67 @@ impl Commits {
 }
 
 impl Commit {
-    /// A commit by its manifest alone, whose files are not checked.
+    /// Reads only the manifest of a commit; the other files are not checked.
     fn describe(path: PathBuf) -> Result<Self> {
         let manifest = path.join(MANIFEST);
-        let text = regular::read(&manifest, Length::AtMost(MOST_BYTES), USE)?;
+        let text = regular::read(&manifest, Length::AtMost(MAX_BYTES), USE)?;
         let manifest = Manifest::parse(&text, &manifest)?;
         Ok(Self { path, manifest })
     }
 
-    /// The description that the commit holds of itself.
+    /// The manifest of the commit: its place in the run, the configuration and the digests.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Where the commit is.
+    /// The directory of the commit.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How far the run was.
+    /// The place of the commit in the run.
     pub fn progress(&self) -> Progress {
         self.manifest.progress
     }
 
-    /// The plain model that was committed, as this module; its weights are in memory.
+    /// Loads the weights of the commit into a plain module, and returns it. The weights are read
+    /// into memory, not mapped.
     ///
     /// # Errors
     ///
-    /// A file that is not as it was written; a parameter that differs from the module's in path,
-    /// shape or dtype; a NaN or an infinity.
+    /// A file that differs from what was written; a parameter that differs from the module's in
+    /// path, shape or dtype; a NaN or an infinity, even if the run allows them.
     pub fn model<M: Module>(&self, module: M) -> Result<M> {
         self.model_by(|record| plain_model(record, module))
     }
 
-    /// Loads the record of the model, in Burn's bytes, by a function of yours.
+    /// Loads the model with a function of yours, which gets the bytes of the model's Burn record.
     ///
     /// # Errors
     ///
-    /// A file that is not as it was written; bytes that claim more tensors than they have room for;
-    /// the errors of the function. All come with the file's path.
+    /// A file that differs from what was written; more metadata than tensors of the file's length
+    /// could have; the errors of `load`. All errors name the file's path.
     pub fn model_by<T>(&self, load: impl FnOnce(Bytes) -> Result<T>) -> Result<T> {
         let record = Bytes::from_bytes_vec(self.read(MODEL)?).shared();
         checked(record, load)
             .map_err(|error| Error::file("load the model from", self.path.join(MODEL), error))
     }
 
-    /// The value of a metric of validation in the epoch that ended with this commit; none within an
-    /// epoch, or without such a metric.
+    /// The value of a validation metric, such as `Loss`, in the epoch that ended with this commit.
+    /// `None` for a commit within an epoch, or if the epoch has no metric of this name.
     pub fn value(&self, metric: &str) -> Option<f64> {
         let Progress { epochs, batches: 0 } = self.progress() else { return None };
         let values = self.manifest.metrics.epochs.get(&epochs)?;
         values.get(&format!("valid/{metric}")).map(|value| value.0)
     }
 
-    /// A file of the commit, in memory: what happens to the file later reaches nothing.
+    /// Reads a file of the commit into memory, and checks it. `name` is a name in the manifest,
+    /// such as `model.bpk`.
     ///
     /// # Errors
     ///
-    /// A file that is not in the manifest, that cannot be read, or that is not as it was written.
+    /// A name that is not in the manifest; a file that cannot be read, or differs from what was
+    /// written.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.path.join(name);
         let refuse = |error| Error::file(USE, &path, error);
@@ -200,7 +204,7 @@ impl Commit {
         Ok(bytes)
     }
 
-    /// Checks that a file is as it was written, and does not keep it.
+    /// Checks the length and the SHA-256 of a file, without keeping the file in memory.
     fn verify(&self, name: &str, expected: &File) -> Result<()> {
         let mut hash = Sha256::new();
         let length = Length::Exactly(expected.bytes);
@@ -221,23 +225,23 @@ impl Commit {
     }
 }
 
-/// Loads a record whose header claims no more than its bytes have room for.
+/// Calls `load` with a record, after a check that its metadata is in proportion to its length.
 pub(crate) fn checked<T>(record: Bytes, load: impl FnOnce(Bytes) -> Result<T>) -> Result<T> {
     header::check(&record)?;
     load(record)
 }
 
-/// Loads the record of a plain model whose numbers are all finite.
+/// Loads the record of a plain model. A NaN or an infinity is an error.
 pub(crate) fn plain_model<M: Module>(record: Bytes, module: M) -> Result<M> {
     strict::check_finite(record.clone())?;
     strict::model_record(record, module)
 }
 
-/// The action of errors about files of commits.
+/// The action that errors about files of commits name.
 const USE: &str = "use the commit of";
 
-/// True where a commit is damaged itself: the system is not short of anything at the moment, and
-/// the commit is not of another version of this crate.
+/// True if an error shows damage of the commit; false if it comes from missing permission, memory
+/// or file handles, or from a commit of another version of this crate.
 fn is_damage(error: &Error) -> bool {
     let Error::File { source, .. } = error else { return true };
     if let Some(error) = source.downcast_ref::<io::Error>() {
@@ -250,25 +254,27 @@ fn is_damage(error: &Error) -> bool {
     !matches!(source.downcast_ref(), Some(Error::Parameter { path, .. }) if path == "format")
 }
 
-/// The beginnings of the names of directories that are no commits yet, or no more.
+/// Prefixes of the names of directories: of a commit that is being written, and of one that is
+/// being removed.
 const UNFINISHED: &str = ".unfinished-";
 const REMOVED: &str = ".removed-";
 
 impl Commits {
-    /// Makes the directory, and clears what an earlier process left half done.
+    /// Creates the directory, and removes unfinished and half removed commits of an earlier
+    /// process.
     ///
-    /// Only the holder of the run's lock may do this, or anything below.
+    /// Only the holder of the run's lock may call this method and those below.
     pub(crate) fn prepare(&self) -> Result<()> {
         disk::create_directory(&self.path)?;
         self.clear()
     }
 
-    /// Removes what is no commit, and never was one or is none any more.
+    /// Removes directories of commits that were not finished, or not removed completely.
     fn clear(&self) -> Result<()> {
         let names = self.names()?;
         let ours = |name: &&String| name.starts_with(UNFINISHED) || name.starts_with(REMOVED);
         for name in names.iter().filter(ours) {
-            // What cannot be removed today is in the way of nothing, and is tried again.
+            // A directory that cannot be removed does no harm; a later call tries again.
             let _ = fs::remove_dir_all(self.path.join(name));
         }
         Ok(())
@@ -276,13 +282,13 @@ impl Commits {
 
     /// Writes a commit and reads it back; then removes the commits that `keep` does not return.
     ///
-    /// `keep` gets the places of all commits, whole or not, in their order. A whole commit of the
-    /// same place is not written again; a damaged one is renamed first. A commit that cannot be
-    /// removed stays, without an error.
+    /// `keep` gets the places of all commits, whole or not, in ascending order. If a whole commit
+    /// of the same place exists, nothing is written; a damaged one is set aside first. A commit
+    /// that cannot be removed stays, without an error.
     ///
     /// # Errors
     ///
-    /// A file that cannot be written or read back. Earlier commits are as they were.
+    /// A file that cannot be written or read back. Commits of other places are unchanged then.
     pub(crate) fn write(
         &self,
         manifest: Manifest,
@@ -291,7 +297,7 @@ impl Commits {
     ) -> Result<()> {
         let progress = manifest.progress;
         let path = self.path.join(progress.name());
-        // The same place, reached again: what is there is what would be written.
+        // A whole commit of this place holds what would be written: the run has reached it again.
         if self.open(progress).is_err() {
             if path.exists() {
                 disk::set_aside(&path)?;
@@ -334,24 +340,24 @@ impl Commits {
         };
         let written = written();
         if written.is_err() {
-            // On a full disk, what is half there takes the room of what could be whole.
+            // On a full disk, an unfinished commit would take the space of a later one.
             let _ = fs::remove_dir_all(&unfinished);
         }
         written
     }
 
-    /// Removes a commit. It is renamed first, so that a commit never lacks some of its files.
+    /// Removes a commit. The directory is renamed first, so that no commit lacks some of its files.
     fn remove(&self, progress: Progress) {
         let name = progress.name();
         let removed = self.path.join(format!("{REMOVED}{name}"));
-        // What cannot be removed now is tried again with the next commit.
+        // A directory that cannot be removed now is removed at the next start of the run.
         let _ = fs::remove_dir_all(&removed);
         if fs::rename(self.path.join(name), &removed).is_ok() {
             let _ = fs::remove_dir_all(&removed);
         }
     }
 
-    /// The places after one that have a commit, whole or not.
+    /// The places after `last` that have a commit, whole or not; all places if `last` is `None`.
     ///
     /// # Errors
     ///
@@ -361,10 +367,11 @@ impl Commits {
         Ok(places.filter(|place| Some(*place) > last).collect())
     }
 
-    /// Sets commits aside, so that the run can commit there again.
+    /// Renames the commits of these places, with the ending `.aside-1` or the next number that is
+    /// free, so that the run can commit there again.
     ///
-    /// Such commits are damaged, or later than the one that the run goes on from; they are renamed,
-    /// so that nothing is lost.
+    /// These commits are damaged, or later than the one that the run goes on from. Nothing is
+    /// deleted.
     ///
     /// # Errors
     ///

@@ -1,9 +1,9 @@
 //! Burn's three checkpointers as one commit.
 //!
 //! Burn saves the model, the optimizer and the schedule each by a thread of its own, as three files
-//! of which any may be missing. Here each thread hands its bytes over, and the last one commits
-//! all three or nothing. The training waits for the copy, and for the commit before where that is
-//! not done yet.
+//! of which any may be missing. Here the threads of the model and the optimizer hand their bytes
+//! over to that of the schedule, which commits all three or nothing. The training waits for the
+//! copy of the records, and until the commit before is written.
 
 mod log; // the history of metrics, and Burn's logger for it
 mod outcome; // how a training ended
@@ -50,39 +50,39 @@ use crate::{
     strict,
 };
 
-/// The other files of a commit.
+/// The files of a commit that hold the states of the optimizer and of the schedule.
 pub(crate) const OPTIMIZER: &str = "optimizer.bpk";
 pub(crate) const SCHEDULER: &str = "scheduler.bpk";
 
-/// The commits of one training, as Burn's threads and the loop share them.
+/// The state that Burn's threads and the loop share to commit one training. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Committer(Arc<SharedCommitter>);
 
 struct SharedCommitter {
     config: CommitConfig,
     store: Commits,
-    /// Held as long as anything of the training lives.
+    /// Held until the last clone of the [`Committer`] is dropped.
     _lock: Arc<RunLock>,
     about: AboutModel,
-    /// Set by a resume, until the training begins.
+    /// The commit to go on from: set by a resume, taken when the training begins.
     restored: Mutex<Option<ResumePoint>>,
-    /// Known from when the training begins.
+    /// Set when the training begins.
     identity: OnceLock<RunIdentity>,
     log: Log,
     records: Records,
     outcome: Outcome,
     warnings: Warnings,
-    /// Done when the metric of the best commit was looked for.
+    /// Completed when the metric by which the best commit is kept was checked.
     best: Once,
 }
 
-/// The part of a manifest that the model decides.
+/// What a manifest takes from the model: its parts, and how its record is counted.
 struct AboutModel {
     parts: Vec<(String, String)>,
     counts: fn(Bytes) -> Result<Option<Counts>>,
 }
 
-/// Which run it is, and from what its random numbers are drawn.
+/// The id of a run and the seed of its random numbers.
 #[derive(Clone, Default)]
 struct RunIdentity {
     run: String,
@@ -93,13 +93,15 @@ struct RunIdentity {
 struct ResumePoint {
     identity: RunIdentity,
     mark: Mark,
-    /// The part of the model that answered validation until there.
+    /// The part of the model that computed the outputs in validation before the commit; `None` for
+    /// a plain model.
     validated: Option<String>,
     files: [Bytes; 3],
 }
 
 impl Committer {
-    /// Takes the lock of the run.
+    /// Takes the lock of the run, unless `config` holds it, creates the directories and removes
+    /// unfinished commits.
     pub fn new<M: RunModel>(
         mut config: CommitConfig,
         model: &M,
@@ -142,17 +144,18 @@ impl Committer {
         &self.0.config.run
     }
 
-    /// Keeps what ended the training.
+    /// Stores what ended the training, for [`end`](Self::end).
     pub fn ended(&self) {
         self.0.outcome.ended();
     }
 
-    /// The ending that was kept; nothing where the loop was Burn's.
+    /// The interruption and the error that [`ended`](Self::ended) stored; both are `None` with a
+    /// kept strategy, which does not call it.
     pub fn end(&self) -> Ending {
         self.0.outcome.end()
     }
 
-    /// Keeps the first error, and stops the training.
+    /// Stores the error, unless there is one already, and stops the training.
     pub fn fail(&self, error: Error) {
         self.0.outcome.fail(error);
     }
@@ -167,16 +170,16 @@ impl Committer {
         self.0.outcome.error()
     }
 
-    /// The seed from which the random numbers of the run are drawn.
+    /// The seed of the run's random numbers; 0 before the training begins.
     pub fn seed(&self) -> u64 {
         self.0.identity.get().map_or(0, |identity| identity.seed)
     }
 
-    /// Takes the identity, the metrics and the records of a commit, for a training that goes on
-    /// from it; nothing on disk changes.
+    /// Stores the identity, the metrics and the records of a commit, for a training that goes on
+    /// from it. Nothing on disk changes.
     ///
-    /// Returns the damage of the file of metrics, if there is any; no decision depends on that
-    /// file.
+    /// Returns the error of a damaged `metrics.csv`, or `None`. The damage does not prevent a
+    /// resume, since the commit holds all metrics that decisions need.
     pub fn go_on(&self, commit: &Commit, files: [Bytes; 3]) -> Option<Error> {
         let manifest = commit.manifest();
         let restored = ResumePoint {
@@ -189,7 +192,7 @@ impl Committer {
         History::check(self.run(), &manifest.metrics).err()
     }
 
-    /// Refuses a commit of a run that was configured otherwise.
+    /// Refuses a commit whose configuration or seed differs from the settings.
     pub fn check(&self, commit: &Commit) -> Result<()> {
         let CommitConfig { config, may_change, seed, .. } = &self.0.config;
         let manifest = commit.manifest();
@@ -203,7 +206,9 @@ impl Committer {
         }
     }
 
-    /// Gives a training everything that it needs to commit here.
+    /// Attaches the checkpointers, the commit strategy and the metric logger to a training.
+    ///
+    /// Renames the commits after `from`, and opens `metrics.csv`, without the lines after `from`.
     pub fn attach<M: RunModel>(
         &self,
         training: SupervisedTraining<M>,
@@ -212,7 +217,8 @@ impl Committer {
     ) -> Result<SupervisedTraining<M>> {
         let given_up = self.0.store.after(from)?;
         let restored = self.0.restored.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // While they show that there is something to keep.
+        // Before these commits are renamed: if the process ends between, the next resume finds them
+        // and copies the metrics again.
         if let Some(ResumePoint { mark, .. }) = &restored
             && !given_up.is_empty()
         {
@@ -226,7 +232,8 @@ impl Committer {
             }
             None => {
                 let identity = RunIdentity {
-                    // Not a weight of anything: two runs of one seed are two runs.
+                    // Used only as a random number that the seed does not determine: two runs with
+                    // the same seed have different ids.
                     run: format!("{:016x}", ParamId::new().val()),
                     seed: self.0.config.seed.unwrap_or_else(|| draw(device)),
                 };
@@ -254,7 +261,8 @@ impl Committer {
         })
     }
 
-    /// Waits until the threads of a training that panicked have let go of the run, for a while.
+    /// Waits until the threads of a training that panicked have dropped the run's lock, for at most
+    /// 5 seconds.
     pub fn wait_for_threads(&self) {
         let until = Instant::now() + Duration::from_secs(5);
         while Arc::strong_count(&self.0) > 1 && Instant::now() < until {
@@ -268,30 +276,31 @@ impl Committer {
         self.0.log.show_until(epoch);
     }
 
-    /// Says that the metrics of a batch with so many items come next, or those of the end of a split.
+    /// Announces the next metrics: those of a batch with this number of items, or with `None` those
+    /// of the end of a split.
     pub fn expect(&self, items: Option<usize>) {
         self.0.log.expect(items);
     }
 
-    /// Sets the place of the next commit, which is otherwise the end of an epoch.
+    /// Sets the place of the next commit. Without a call, it is the end of the epoch.
     pub fn next_is(&self, place: CommitPoint) {
         self.0.records.next_is(place);
     }
 
-    /// Where the history is now; every event that was sent before is in it.
+    /// The mark of the history now, after all events that were sent before. Waits for these events.
     ///
-    /// None after an error, which stops the training.
+    /// `None` after an error of the training. An error of the history stops the training.
     pub fn mark(&self, store: &EventStoreClient) -> Option<Mark> {
         let mark = self.0.log.mark(store);
         let mark = mark.unwrap_or_else(|error| {
             self.0.outcome.fail(error);
             None
         });
-        // After an error the file may lack lines, so that nothing is committed with it.
+        // After an error the file may lack lines, so that nothing must be committed.
         mark.filter(|_| self.0.outcome.error().is_none())
     }
 
-    /// Plans the commit that Burn asks for; false if an error rules it out.
+    /// Plans the commit that Burn asks for; false after an error, when nothing is committed.
     fn plan(&self, epoch: usize, store: &EventStoreClient) -> bool {
         let place = self.0.records.take_next();
         let place = place.unwrap_or(CommitPoint {
@@ -300,7 +309,7 @@ impl Committer {
             loader: None,
             mark: None,
         });
-        // After an error the history may lack what a metric would have said.
+        // After an error the history may lack values of metrics.
         if self.0.outcome.is_failed() {
             return false;
         }
@@ -313,9 +322,10 @@ impl Committer {
         true
     }
 
-    /// Looks for the metric by which the best commit is kept, after an epoch.
+    /// Checks, after an epoch, that the metric by which the best commit is kept has a number. If
+    /// not, the training fails, or gets a warning if the metric is the default.
     ///
-    /// The epoch is committed all the same: a run with another setting goes on from there.
+    /// The epoch is committed all the same, so that a run with another setting can go on from it.
     fn look_for_best(&self, epoch: usize) {
         let Some(BestEpoch { key, chosen, .. }) = &self.0.config.best else { return };
         let Some(found) = self.0.log.lacks(key, epoch) else { return };
@@ -329,7 +339,8 @@ impl Committer {
         }
     }
 
-    /// Commits, with the record of the schedule, which Burn hands over last.
+    /// Writes the planned commit, with the record of the schedule, which Burn hands over last.
+    /// Waits for the other two records.
     fn commit(&self, scheduler: Result<Bytes>) -> Result<()> {
         let (plan, [model, optimizer]) = self.0.records.take();
         let Some(Planned { progress, steps, loader, metrics }) = plan else { return Ok(()) };
@@ -373,14 +384,15 @@ impl Committer {
 /// One of Burn's three checkpointers.
 struct RecordCheckpointer {
     committer: Committer,
-    /// The bytes from which Burn restores.
+    /// The bytes from which Burn restores, once; `None` for a new run.
     restored: Mutex<Option<Bytes>>,
 }
 
 impl<R: Checkpoint> Checkpointer<R> for RecordCheckpointer {
     fn save(&self, _epoch: usize, record: R) -> std::result::Result<(), CheckpointerError> {
         let SharedCommitter { records, outcome, .. } = &*self.committer.0;
-        // A panic would end the thread, and Burn the process when it finds it gone.
+        // A panic would end this thread, and Burn panics when it finds the thread gone, even in a
+        // drop, which can end the process.
         let bytes = caught(role::<R>(), || Ok(record.checkpoint_into_bytes()?.shared()));
         match role::<R>() {
             MODEL => records.add_model(bytes),
@@ -391,7 +403,7 @@ impl<R: Checkpoint> Checkpointer<R> for RecordCheckpointer {
         Ok(())
     }
 
-    /// Commits are removed when a newer one was read back, and not when Burn says so.
+    /// Does nothing: commits are removed after a newer one was read back, and not when Burn asks.
     fn delete(&self, _epoch: usize) -> std::result::Result<(), CheckpointerError> {
         Ok(())
     }
@@ -403,27 +415,27 @@ impl<R: Checkpoint> Checkpointer<R> for RecordCheckpointer {
     }
 }
 
-/// A panic as an error.
+/// Calls `work` and returns a panic in it as an error, whose message begins with `what`.
 fn caught<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let caught = catch_unwind(AssertUnwindSafe(work));
     caught.unwrap_or_else(|panic| Err(Error::Panic(format!("{what}: {}", message(&*panic)))))
 }
 
-/// The message of a panic.
+/// The message of a panic; `no message` if its payload is no text.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "no message".to_owned())
 }
 
-/// A seed from the random numbers of a device.
+/// Draws a seed from the random state of a device.
 fn draw(device: &Device) -> u64 {
     let tensor = Tensor::<1>::random([2], Distribution::Default, &device.clone().inner());
     let bits = |number: f64| u64::from((number as f32).to_bits());
     tensor.into_data().iter::<f64>().fold(0, |seed, number| seed << 32 | bits(number))
 }
 
-/// The file of a record of this type.
+/// The name of the file for a record of type `R`.
 fn role<R: 'static>() -> &'static str {
     let record = TypeId::of::<R>();
     if record == TypeId::of::<ModuleRecord>() {
@@ -436,7 +448,8 @@ fn role<R: 'static>() -> &'static str {
     }
 }
 
-/// Commits whenever Burn asks, which is at the end of each epoch, and when the loop says.
+/// Commits at every call: Burn calls it at the end of each epoch, the loop of this crate also
+/// within an epoch.
 struct CommitStrategy(Committer);
 
 impl CheckpointingStrategy for CommitStrategy {

@@ -1,4 +1,4 @@
-//! The settings of commits: where, when, and which are kept.
+//! The settings of commits: where and when they are written, and which are kept.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -11,11 +11,11 @@ use serde_json::Value;
 
 use crate::{
     Change, Error, Progress, Result, RunLock, changes, floats, history::Mark,
-    manifest::MOST_CONFIG_BYTES,
+    manifest::MAX_CONFIG_BYTES,
 };
 
-/// The settings of commits for [`Fit::with_commits`](crate::Fit::with_commits): where, when, and
-/// which are kept.
+/// The settings of commits for [`Fit::with_commits`](crate::Fit::with_commits): where and when they
+/// are written, and which are kept.
 ///
 /// ```no_run
 /// # use burn_ema_runs::CommitConfig;
@@ -23,7 +23,7 @@ use crate::{
 /// # fn main() -> burn_ema_runs::Result<()> {
 /// # let config = MyConfig;
 /// let commits = CommitConfig::new("runs/a")
-///     .with_config(&config)? // a resumed run must have the same, but for what may change
+///     .with_config(&config)? // a resumed run must have the same, except what may change
 ///     .with_seed(7)
 ///     .with_every_steps(Some(500));
 /// # let _ = commits;
@@ -50,13 +50,16 @@ pub(crate) struct BestEpoch {
     /// The key of the metric, such as `valid/Loss`.
     pub key: String,
     lowest: bool,
-    /// False for the default.
+    /// True if the caller chose the metric, false for the default.
     pub chosen: bool,
 }
 
 impl CommitConfig {
-    /// Commits in the directory of a run, which is made where there is none: at the end of every
-    /// epoch; the last two are kept, and the one of the epoch with the lowest loss in validation.
+    /// The default settings for a run in this directory, which the training creates if it is
+    /// missing.
+    ///
+    /// A commit is written at the end of every epoch. The last two commits are kept, and that of
+    /// the epoch with the lowest loss in validation (`Loss`).
     pub fn new(run: impl Into<PathBuf>) -> Self {
         let may_change = [
             ("epochs", Change::Upward),
@@ -78,19 +81,22 @@ impl CommitConfig {
         }
     }
 
-    /// The configuration that decides the run: a resumed run that differs in a field is refused, by
-    /// its name.
+    /// Sets the configuration of the run, which every commit saves. A resume is refused if a field
+    /// differs from the commit, unless the field [may change](Self::with_change); the error names
+    /// the field.
     ///
-    /// Fields are compared as JSON: numbers by their values, so that 1 is 1.0; a field that is
-    /// missing as one that is `None`; sequences with their order. A `HashSet` has another order in
-    /// every process, so a configuration with one needs a `BTreeSet` or a sorted `Vec` instead; the
-    /// keys of a map may come in any order.
+    /// Fields are compared as JSON. Numbers are compared by their values, so that 1 equals 1.0; a
+    /// missing field equals one that is `None`; the order of a sequence counts, that of the keys of
+    /// a map does not. A `HashSet` has another order in every process: use a `BTreeSet` or a sorted
+    /// `Vec` in its place.
     ///
     /// # Errors
     ///
-    /// A configuration that is no JSON, or of which that has more than 1 MiB: name a large part by
-    /// its digest. A NaN or an infinity, by the name of its field, since JSON would have `null`, as
-    /// for `None`. A configuration that differs when it is written twice.
+    /// - A configuration that cannot be serialized as JSON, or whose JSON is longer than 1 MiB.
+    ///   Save the digest of a large part in its place.
+    /// - A NaN or an infinity, which JSON would save as `null`, like `None`. The error names the
+    ///   field.
+    /// - A configuration that gives different JSON when it is serialized twice.
     pub fn with_config(mut self, config: &impl Serialize) -> Result<Self> {
         floats::check("config", config)?;
         let written = || serde_json::to_value(config).map_err(Error::other);
@@ -102,59 +108,64 @@ impl CommitConfig {
             error => error,
         })?;
         let length = self.config.to_string().len();
-        if length > MOST_CONFIG_BYTES {
-            let expected = format!("at most {MOST_CONFIG_BYTES} bytes of JSON");
+        if length > MAX_CONFIG_BYTES {
+            let expected = format!("at most {MAX_CONFIG_BYTES} bytes of JSON");
             return Err(Error::value("the configuration", expected, format!("{length} bytes")));
         }
         Ok(self)
     }
 
-    /// A field of the configuration that may differ when the run goes on, by its path, such as
-    /// `optimizer.lr`.
+    /// Allows a field of the configuration to differ when the run is resumed. `path` is the path of
+    /// the field, such as `optimizer.lr`; a later call for a path replaces an earlier one.
     ///
-    /// `epochs` and `num_epochs` may grow already, and `device` and `log_level` are free.
+    /// By default `epochs` and `num_epochs` may grow, and `device` and `log_level` are free.
     pub fn with_change(mut self, path: impl Into<String>, change: Change) -> Self {
         self.may_change.insert(0, (path.into(), change));
         self
     }
 
-    /// The seed from which the random numbers of each step, such as dropout's, are drawn, with its
-    /// epoch and its place in it. A resumed run must have the same.
+    /// Sets the seed of the run. Before every training batch, and once before each validation, the
+    /// device is seeded with a hash of this seed, the epoch, the split and the number of the batch.
+    /// So the random numbers of a step, such as those of dropout, depend on these alone. A resume
+    /// with another seed than the commit's is refused.
     ///
-    /// Without one it is drawn from the device when the run begins, and so from `device.seed(..)`,
-    /// and a resumed run takes that of its commit.
-    /// The device is seeded before every batch; the seed of Burn's devices is one for the process.
-    /// With the strategy of the training [kept](crate::Fit::keep_strategy), it is not.
+    /// Without a call, a new run draws its seed from the random state of the device, which
+    /// `device.seed(..)` sets, and a resumed run uses the seed of the commit.
+    /// Burn's devices share one random state per process. With a
+    /// [kept strategy](crate::Fit::keep_strategy), the device is not seeded.
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Commits also within an epoch, after so many steps since the last commit.
+    /// Commits also within an epoch, after this number of optimizer steps since the last commit or
+    /// the start of the epoch. `None` (the default) or 0 turns this off. Has no effect with a
+    /// [kept strategy](crate::Fit::keep_strategy).
     pub fn with_every_steps(mut self, steps: Option<u64>) -> Self {
         self.every_steps = steps.filter(|steps| *steps > 0);
         self
     }
 
-    /// Commits also within an epoch, at the first step so long after the last commit.
+    /// Commits also within an epoch, at the first optimizer step after this time since the last
+    /// commit or the start of the epoch. `None` (the default) turns this off. Has no effect with a
+    /// [kept strategy](crate::Fit::keep_strategy).
     pub fn with_every(mut self, time: Option<Duration>) -> Self {
         self.every = time;
         self
     }
 
-    /// How many of the newest commits are kept, at least 1.
+    /// Sets how many of the newest commits are kept: 2 by default; 0 counts as 1.
     pub fn with_keep_last(mut self, count: usize) -> Self {
         self.last = count.max(1);
         self
     }
 
-    /// Keeps the commit of the epoch with the best value of a metric of validation beside the
-    /// newest ones.
+    /// Keeps, beside the newest commits, the commit of the epoch with the best value of this metric
+    /// in validation.
     ///
-    /// The metric must be registered for validation and give numbers, as by
-    /// `metric_valid_numeric`; otherwise, or where it gives a NaN, each launch ends with an error
-    /// after its first epoch.
-    /// By default it is the loss, whose absence is a [warning](crate::Warnings) alone.
+    /// The metric must be registered for validation as a numeric one, by `metric_valid_numeric`. If
+    /// it has no value or a NaN after the first epoch of a launch, the training ends with an error.
+    /// The default metric is the lowest `Loss`, whose absence is only a [warning](crate::Warnings).
     pub fn with_keep_best<Me: Metric>(mut self, metric: &Me, direction: Direction) -> Self {
         let lowest = matches!(direction, Direction::Lowest);
         let key = format!("{}/{}", Split::Valid, metric.name());
@@ -162,28 +173,29 @@ impl CommitConfig {
         self
     }
 
-    /// Keeps the newest commits alone.
+    /// Keeps only the newest commits, whatever their metrics.
     pub fn without_best(mut self) -> Self {
         self.best = None;
         self
     }
 
-    /// Allows NaNs and infinities in weights and moments, such as a mask of `-inf`.
-    /// By default they are neither committed nor loaded.
+    /// Sets whether weights and optimizer states may hold NaNs and infinities, such as a mask of
+    /// `-inf`. By default a commit with such a number is an error, and so is a resume from one.
     pub fn allow_non_finite(mut self, allow: bool) -> Self {
         self.non_finite = allow;
         self
     }
 
-    /// The lock of the run's directory, where the program holds it already.
+    /// Hands over the lock of the run's directory, for a program that has taken the lock already.
+    /// The training holds it until the training has ended.
     ///
-    /// Otherwise [`Fit::with_commits`](crate::Fit::with_commits) takes it.
+    /// Without a call, [`Fit::with_commits`](crate::Fit::with_commits) takes the lock.
     pub fn with_lock(mut self, lock: Arc<RunLock>) -> Self {
         self.lock = Some(lock);
         self
     }
 
-    /// True where a commit is due within an epoch.
+    /// True if a commit within an epoch is due, `steps` and `time` after the last one.
     pub(crate) fn is_due(&self, steps: u64, time: Duration) -> bool {
         self.every_steps.is_some_and(|every| steps >= every)
             || self.every.is_some_and(|every| time >= every)
@@ -193,7 +205,7 @@ impl CommitConfig {
         self.non_finite
     }
 
-    /// The commits that stay, of those that are there.
+    /// The commits that are kept, of those at `places`, which are sorted. A commit may occur twice.
     pub(crate) fn keep(&self, places: &[Progress], mark: &Mark) -> Vec<Progress> {
         let newest = &places[places.len().saturating_sub(self.last)..];
         let best = self.best.as_ref().and_then(|BestEpoch { key, lowest, .. }| {

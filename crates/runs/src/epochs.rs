@@ -1,4 +1,4 @@
-//! Burn's training on one device, as a loop that can stop and go on at any batch.
+//! Training on one device, as a loop that can stop and resume at any batch.
 //!
 //! Burn's own loops can save only after the validation of an epoch, and can start an epoch only at
 //! its beginning.
@@ -22,15 +22,15 @@ use crate::{
     committer::{CommitPoint, Committer},
 };
 
-/// The loop over epochs, with the place at which it begins.
+/// The training strategy of this crate: a loop over epochs that begins at a place in the run.
 pub(crate) struct EpochLoop {
     pub device: Device,
     pub committer: Committer,
-    /// The batches of the first epoch that were done before.
+    /// The number of batches of the first epoch that were done before the resume, or 0.
     pub batches: usize,
-    /// The optimizer steps that were done before.
+    /// The number of optimizer steps that were done before the resume, or 0.
     pub steps: u64,
-    /// The size of the loader with which these batches were done.
+    /// The size of the training loader when these batches were done; `None` without such batches.
     pub loader: Option<LoaderSize>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct EpochLoop {
 #[derive(PartialEq)]
 enum PassEnd {
     Whole,
-    /// Someone asked to stop, or something failed.
+    /// The training was asked to stop, or failed.
     Stopped,
 }
 
@@ -65,8 +65,8 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
             ..
         } = components;
 
-        // A loader draws a new order each time it is asked for its batches. So the orders of the
-        // epochs that are done are drawn first, and dropped.
+        // A loader draws a new order for each iterator. So the orders of the epochs that are done
+        // are drawn first, and dropped.
         for _ in 1..starting_epoch {
             drop(train.iter());
             drop(valid.iter());
@@ -82,7 +82,7 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
         self.committer.show_until(None);
         // A training that cannot commit does not begin.
         self.committer.mark(&store);
-        // Nor does one that would end at its first validation.
+        // Nor does a training that would fail at its first validation.
         let is_left = starting_epoch <= num_epochs && !stopped;
         if is_left && valid.num_items() == 0 && valid.iter().next().is_none() {
             self.committer.fail_without_batch(&Split::Valid, starting_epoch);
@@ -131,12 +131,13 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
                 break;
             }
 
-            // A model that failed is not validated either.
+            // A model with an error is not validated.
             if self.is_failed(&learner) {
                 break;
             }
 
-            // Marked before the validation, of which a stop would leave only a part.
+            // Marked before the validation, since a stop during it would leave only a part of its
+            // metrics.
             let mark = self.committer.mark(&store);
             let mut pass = SplitPass {
                 epoch,
@@ -156,7 +157,8 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
             }
             let progress = Progress::after(epoch);
             save(&learner, CommitPoint { progress, steps, loader: None, mark: None });
-            // After the commit, which stays where early stopping finds no metric.
+            // After the commit, so that the epoch is saved even if early stopping fails for lack of
+            // a metric.
             stopped = stops(epoch);
             epoch += 1;
         }
@@ -170,11 +172,11 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
 /// One pass over a split.
 struct SplitPass<'a, M: RunModel> {
     epoch: usize,
-    /// The batches that are done.
+    /// The number of batches of the epoch that are done.
     batches: usize,
-    /// The optimizer steps that are done, in all epochs.
+    /// The number of optimizer steps that are done, in all epochs.
     steps: u64,
-    /// The size of the loader, as far as it is known.
+    /// The size of the loader; its largest batch is the largest so far.
     size: LoaderSize,
     interrupter: &'a Interrupter,
     events: &'a mut SupervisedTrainingEventProcessor<M>,
@@ -204,7 +206,7 @@ impl<M: RunModel> SplitPass<'_, M> {
         at.seed(epoch, 0, "train");
         let mut batches = loader.iter();
         let mut processed = 0;
-        // Skips the batches that were done before the commit.
+        // Loads and drops the batches that were done before the commit.
         for number in 0..self.batches {
             at.seed(epoch, number, "train");
             match batches.next() {
@@ -225,7 +227,7 @@ impl<M: RunModel> SplitPass<'_, M> {
         at.seed(epoch, self.batches, "train");
         let mut next = batches.next();
         // All batches were done before: the metrics of the epoch are in the history.
-        if next.is_none() && self.batches > 0 {
+        if next.is_none() && self.batches > 0 && batches.progress().is_completed() {
             return PassEnd::Whole;
         }
         interrupter.fail_on_error(self.events.process_train(LearnerEvent::StartSplit {
@@ -267,8 +269,8 @@ impl<M: RunModel> SplitPass<'_, M> {
             let item = TrainingItem::new(output.item, progress, iteration, lr);
             at.committer.expect(Some(items));
             interrupter.fail_on_error(self.events.process_train(LearnerEvent::ProcessedItem(item)));
-            // A stop waits for the end of a step, from where a resume can go on; an error does not.
-            // After the last batch the epoch ends first.
+            // A stop takes effect after an optimizer step, where a resume can go on, and an error
+            // at once. After the last batch, a stop first ends the pass over the training data.
             if interrupter.should_stop()
                 && (stepped || interrupter.error().is_some())
                 && !(whole && interrupter.error().is_none())
@@ -285,7 +287,7 @@ impl<M: RunModel> SplitPass<'_, M> {
             at.seed(epoch, self.batches, "train");
             next = batches.next();
         }
-        // If a worker of the loader panics, the batches end early, and nothing else shows it.
+        // If a worker of the loader panics, the batches end early without an error.
         let seen = batches.progress();
         if !seen.is_completed() {
             let found = format!("{} of {} items", seen.items_processed, seen.items_total);
@@ -341,7 +343,8 @@ impl<M: RunModel> SplitPass<'_, M> {
         PassEnd::Whole
     }
 
-    /// Counts a batch, and returns its items: those that are done, less those that were.
+    /// Returns the number of items of a batch: `now`, the items processed so far, less `processed`,
+    /// which becomes `now`. Updates the size of the largest batch.
     fn count(&mut self, processed: &mut usize, now: usize) -> usize {
         let items = now.saturating_sub(*processed);
         *processed = now;
@@ -349,8 +352,8 @@ impl<M: RunModel> SplitPass<'_, M> {
         items
     }
 
-    /// Fails the training: the loader has other items or another batch size than in the commit, so
-    /// that the commit's number of batches does not say which items are done.
+    /// Fails the training, since the loader has another number of items or another batch size than
+    /// at the commit, so that the number of batches does not determine which items are done.
     fn resized(&self, at: &EpochLoop, before: LoaderSize, found: impl ToString) -> PassEnd {
         let expected = format!("{before}, as in the commit within epoch {}", self.epoch);
         at.committer.fail(Error::parameter("the training loader", expected, found));
@@ -362,7 +365,7 @@ impl<M: RunModel> SplitPass<'_, M> {
         PassEnd::Stopped
     }
 
-    /// Fails the training, since a loader ended before its last batch: the epoch is incomplete.
+    /// Fails the training, since a loader ended before its last batch.
     fn short(&self, split: &str, found: String) -> PassEnd {
         let what = format!("{split} of epoch {}", self.epoch);
         let error = Error::parameter(what, "all batches of the loader", found);
@@ -371,14 +374,15 @@ impl<M: RunModel> SplitPass<'_, M> {
 }
 
 impl EpochLoop {
-    /// True where the model keeps an error, which ends the training.
+    /// True if the model keeps an error. The error then ends the training.
     fn is_failed<M: RunModel>(&self, learner: &Learner<M>) -> bool {
         let error = learner.model().error();
         error.map(|error| self.committer.fail(error)).is_some()
     }
 
-    /// Seeds the device, so that the random numbers of a batch and its step depend on the run's
-    /// seed and the place in the run alone.
+    /// Seeds the device with the first 8 bytes of a SHA-256 of the run's seed, the epoch, the batch
+    /// and the split, so that the random numbers of a batch and its step depend on these alone.
+    /// The loop calls this before every training batch, and once before each validation.
     fn seed(&self, epoch: usize, batch: usize, split: &str) {
         let mut hash = Sha256::new();
         for number in [self.committer.seed(), epoch as u64, batch as u64] {

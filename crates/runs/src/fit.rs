@@ -1,4 +1,4 @@
-//! A training that returns its errors as an `Err`, writes commits, and goes on from them.
+//! A training that returns its errors as an `Err`, writes commits, and resumes from them.
 
 use std::{
     fmt,
@@ -25,8 +25,9 @@ use crate::{
 /// Prepares a training of this model, which [`launch`](Fit::launch) begins.
 ///
 /// `launch` does what `training.launch(Learner::new(model.train(), optimizer, lr))` does, and
-/// returns errors as an `Err`. With [`with_commits`](Fit::with_commits) the training survives
-/// whatever ends the process, and [`resume`](Fit::resume) goes on from its commits:
+/// returns errors and panics as an `Err`. With [`with_commits`](Fit::with_commits) the training
+/// writes commits, and [`resume`](Fit::resume) goes on from the newest one after the process has
+/// ended for any reason:
 ///
 /// ```no_run
 /// # use burn::{lr_scheduler::constant::ConstantLr, optim::AdamConfig, train::SupervisedTraining};
@@ -61,37 +62,41 @@ pub fn fit<M: RunModel>(
 
 /// A training that has not begun; see [`fit`].
 ///
-/// # What commits when
+/// # When commits are written
 ///
 /// | strategy | commits | resumes at | bit for bit |
 /// |---|---|---|---|
 /// | [commits](Self::with_commits) | each epoch, n steps or minutes; at a stop | any commit | yes |
 /// | commits, [kept strategy](Self::keep_strategy) | each epoch | the end of an epoch | no |
-/// | no commits | what the training says | what the training says | no |
+/// | no commits | the training's own checkpoints | the training's own checkpoints | no |
 ///
 /// By default, a training with commits runs on one device, in a loop of this crate.
-/// A kept strategy is the training's own, such as one for several devices, a distributed one or one
-/// of yours. It is not bit for bit, since Burn starts the order of the data over and saves no
-/// random state, and early stopping starts over.
-/// If a broken worker of a loader cuts an epoch short, Burn takes it for a whole one. After a
-/// signal the current epoch is lost.
-/// A strategy of yours that does not call [`valid`](burn::module::Module::valid) before it saves, as
-/// Burn's do to validate, saves batch-norm statistics one forward pass late.
+/// A kept strategy is the training's own strategy, for example for several devices, distributed, or
+/// one that you wrote. Its resume is not bit for bit: Burn starts the order of the data and early
+/// stopping anew, and saves no random state.
+/// With a kept strategy, an epoch that a panic in a loader's worker cuts short counts as a whole
+/// epoch, and a stop by a signal loses the current epoch.
+/// A strategy that you wrote should call [`valid`](burn::module::Module::valid) before it saves, as
+/// Burn's strategies do to validate. Otherwise it saves batch-norm statistics without those of the
+/// last forward pass.
 ///
-/// # What "bit for bit" asks for
+/// # Conditions of "bit for bit"
 ///
 /// - One program, machine and device, on which Burn itself computes the same bits twice, as its CPU
 ///   backends do.
-/// - A loader whose order depends on its seed alone. So it has at most one worker
-///   (`num_workers(1)`), since several race.
-/// - Random numbers from the device alone, which is seeded before every batch. The batcher of a
-///   worker may draw none, since it runs ahead of the training.
+/// - A loader whose order depends on its seed alone, and with at most one worker
+///   (`num_workers(1)`), since the order of batches from several workers varies.
+/// - Random numbers from the device alone, which is seeded before every training batch and every
+///   validation. A batcher that runs in a worker may draw no random numbers, since the worker runs
+///   ahead of the training.
 /// - One training at a time in a program, since Burn's devices have one random state per process.
 ///
-/// A metric of training that is no mean over batches, such as a perplexity, covers only the rest of
-/// an epoch that was resumed within, and is marked `part` in `metrics.csv`.
-/// A loader of your own must end with [`progress`](burn::data::dataloader::DataLoaderIterator) at
-/// its total; an epoch that ends before that is an error.
+/// After a resume within an epoch, the epoch's value of a training metric that is no mean over
+/// batches, such as a perplexity, covers only the rest of the epoch, and is marked `part` in
+/// `metrics.csv`.
+/// The iterator of a loader that you wrote must end with its
+/// [`progress`](burn::data::dataloader::DataLoaderIterator) at the total; an epoch that ends
+/// before is an error.
 pub struct Fit<M: RunModel> {
     training: SupervisedTraining<M>,
     model: M,
@@ -101,21 +106,22 @@ pub struct Fit<M: RunModel> {
     device: Option<Device>,
     keeps_strategy: bool,
     resumed: Option<Resumed>,
-    /// The size of the training loader at the commit that it goes on from, within an epoch.
+    /// The size of the training loader at the commit from which the training goes on; `None` for
+    /// the end of an epoch.
     loader: Option<LoaderSize>,
     warnings: Warnings,
 }
 
-/// The place at which a training goes on.
+/// The place from which a resumed training goes on.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Resumed {
-    /// The place of the commit; none if there was no commit yet, and the training begins anew.
+    /// The place of the commit; `None` if the run has no commit, so that the training begins anew.
     pub from: Option<Progress>,
-    /// The optimizer steps until then; 0 where they are not counted.
+    /// The number of optimizer steps until the commit; 0 if they are not counted.
     pub steps: u64,
-    /// The reasons why something was not used: a newer commit that is not whole, which is set
-    /// aside, or a damaged file of metrics.
+    /// The errors of newer commits that are damaged, and of a damaged `metrics.csv`. The launch
+    /// renames these, with the ending `.aside-1` or the next number that is free.
     pub passed_over: Vec<Error>,
 }
 
@@ -130,24 +136,25 @@ impl fmt::Display for Resumed {
 }
 
 impl<M: RunModel> Fit<M> {
-    /// Writes commits of the training to the directory of a run, which is locked from now on until
-    /// the training has ended.
+    /// Writes commits of the training to the directory of a run. Creates the directory if it is
+    /// missing, and locks it from now on until the training has ended.
     ///
     /// A commit holds the model, the optimizer, the schedule, the place in the data, the metrics
-    /// and the configuration of the run: whole, durable and checked, or not there.
-    /// Commits replace the training's checkpointers. They replace its strategy too, unless it is
-    /// [kept](Self::keep_strategy): the training runs on one device, in a loop that can stop at any
-    /// batch.
-    /// The metrics go to `metrics.csv`. A metric logger of the training's own is an error, and
-    /// Burn's `summary()` finds no metrics, since it reads the files of Burn's own logger.
+    /// and the configuration of the run. It is whole, durable and checked, or absent. Commits
+    /// replace the training's checkpointers. They replace its strategy too, unless it is
+    /// [kept](Self::keep_strategy), by a loop on one device that can stop at any batch. The metrics
+    /// are written to [`metrics.csv`](crate::METRICS). A metric logger of the training's own is an
+    /// error at the launch, and Burn's `summary()` finds no metrics, since it reads the files of
+    /// Burn's own logger.
     ///
-    /// The training's setting `gradient_checkpointing` has an effect in Burn's own strategies
-    /// alone; here it is a setting of the device, see [`on`](Self::on).
+    /// The training's setting `gradient_checkpointing` has an effect only in Burn's own strategies.
+    /// In the loop of this crate it is a setting of the device, see [`on`](Self::on).
     ///
     /// # Errors
     ///
-    /// A directory that cannot be made, or that another process has locked; a parameter that Burn
-    /// would save and could not [load](RunModel::check_loadable), by path.
+    /// A directory that cannot be created or locked, for example because another process has the
+    /// lock; a parameter that Burn can save and cannot [load](RunModel::check_loadable), with its
+    /// path.
     pub fn with_commits(mut self, config: CommitConfig) -> Result<Self> {
         self.model.check_loadable()?;
         let interrupter = self.training.interrupter();
@@ -156,30 +163,35 @@ impl<M: RunModel> Fit<M> {
         Ok(self)
     }
 
-    /// Sets the device to train on with commits, such as
-    /// `device.autodiff().gradient_checkpointing()`; by default it is the model's.
+    /// Sets the device on which a training with commits runs, such as
+    /// `device.autodiff().gradient_checkpointing()`. The default is the first device of the model.
+    /// Has no effect on where a training without commits or with a kept strategy runs.
     pub fn on(mut self, device: Device) -> Self {
         self.device = Some(device);
         self
     }
 
-    /// Keeps the training's own strategy; commits are then written at the end of epochs alone.
+    /// Keeps the training's own strategy. Commits are then written only at the end of epochs.
     pub fn keep_strategy(mut self) -> Self {
         self.keeps_strategy = true;
         self
     }
 
-    /// Goes on from the newest whole commit, or begins where there is none.
+    /// Goes on from the newest whole commit, or from the beginning if the run has no commit.
+    ///
+    /// Reads and checks the commit; nothing on disk changes before the [launch](Self::launch).
     ///
     /// # Errors
     ///
-    /// No [commits](Self::with_commits); commits of which none is whole; a commit of another
-    /// configuration or seed, of another model, or of another kind of optimizer or schedule: the
-    /// error names the field or parameter that differs.
+    /// A training [without commits](Self::with_commits); commits of which none is whole; a commit
+    /// with another configuration, seed or model, or another kind of optimizer or schedule, or with
+    /// a NaN or an infinity that is not [allowed](CommitConfig::allow_non_finite). The error names
+    /// the field or parameter.
     ///
-    /// The numbers of an optimizer and a schedule that are no state of theirs, such as a constant
-    /// learning rate, are those of this program. Name them in the configuration
-    /// ([`with_config`](CommitConfig::with_config)), so that others are refused.
+    /// Hyperparameters of the optimizer and the schedule that are not in their state, such as a
+    /// constant learning rate, are not in a commit and not compared: those of this program apply.
+    /// Put them in the configuration ([`with_config`](CommitConfig::with_config)) to refuse other
+    /// values.
     pub fn resume(self) -> Result<Self> {
         let Newest { commit, passed_over } = self.committer()?.store().newest()?;
         match (commit, passed_over) {
@@ -194,15 +206,15 @@ impl<M: RunModel> Fit<M> {
         }
     }
 
-    /// Goes on from the commit at a place in the run.
+    /// Goes on from the commit at this place in the run.
     ///
-    /// At the [launch](Self::launch), later commits are set aside under names that end in
-    /// `.aside-1` (or the next free number), and so is a copy of `metrics.csv`, which has their
-    /// metrics.
+    /// At the [launch](Self::launch), later commits are renamed, with the ending `.aside-1` or the
+    /// next number that is free. `metrics.csv`, which contains their metrics, is copied under such
+    /// a name, and its lines after the commit are removed.
     ///
     /// # Errors
     ///
-    /// The errors of [`resume`](Self::resume); no whole commit of this place.
+    /// The errors of [`resume`](Self::resume); a commit of this place that is damaged or missing.
     pub fn resume_from(self, progress: Progress) -> Result<Self> {
         let commit = self.committer()?.store().open(progress)?;
         self.go_on(&commit, Vec::new())
@@ -260,53 +272,57 @@ impl<M: RunModel> Fit<M> {
         Ok([model, optimizer, scheduler])
     }
 
-    /// The findings of [`resume`](Self::resume).
+    /// The result of [`resume`](Self::resume) or [`resume_from`](Self::resume_from); `None` before
+    /// either is called.
     pub fn resumed(&self) -> Option<&Resumed> {
         self.resumed.as_ref()
     }
 
-    /// The warnings of the training with commits, to read while it runs and when it has ended.
+    /// The warnings of a training with commits, to be read while it runs or after it has ended.
+    /// They are empty for a training without commits.
     pub fn warnings(&self) -> Warnings {
         self.warnings.clone()
     }
 
     /// Trains, and returns the result.
     ///
-    /// A training that was stopped by [`Interrupter::stop`](burn::train::Interrupter::stop) is no
-    /// error, see [`LearningResult::interrupted`]; with commits, it can go on where it stopped.
+    /// A stop by [`Interrupter::stop`](burn::train::Interrupter::stop) is no error, see
+    /// [`LearningResult::interrupted`]; with commits, the training can be resumed where it stopped.
     /// A training that is resumed at its end, or after early stopping ended it, returns at once.
     ///
-    /// Burn's dashboard stays on the screen until the result's `renderer` is dropped; what is
-    /// printed before that is lost.
-    /// When the dashboard ends, Burn forgets that a training was stopped, or that its data or a
-    /// metric failed. Only with commits in their own loop does the result still say so.
+    /// Burn's dashboard stays on the screen until the result's `renderer` is dropped. What is
+    /// printed before is lost.
+    /// When the dashboard ends, Burn drops the information that a training was stopped, or that its
+    /// data or a metric failed. Only with commits and without a kept strategy, the result contains
+    /// this information.
     ///
-    /// After an error the model is not returned. What it shares with a clone that was made before
-    /// the launch, such as averages of weights, is still there in the clone, as it was before the
-    /// step that failed. Not so after a resume, which loads the model anew: the newest commit has
-    /// it then.
+    /// After an error the model is not returned. State that the model shares with a clone from
+    /// before the launch, such as averages of weights, remains in the clone, as it was before the
+    /// step that failed. After a resume, which loads the model anew, the clone shares nothing: load
+    /// the newest commit instead.
     ///
     /// # Errors
     ///
     /// - The first error of a step, a commit or the file of metrics.
     /// - The error that stopped Burn's training.
     /// - A panic in the model, the data or a metric.
-    /// - A training loader without a batch, for a model that
-    ///   [counts its steps](RunModel::attempted_steps), and with commits for any.
+    /// - A training loader without a batch; without commits, only for a model that
+    ///   [counts its steps](RunModel::attempted_steps).
     ///
     /// With commits also:
     ///
     /// - A validation loader without a batch.
-    /// - An epoch whose data ended early, unless the strategy is kept, which does not show it.
-    /// - A resume within an epoch whose training loader has another number of items or another
-    ///   batch size than at the commit, or whose `grads_accumulation` is another.
-    /// - A metric that gives no number, or a NaN, by which the
-    ///   [best commit](CommitConfig::with_keep_best) is to be kept or early stopping asks: after the
-    ///   first epoch of this launch, which is committed. Where the best is kept by default, it is a
-    ///   [warning](Self::warnings). For early stopping, a NaN after numbers is no improvement.
+    /// - An epoch whose data ended early, unless the strategy is kept.
+    /// - A resume within an epoch with another number of items, batch size or `grads_accumulation`
+    ///   of the training loader than at the commit.
+    /// - A missing value or a NaN of the metric of early stopping or of the [best
+    ///   commit](CommitConfig::with_keep_best), after the first epoch of this launch, which is
+    ///   committed. For the default metric of the best commit, this is only a
+    ///   [warning](Self::warnings). For early stopping, a NaN after numbers counts as an epoch
+    ///   without improvement.
     /// - A metric logger of the training's own.
     /// - A run that has commits and is not resumed.
-    /// - A kept strategy that would go on within an epoch.
+    /// - A resume within an epoch with a kept strategy.
     pub fn launch(self) -> Result<LearningResult<M>> {
         if let Some(error) = self.model.error() {
             return Err(error);
@@ -338,17 +354,18 @@ impl<M: RunModel> Fit<M> {
                     training.with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)));
             }
         }
-        // Otherwise statistics of an earlier forward pass would replace those of a commit.
+        // Without this, statistics of an earlier forward pass would replace those of a commit.
         model.update_statistics();
         let (steps, on_end) = (model.attempted_steps(), model.on_end());
         let model = model.train().with_interrupter(training.interrupter());
-        // A panic in the caller's own code, which Burn lets through, becomes an error.
+        // A panic in the caller's code, which Burn does not catch, becomes an error.
         let launched =
             catch_unwind(AssertUnwindSafe(|| training.launch(Learner::new(model, optimizer, lr))));
         if let (Err(_), Some(committer)) = (&launched, &committer) {
             committer.wait_for_threads();
         }
-        // Whatever ended it: clones from before the launch share what the model has seen.
+        // Called after an error or a panic too, since clones from before the launch share state
+        // with the model.
         on_end();
         if let Ok(result) = &launched {
             result.model.on_end()();
@@ -357,7 +374,7 @@ impl<M: RunModel> Fit<M> {
             return Err(error);
         }
         let mut result = launched.map_err(|panic| Error::Panic(message(&*panic)))?;
-        // Burn's dashboard has cleared both in the result by now.
+        // If there was a dashboard, Burn has cleared the interruption and the error in the result.
         if let Some((interrupted, error)) = committer.as_ref().map(Committer::end) {
             result.interrupted = result.interrupted.or(interrupted);
             result.error = result.error.or(error);

@@ -1,4 +1,4 @@
-//! NaNs and infinities in a configuration, which JSON writes as it writes nothing at all.
+//! NaNs and infinities in a configuration, which JSON would save as `null`, like `None`.
 
 use std::fmt::{self, Display};
 
@@ -6,11 +6,11 @@ use serde::ser::{self, Serialize, Serializer};
 
 use crate::{Error, Result};
 
-/// Refuses a value that holds a NaN or an infinity.
+/// Refuses a value that holds a NaN or an infinity. A value that cannot be serialized passes.
 ///
 /// # Errors
 ///
-/// The first such number, by the path of its field below `path`.
+/// The first NaN or infinity, with `path` and the path of its field in the value.
 pub(crate) fn check(path: &str, value: &impl Serialize) -> Result<()> {
     match value.serialize(Field(path.to_owned())) {
         Err(Stop::NonFinite { path, found }) => {
@@ -18,7 +18,7 @@ pub(crate) fn check(path: &str, value: &impl Serialize) -> Result<()> {
                             stand for it)";
             Err(Error::parameter(path, expected, found))
         }
-        // What cannot be serialized is an error of the one who writes it.
+        // The caller serializes the value too, and reports this error.
         Err(Stop::Other) | Ok(()) => Ok(()),
     }
 }
@@ -46,10 +46,11 @@ impl ser::Error for Stop {
 
 type Walked = std::result::Result<(), Stop>;
 
-/// A serializer that looks at floats and writes nothing; it holds the path of the value.
+/// A serializer that checks floats and writes nothing. Holds the path of the value.
 struct Field(String);
 
-/// The fields of a value, with the path of the value, and the index or key of the next field.
+/// A serializer of the fields of a value. Holds the path of the value, and the index or key of the
+/// next field.
 struct Fields {
     path: String,
     index: usize,
@@ -78,7 +79,7 @@ impl Fields {
     }
 }
 
-/// Values that are no floats and hold none.
+/// Methods for values that are no floats and contain none: they accept any value.
 macro_rules! skip {
     ($($method:ident($($argument:ty),*)),* $(,)?) => {
         $(fn $method(self, $(_: $argument),*) -> Walked {
@@ -87,7 +88,7 @@ macro_rules! skip {
     };
 }
 
-/// Values that hold others.
+/// Methods for values that contain other values.
 macro_rules! hold {
     ($($method:ident($($argument:ty),*)),* $(,)?) => {
         $(fn $method(self, $(_: $argument),*) -> std::result::Result<Fields, Stop> {
@@ -183,7 +184,7 @@ impl Serializer for Field {
     }
 }
 
-/// Sequences, whose values have an index.
+/// Implements the traits of sequences, whose values have an index.
 macro_rules! by_index {
     ($($kind:ident::$method:ident),*) => {
         $(impl ser::$kind for Fields {
@@ -208,7 +209,7 @@ by_index!(
     SerializeTupleVariant::serialize_field
 );
 
-/// Structures, whose values have a name.
+/// Implements the traits of structures, whose values have a name.
 macro_rules! by_name {
     ($($kind:ident),*) => {
         $(impl ser::$kind for Fields {

@@ -1,7 +1,7 @@
-//! The metrics of a run, in one file that a resumed run goes on with.
+//! The metrics of a run, in one file to which a resumed run appends.
 //!
-//! Burn's own logs are a file for each metric and epoch, which a resumed half epoch truncates, and
-//! whose stale epochs a shorter run would take for its own.
+//! Burn's own logger writes a file for each metric and epoch. A resume within an epoch would
+//! truncate these files, and a new run would read files of later epochs that an older run has left.
 
 use std::{
     borrow::Cow,
@@ -27,53 +27,60 @@ use crate::{
     mean::{Number, Running, Seen, weight},
 };
 
-/// The file of a run's metrics, in its directory.
+/// The name of the file of a run's metrics, in the directory of the run: a CSV table with the
+/// columns `split,epoch,metric,value,count`.
 ///
-/// A line is a batch, with its weight in `count`; or the value of an epoch, with `epoch` there; or
-/// `part`, for a resumed epoch of which the whole is not known; or `text`.
+/// The column `count` contains:
 ///
-/// The weight of a batch is the number of values that the metric says its value is the mean of.
-/// Where that is one number for the whole batch, such as a loss that was reduced to a scalar, it is
-/// the items of the batch, as the loader counts them: so the value of an epoch is the mean over
-/// items, also where the last batch is shorter. Burn itself takes such a batch for one value, and
-/// so does a training with a [kept strategy](crate::Fit::keep_strategy), which does not show the
-/// loader.
+/// - a number, for the value of a batch: the weight of the batch;
+/// - `epoch`, for the value of a whole epoch;
+/// - `part`, for the value of the rest of a resumed epoch, if that of the whole epoch is not known;
+/// - `text`, for a value that is text.
+///
+/// The weight of a batch is the number of values whose mean the metric is, as the metric reports
+/// it. For a metric with one value per batch, such as a loss that was reduced to a scalar, the
+/// weight is the number of items in the batch, so that the value of an epoch is the mean over
+/// items, even if the last batch is shorter. Burn itself weights such a batch as 1, and so does a
+/// training with a [kept strategy](crate::Fit::keep_strategy), which does not show the loader.
 pub const METRICS: &str = "metrics.csv";
 
-/// The metric, as `text`, that names the part of the model which answers validation from an epoch
-/// on; plain models have none.
+/// The name of the metric in [`METRICS`] whose value, a text, is the
+/// [part](crate::RunModel::parts) of the model that computes the outputs in validation from that
+/// epoch on. The file of a plain model has no such line.
 pub const VALIDATED: &str = "Validated";
 
-/// Where the history was when something was committed, and what decisions need of it.
+/// The state of the history at a commit: the length and digest of the file, and the values that
+/// decisions need.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mark {
-    /// The length of the file.
+    /// The length of the file in bytes.
     pub bytes: u64,
-    /// The SHA-256 of that much of it.
+    /// The SHA-256 of these bytes.
     pub sha256: String,
     /// The final value of each metric, by epoch.
     pub epochs: BTreeMap<usize, BTreeMap<Key, Number>>,
-    /// The sums of the current epoch so far.
+    /// The sums of each metric in the current epoch so far.
     pub running: BTreeMap<Key, Running>,
 }
 
 /// A split and the name of a metric, such as `valid/Loss`.
 pub(crate) type Key = String;
 
-/// The first line.
+/// The first line of the file.
 const HEADER: &str = "split,epoch,metric,value,count\n";
 
-/// True where a history may be begun: where nothing is, or one that was begun.
+/// True if a new history may replace what is at this path: the file begins with the header, or a
+/// part of the header, or cannot be read.
 fn begins_a_history(path: &Path) -> bool {
     let Ok((file, _)) = regular::open(path) else { return true };
     let mut line = Vec::new();
     let read = file.take(HEADER.len() as u64).read_to_end(&mut line);
-    // What cannot be read can be no other file; the attempt to write it gives the reason.
+    // If the file cannot be read, the attempt to write to it gives the reason.
     read.is_err() || HEADER.as_bytes().starts_with(&line)
 }
 
-/// The metrics of a run, as they come.
+/// The metrics of a run, to which each batch adds.
 pub(crate) struct History {
     path: PathBuf,
     file: File,
@@ -83,26 +90,28 @@ pub(crate) struct History {
     digest: Sha256,
     epochs: BTreeMap<usize, BTreeMap<Key, Number>>,
     running: BTreeMap<Key, Running>,
-    /// The sums of the current epoch that this process has seen, which are all that Burn has.
+    /// The sums of the current epoch over the batches of this process, the only ones that Burn has.
     seen: BTreeMap<Key, Seen>,
-    /// The metrics of which only a part of an epoch is known, since it was resumed within.
+    /// The metrics for which only a part of an epoch is known, since the run was resumed within the
+    /// epoch.
     parts: BTreeSet<Key>,
-    /// The metrics that gave text.
+    /// The metrics whose values are text.
     texts: BTreeSet<Key>,
     /// The last epoch whose validation has ended in this process.
     validated: Option<usize>,
     /// The current epoch and split.
     current: Option<(usize, String)>,
-    /// The last epoch that is shown, where later ones are hidden.
+    /// The last epoch that is shown; `None` if no epoch is hidden.
     shown: Option<usize>,
 }
 
 impl History {
-    /// An empty history, in place of one of a run that never committed.
+    /// Creates an empty history, in place of that of a run without commits. An old file with values
+    /// of whole epochs is renamed; any other old history is overwritten.
     ///
     /// # Errors
     ///
-    /// A file of this name that is no history; one that cannot be written.
+    /// A file of this name that is no history; a file that cannot be written or renamed.
     pub fn create(run: &Path) -> Result<Self> {
         let path = run.join(METRICS);
         let broken = |error| Error::file("create", &path, error);
@@ -111,7 +120,8 @@ impl History {
             let error = Error::parameter("line 1", HEADER.trim_end(), "another file");
             return Err(Error::file("write the metrics to", path, error));
         }
-        // Epochs that ended were committed: their commits are gone, and this may be all there is.
+        // A whole epoch was committed. The commits are gone, so that this file may be all that is
+        // left of the run.
         let text = regular::read(&path, Length::Any, "read");
         if text.is_ok_and(|text| text.windows(7).any(|end| end == b",epoch\n")) {
             disk::set_aside(&path)?;
@@ -142,10 +152,10 @@ impl History {
         }
     }
 
-    /// The history up to a mark; what came after it is removed.
+    /// Opens the history at a mark, and removes the lines after the mark from the file.
     ///
-    /// A file that is not as it was at the mark is set aside: nothing is decided by the file,
-    /// since the mark holds what decisions need.
+    /// A file that differs from that at the mark is renamed, and an empty file begun. Decisions do
+    /// not depend on the file, since the mark holds the values that they need.
     pub fn resume(run: &Path, mark: &Mark) -> Result<Self> {
         let path = run.join(METRICS);
         let mut history = match Self::reopen(&path, mark) {
@@ -157,7 +167,7 @@ impl History {
                 history
             }
             Err(_) => {
-                // A link that leads nowhere is in the way, too.
+                // A dangling symbolic link is renamed too.
                 if path.symlink_metadata().is_ok() {
                     disk::set_aside(&path)?;
                 }
@@ -169,10 +179,11 @@ impl History {
         Ok(history)
     }
 
-    /// Copies the file under another name beside it, if it has lines after the mark.
-    /// [`resume`](Self::resume) removes these lines, which belong to commits that are set aside.
+    /// Copies the file, with the ending `.aside-1` or the next number that is free, if it has lines
+    /// after the mark. [`resume`](Self::resume) removes these lines, which belong to commits that
+    /// are set aside.
     ///
-    /// A file that is not as it was at the mark is not copied: `resume` sets it aside whole.
+    /// A file that differs from that at the mark is not copied, since `resume` renames it.
     ///
     /// # Errors
     ///
@@ -184,7 +195,7 @@ impl History {
         if length?.len() > mark.bytes { disk::copy_aside(&path) } else { Ok(()) }
     }
 
-    /// Checks that the file is as it was at a mark, and changes nothing.
+    /// Checks that the file up to the mark is unaltered. Changes nothing.
     pub fn check(run: &Path, mark: &Mark) -> Result<()> {
         Self::reopen(&run.join(METRICS), mark).map(drop)
     }
@@ -217,7 +228,7 @@ impl History {
         Ok(Self { bytes: mark.bytes, digest, ..Self::in_file(path.to_owned(), file) })
     }
 
-    /// Writes what is not in the file yet.
+    /// Writes the lines that are not in the file yet, without a sync.
     pub fn write(&mut self) -> Result<()> {
         let lines = std::mem::take(&mut self.lines);
         let written = self.file.write_all(&lines);
@@ -227,7 +238,7 @@ impl History {
         Ok(())
     }
 
-    /// Where the history is now; everything so far is in the file then.
+    /// The mark of the history now. Writes all lines so far to the file first.
     pub fn mark(&mut self) -> Result<Mark> {
         self.write()?;
         Ok(Mark {
@@ -238,25 +249,26 @@ impl History {
         })
     }
 
-    /// Says which part of the model answers validation from an epoch on.
+    /// Adds the line of [`VALIDATED`]: the part of the model that computes the outputs in
+    /// validation from an epoch on.
     pub fn validates(&mut self, epoch: usize, part: &str) -> Result<()> {
         self.line(&Split::Valid.to_string(), epoch, VALIDATED, part, "text")
     }
 
-    /// True where nothing has been logged yet.
+    /// True if the file has no line but the header, and none is to be written.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty() && self.bytes == HEADER.len() as u64
     }
 
-    /// A handle with which another thread makes the file durable.
+    /// The path and a second handle of the file, with which another thread syncs it.
     pub fn file(&self) -> Result<(PathBuf, File)> {
         let file = self.file.try_clone();
         let file = file.map_err(|error| Error::file("sync", &self.path, error))?;
         Ok((self.path.clone(), file))
     }
 
-    /// Takes the metrics of a batch, or of the end of a split; the items of the batch, where they
-    /// are known.
+    /// Adds the metrics of a batch, or of the end of a split. `items` is the number of items of the
+    /// batch; `None` if it is not known, or at the end of a split.
     pub fn log(
         &mut self,
         update: &MetricsUpdate,
@@ -310,10 +322,10 @@ impl History {
         };
         let Some(count) = count else {
             let (running, seen) = (self.running.remove(&key), self.seen.remove(&key));
-            // Burn's mean is of what this process has seen; after a resume the epoch has more.
+            // Burn's mean covers the batches of this process, and not those before a resume.
             let value = match (running, seen) {
                 (Some(all), Some(seen)) if seen.ends_with(value) => all.mean(),
-                // No mean: what it would be of the whole epoch, no one knows.
+                // Burn's value is no mean, so that it cannot be computed for the whole epoch.
                 (Some(all), seen) if seen.as_ref().map(|seen| &seen.weighted) != Some(&all) => {
                     self.parts.insert(key);
                     return self.line(split, epoch, name, &value.to_string(), "part");
@@ -322,7 +334,7 @@ impl History {
             };
             self.epochs.entry(epoch).or_default().insert(key, Number(value));
             self.line(split, epoch, name, &value.to_string(), "epoch")?;
-            // The end of a split: readers see it at once.
+            // The end of a split is written at once, for programs that read the file.
             return self.write();
         };
         self.seen.entry(key.clone()).or_default().add(value, count, items);
@@ -349,7 +361,8 @@ impl History {
         }
     }
 
-    /// The end of a split: metrics that Burn does not end come to the mean of their values.
+    /// Ends a split. A metric to which Burn has given no final value gets the weighted mean of its
+    /// batches. Writes the lines to the file.
     pub fn end(&mut self, epoch: usize, split: &Split) -> Result<()> {
         if *split == Split::Valid {
             self.validated = Some(epoch);
@@ -367,20 +380,21 @@ impl History {
         self.write()
     }
 
-    /// Hides the epochs after one, as if they were to come; none is hidden otherwise.
+    /// Hides the values of the epochs after `epoch` from [`value`](Self::value); `None` shows all.
     pub fn show_until(&mut self, epoch: Option<usize>) {
         self.shown = epoch;
     }
 
-    /// True where the epoch has ended in this process, with its validation.
+    /// True if the epoch is not later than the last one whose validation has ended in this process.
     pub fn has_ended(&self, epoch: usize) -> bool {
         self.validated.is_some_and(|last| (1..=last).contains(&epoch))
     }
 
     /// For an error: what an epoch that has ended has instead of a number of this metric, such as a
-    /// NaN or a text; `None` if it has a number, or only a part of the epoch is known.
+    /// NaN or a text; `None` if it has a number, or if only a part of an epoch is known.
     ///
-    /// Earlier epochs do not count: a resumed run may lack a metric that they had.
+    /// Values of other epochs do not count, since a resumed run may lack a metric that earlier
+    /// epochs had.
     pub fn lacks(&self, key: &str, epoch: usize) -> Option<String> {
         let values = self.epochs.get(&epoch);
         let found = match values.and_then(|values| values.get(key)) {
@@ -396,13 +410,14 @@ impl History {
         Some(format!("{found}; those that give numbers: {numbers}"))
     }
 
-    /// True where a metric gave a number in any epoch of the run that has ended.
+    /// True if a metric has a number, not a NaN, in any epoch of the run that has ended.
     pub fn has_number(&self, key: &str) -> bool {
         let mut values = self.epochs.values().filter_map(|values| values.get(key));
         values.any(|value| !value.0.is_nan())
     }
 
-    /// The value of a metric in an epoch, final or so far.
+    /// The value of a metric in an epoch: the final one, or the weighted mean so far in the current
+    /// epoch and split. `None` if there is no value, or the epoch is hidden.
     pub fn value(&self, name: &str, epoch: usize, split: &Split) -> Option<NumericEntry> {
         if self.shown.is_some_and(|last| epoch > last) {
             return None;
@@ -420,7 +435,7 @@ impl History {
     }
 }
 
-/// A cell of a CSV table, in quotes where it needs them.
+/// A cell of a CSV table, in quotation marks if it has a comma, a quotation mark or a line break.
 fn quoted(cell: &str) -> Cow<'_, str> {
     match cell.contains([',', '"', '\r', '\n']) {
         true => format!("\"{}\"", cell.replace('"', "\"\"")).into(),

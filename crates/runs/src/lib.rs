@@ -1,10 +1,10 @@
 //! Trainings of Burn that survive whatever ends them, for any Burn model.
 //!
 //! While a training runs, it writes commits: the model, the optimizer, the schedule, the place in
-//! the data and the metrics. A commit is whole and durable, or not there.
-//! After a kill, a stop or a full disk, the training goes on from its newest whole commit. On one
-//! CPU device it then has the same bits as a training that was never interrupted; [`Fit`] says what
-//! this asks for.
+//! the data and the metrics. A commit is whole and durable, or absent. After a kill, a stop or a
+//! full disk, the training resumes from its newest whole commit. On one CPU device, it then
+//! computes the same bits as a training that was never interrupted, under the conditions that
+//! [`Fit`] lists.
 //!
 //! ```no_run
 //! # use burn::{module::Module, nn::Linear, tensor::{Device, Tensor}};
@@ -48,28 +48,28 @@
 //! metrics.csv        the metrics of each batch and epoch
 //! ```
 //!
-//! A manifest is JSON. It has the digest of each other file, and in its last line its own.
-//! Programs may keep other files beside these.
+//! A manifest is JSON with the SHA-256 of each other file of the commit, followed by a line with
+//! the SHA-256 of the JSON. Programs may keep other files in the directory of the run.
 //!
 //! # When it commits
 //!
 //! - at the end of every epoch, after its validation;
-//! - within an epoch after so many [steps](CommitConfig::with_every_steps) or so much
-//!   [time](CommitConfig::with_every);
-//! - when it is [stopped](burn::train::Interrupter::stop), such as by a [signal](Signals).
+//! - within an epoch, after a number of [steps](CommitConfig::with_every_steps) or a
+//!   [time](CommitConfig::with_every), if one is set;
+//! - when it is [stopped](burn::train::Interrupter::stop), for example by a [signal](Signals).
 //!
-//! A commit is written under another name beside the others, synced, renamed and read back. Only
-//! then are older commits removed. See [`Fit`] for what holds under which training strategy.
+//! A commit is written under a temporary name, synced, renamed and read back. Only then are older
+//! commits removed. [`Fit`] lists what depends on the training strategy.
 //!
 //! # Invariants
 //!
-//! - A commit is whole or not there. Older commits are removed only after the new one was read
-//!   back.
-//! - A resume refuses a commit that differs in kind from what this program would save, and names
-//!   the place.
-//! - No commit holds a NaN or an infinity, unless this is allowed.
+//! - A commit is whole or absent. Older commits are removed only after the new one was read back.
+//! - A resume refuses a commit whose parameters, optimizer state or schedule differ in name, shape
+//!   or type from what this program would save. The error names the place.
+//! - No commit holds a NaN or an infinity, unless
+//!   [`allow_non_finite`](CommitConfig::allow_non_finite) is set.
 //! - One process at a time writes to a run.
-//! - The library prints nothing but [`ProgressLines`], ends no process and does not panic on data.
+//! - The library prints nothing but [`ProgressLines`], ends no process and panics on no data.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

@@ -1,4 +1,4 @@
-//! The lock of a run: one process at a time writes there.
+//! The lock of a run, by which one process at a time writes to the run.
 
 use std::{
     fs::{File, TryLockError},
@@ -11,11 +11,11 @@ use burn_ema_base::regular;
 
 use crate::{Error, Result};
 
-/// The lock of a run's directory, held until it is dropped.
+/// The lock of a run's directory, held until this value is dropped.
 ///
-/// The operating system keeps it, on the file `LOCK`, and frees it when the process ends, however
-/// that ends.
-/// The file stays; what it says is for people alone, so a file that is left over locks nothing.
+/// It is a lock of the operating system on the file `LOCK`, which is released when the process
+/// ends, however it ends. The file is never removed. Its text, the holder, is only for messages: a
+/// `LOCK` file that is left over locks nothing.
 #[derive(Debug)]
 #[must_use = "the lock is held for as long as this lives"]
 pub struct RunLock {
@@ -23,16 +23,17 @@ pub struct RunLock {
 }
 
 impl RunLock {
-    /// Takes the lock of the run in a directory that exists.
+    /// Takes the lock of the run in this directory, which must exist. Does not wait for another
+    /// holder. Writes the process id and the host to `LOCK`.
     ///
     /// # Errors
     ///
-    /// [`Error::Locked`] with the holder, where another has the lock, be it in this process;
-    /// a `LOCK` that cannot be opened, locked (some file systems have no locks) or written.
+    /// [`Error::Locked`] with the holder, if the lock is held already, even by this process; a
+    /// `LOCK` that cannot be opened, locked (some file systems have no locks) or written.
     pub fn take(directory: impl AsRef<Path>) -> Result<Self> {
         let directory = directory.as_ref();
         let path = directory.join("LOCK");
-        // Not truncated: the text is the holder's for as long as there is one.
+        // Not truncated, since the file may hold the line of the present holder.
         let mut options = File::options();
         let options = options.read(true).write(true).create(true).truncate(false);
         let opened = regular::check(&path).and_then(|()| options.open(&path));
@@ -56,16 +57,17 @@ impl RunLock {
 impl Drop for RunLock {
     fn drop(&mut self) {
         let _ = self.file.set_len(0);
-        // Closing the file is not enough while a child that is being started has it open too.
+        // Closing the file does not release the lock while a child process that is being started
+        // has the file open too.
         let _ = self.file.unlock();
     }
 }
 
-/// The line of the lock's holder; none where the file holds anything else.
+/// The line of the lock's holder; `None` if the file cannot be read or contains anything else.
 fn holder(file: &mut File) -> Option<String> {
-    const MOST_BYTES: u64 = 200;
+    const MAX_BYTES: u64 = 200;
     let mut text = Vec::new();
-    file.take(MOST_BYTES).read_to_end(&mut text).ok()?;
+    file.take(MAX_BYTES).read_to_end(&mut text).ok()?;
     let line = String::from_utf8(text).ok()?.strip_suffix('\n')?.to_string();
     (line.starts_with("pid ") && !line.contains(char::is_control)).then_some(line)
 }

@@ -1,5 +1,5 @@
-//! The description that a commit holds of itself: the place in the run, its configuration, and the
-//! digest of each file.
+//! The manifest of a commit: the place in the run, the run's configuration, and the digest of each
+//! file.
 
 use std::{
     collections::BTreeMap,
@@ -17,42 +17,42 @@ use burn_ema_base::digest;
 
 use crate::{Error, Result, history::Mark};
 
-/// The version of the form in which commits are written.
+/// The version of the format in which commits are written.
 pub(crate) const FORMAT: u32 = 1;
 
-/// The name of the file.
+/// The name of the manifest's file in a commit.
 pub(crate) const MANIFEST: &str = "MANIFEST.json";
 
-/// The largest length of a manifest in bytes; a longer file is no manifest, and is not read.
+/// The largest length of a manifest in bytes. A longer file is refused and not read.
 ///
 /// A manifest holds the metrics of each epoch; this is enough for ten metrics and 100,000 epochs.
-pub(crate) const MOST_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_BYTES: u64 = 64 << 20;
 
 /// The largest length of a configuration in a manifest, in bytes of JSON on one line.
-pub(crate) const MOST_CONFIG_BYTES: usize = 1 << 20;
+pub(crate) const MAX_CONFIG_BYTES: usize = 1 << 20;
 
-/// The most values in such a configuration, each of which takes up to hundreds of bytes when read.
-const MOST_CONFIG_VALUES: usize = MOST_CONFIG_BYTES / 2;
+/// The largest number of values in a configuration. Each takes up to hundreds of bytes in memory.
+const MAX_CONFIG_VALUES: usize = MAX_CONFIG_BYTES / 2;
 
-/// How far a run is.
+/// A place in a run. Places are ordered by their time in the run.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
-    /// The epochs that are done, with their validation.
+    /// The number of epochs that are done, with their validation.
     pub epochs: usize,
-    /// The batches of the next epoch that are done.
+    /// The number of batches of the next epoch that are done; 0 at the end of an epoch.
     pub batches: usize,
 }
 
 impl Progress {
-    /// The end of an epoch.
+    /// The place after this number of epochs.
     pub fn after(epochs: usize) -> Self {
         Self { epochs, batches: 0 }
     }
 
-    /// The name of the commit's directory.
+    /// The name of the directory of a commit, such as `epoch-0012` or `epoch-0012-batch-000345`.
     pub(crate) fn name(self) -> String {
         match self {
             Self { epochs, batches: 0 } => format!("epoch-{epochs:04}"),
@@ -60,12 +60,12 @@ impl Progress {
         }
     }
 
-    /// The progress of a commit's directory; none for any other name.
+    /// The place whose commit has a directory of this name; `None` for any other name.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
         let numbers = name.strip_prefix("epoch-")?;
         let (epochs, batches) = numbers.split_once("-batch-").unwrap_or((numbers, "0"));
         let progress = Self { epochs: epochs.parse().ok()?, batches: batches.parse().ok()? };
-        // One name for one place, so that no other spelling passes for it.
+        // A place has one name, so that another spelling of its numbers is refused.
         (progress.name() == name).then_some(progress)
     }
 }
@@ -80,23 +80,24 @@ impl fmt::Display for Progress {
     }
 }
 
-/// The description that a commit holds of itself.
+/// The description of a commit: its place in the run, the run's configuration, and the digest of
+/// each file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The version of the form.
+    /// The version of the format in which the commit is written.
     pub format: u32,
     /// The id of the run that the commit belongs to: 16 hexadecimal digits, drawn at random when
     /// the run is new and kept when it is resumed.
     pub run: String,
-    /// How far the run was.
+    /// The place of the commit in the run.
     pub progress: Progress,
-    /// The optimizer steps so far; 0 where nobody counts them, as for a plain model under a
+    /// The number of optimizer steps so far; 0 if they are not counted, as for a plain model with a
     /// [kept strategy](crate::Fit::keep_strategy).
     pub steps: u64,
-    /// The samples so far; 0 where they are not counted.
+    /// The number of training samples so far; 0 if the model does not count them.
     pub samples: u64,
-    /// The size of the training loader, for a commit within an epoch; none at the end of one.
+    /// The size of the training loader for a commit within an epoch; `None` at the end of an epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loader: Option<LoaderSize>,
     /// The seed from which the random numbers of all steps are drawn.
@@ -105,28 +106,31 @@ pub struct Manifest {
     /// part computes the outputs in validation. Empty for a plain model.
     #[serde(rename = "averages")]
     pub parts: Vec<(String, String)>,
-    /// The configuration of the run, as its program gave it.
+    /// The configuration that the program gave to
+    /// [`with_config`](crate::CommitConfig::with_config), as JSON; `null` without a call.
     pub config: Value,
     /// The metrics so far.
     pub(crate) metrics: Mark,
-    /// The files of the commit.
+    /// The length and digest of each file of the commit but the manifest, by the file's name.
     pub files: BTreeMap<String, File>,
-    /// The version of this crate that wrote it, first; for people alone.
+    /// The version of this crate that wrote the commit, as the first element. Only for readers; no
+    /// decision depends on it.
     pub versions: Vec<String>,
-    /// The time of writing, in seconds since 1970; for people alone.
+    /// The time of writing, in seconds since 1970 (UTC). Only for readers; no decision depends on
+    /// it.
     pub written: u64,
 }
 
-/// The size of a training loader and of its steps, without which the place in an epoch means
-/// nothing.
+/// The size of a training loader and of an optimizer step. A number of batches determines the items
+/// that are done only for a loader of this size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoaderSize {
-    /// The items of an epoch.
+    /// The number of items in an epoch.
     pub items: usize,
-    /// The items of the largest batch so far.
+    /// The number of items in the largest batch of the epoch so far.
     pub batch: usize,
-    /// The batches of an optimizer step, at least 1.
+    /// The number of batches whose gradients are summed for an optimizer step, at least 1.
     pub accumulation: usize,
 }
 
@@ -136,13 +140,13 @@ impl fmt::Display for LoaderSize {
     }
 }
 
-/// A file of a commit.
+/// The length and digest of a file of a commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Its length in bytes.
+    /// The length in bytes.
     pub bytes: u64,
-    /// Its SHA-256, in hexadecimal digits.
+    /// The SHA-256, as 64 lowercase hexadecimal digits.
     pub sha256: String,
 }
 
@@ -153,18 +157,19 @@ impl File {
 }
 
 impl Manifest {
-    /// JSON, and the digest of it in a line of its own.
+    /// The manifest as JSON, followed by a line `sha256 DIGEST` with the SHA-256 of the JSON.
     pub(crate) fn to_text(&self) -> Result<String> {
         let text = serde_json::to_string_pretty(self).map_err(Error::other)? + "\n";
         let digest = digest::sha256(text.as_bytes());
         Ok(format!("{text}sha256 {digest}\n"))
     }
 
-    /// The manifest that a text is; the path is for the error.
+    /// Reads a manifest from its text. `path` is named in errors.
     ///
     /// # Errors
     ///
-    /// A text that is not what was written; one of a newer version.
+    /// A text that differs from what was written; a manifest of another format version; a
+    /// configuration with too many values; the name of a file that is outside the commit.
     pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Self> {
         let manifest = Self::checked(text);
         manifest.map_err(|error| Error::file("use the commit of", path, error))
@@ -182,7 +187,7 @@ impl Manifest {
             let found = format!("{found}: it was altered");
             return Err(Error::parameter("sha256", written, found));
         }
-        // A newer form may have fields that this version does not know.
+        // The version is read first, since another format may have fields that this one lacks.
         #[derive(Deserialize)]
         struct Format {
             format: u32,
@@ -195,12 +200,12 @@ impl Manifest {
             let found = format!("{format}: it was written by another version of this crate");
             return Err(Error::parameter("format", FORMAT, found));
         }
-        if config.0 > MOST_CONFIG_VALUES {
-            let expected = format!("at most {MOST_CONFIG_VALUES} values");
+        if config.0 > MAX_CONFIG_VALUES {
+            let expected = format!("at most {MAX_CONFIG_VALUES} values");
             return Err(Error::parameter("config", expected, config.0));
         }
         let manifest: Self = serde_json::from_str(json).map_err(read)?;
-        // A digest that fits makes a manifest whole, not kind: it opens no file elsewhere.
+        // The digest detects damage, not malice: a name must not lead to a file outside the commit.
         match manifest.files.keys().find(|name| !is_plain(name)) {
             Some(name) => Err(Error::parameter("files", "names within the commit", name)),
             None => Ok(manifest),
@@ -208,13 +213,13 @@ impl Manifest {
     }
 }
 
-/// True for the name of an entry of a directory, which is no path out of it or further down.
+/// True for the name of a directory entry, false for a path that leads elsewhere or further down.
 fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
 }
 
-/// How many values JSON has, which are counted and not kept.
+/// The number of values in JSON, which are counted and not stored. Keys are not counted.
 #[derive(Default)]
 struct Values(usize);
 
@@ -226,7 +231,7 @@ impl<'de> Deserialize<'de> for Values {
 
 struct CountValues;
 
-/// A value that holds no others is one.
+/// Methods for values that contain no others, which count as 1.
 macro_rules! one {
     ($($visit:ident($kind:ty)),*) => {
         $(fn $visit<E>(self, _: $kind) -> std::result::Result<Values, E> {

@@ -1,8 +1,8 @@
-//! The mean of a metric over the batches of an epoch, by the items of each.
+//! The mean of a metric over the batches of an epoch, weighted by their numbers of items.
 
 use serde::{Deserialize, Serialize};
 
-/// A float that may be a NaN or an infinity, and so is saved as text: JSON has neither.
+/// A float that is saved as text, since it may be a NaN or an infinity, which JSON cannot save.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Number(pub f64);
@@ -27,7 +27,7 @@ impl TryFrom<String> for Number {
     }
 }
 
-/// The sum of a metric over the batches of an epoch.
+/// The weighted sum of a metric over the batches of an epoch, and the sum of the weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Running {
@@ -48,11 +48,12 @@ impl Running {
     }
 }
 
-/// The weight of a batch in the mean of an epoch: the number of values that the metric says its
-/// value is the mean of, or the items of the batch where it has one value for all of them.
+/// The weight of a batch in the mean of an epoch. It is `count`, the number of values whose mean
+/// the metric is, as the metric reports it; if `count` is 1, it is `items`, the number of items in
+/// the batch, if known.
 ///
-/// A loss that is one number for a batch counts as one value to Burn, so that a short last batch
-/// would weigh as much as a whole one.
+/// A loss that is one number for a batch has a count of 1, so that Burn weights a short last batch
+/// like a whole one.
 pub(crate) fn weight(count: usize, items: Option<usize>) -> usize {
     match (count, items) {
         (1, Some(items)) => items.max(1),
@@ -63,9 +64,9 @@ pub(crate) fn weight(count: usize, items: Option<usize>) -> usize {
 /// The sums of a metric over the batches of an epoch that this process has seen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
-    /// By the metric's own counts, as Burn forms the mean.
+    /// Weighted by the metric's own counts, as in Burn's mean.
     burns: Running,
-    /// By [`weight`].
+    /// Weighted by [`weight`].
     pub weighted: Running,
 }
 
@@ -75,8 +76,8 @@ impl Seen {
         self.weighted.add(value, weight(count, items));
     }
 
-    /// True where the value with which Burn ends the epoch is the mean over these batches, and not
-    /// something else, such as a perplexity.
+    /// True if `value`, with which Burn ends the epoch, is the mean over these batches bit for bit,
+    /// and not something else, such as a perplexity.
     pub fn ends_with(&self, value: f64) -> bool {
         self.burns.mean().to_bits() == value.to_bits()
     }

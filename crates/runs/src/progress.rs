@@ -1,4 +1,4 @@
-//! One line of progress an epoch, as a renderer for Burn's training and evaluation.
+//! A renderer for Burn's training and evaluation that writes one line per epoch.
 
 use std::{
     fmt::Write as _,
@@ -19,17 +19,21 @@ use burn::train::{
 
 use crate::mean::Seen;
 
-/// A renderer that writes one line an epoch: the metrics of validation, each with those of its name
-/// in brackets (`Loss` with `Loss (live)`), the rate of the training and the time that is left.
+/// A renderer that writes one line per epoch: the validation metrics, each followed by its variants
+/// in parentheses (`Loss` by `Loss (live)`), the training rows per second, and the estimated time
+/// until the last epoch ends.
 ///
-/// In the mean over an epoch, a batch that has one number for its loss weighs as its items, as in
-/// [`metrics.csv`](crate::METRICS).
+/// In the mean over an epoch, a batch with one loss value has its number of items as its weight, as
+/// in [`metrics.csv`](crate::METRICS).
 ///
 /// ```text
-/// epoch  7/30  Loss 0.0312 (live 0.0325)  Accuracy 96.10 % (live 95.83 %)  8900 rows/s, 3 s left
+/// epoch  7/30  Loss 0.03120 (live 0.03250)  Accuracy 96.10 % (live 95.83 %)  890 rows/s, 3 s left
 /// ```
 ///
-/// Give it to `SupervisedTraining::renderer` or `EvaluatorBuilder::renderer`.
+/// At the end of a training or an evaluation, it writes Burn's summary, if there is one. Errors of
+/// the writer are ignored.
+///
+/// Pass it to `SupervisedTraining::renderer` or `EvaluatorBuilder::renderer`.
 pub struct ProgressLines {
     out: Mutex<Box<dyn Write + Send>>,
     metrics: Vec<Shown>,
@@ -37,27 +41,27 @@ pub struct ProgressLines {
     started: Instant,
     done_before: usize,
     /// The number of training rows done and the time, after the first and after the latest batch of
-    /// the epoch.
+    /// the epoch; `None` before the first batch.
     trained: Option<[(usize, Instant); 2]>,
     trains: bool,
-    /// The items of the split at hand that are done.
+    /// The number of items of the current split that are done.
     items: usize,
     without: Vec<String>,
 }
 
-/// A metric of validation and its value in the epoch at hand.
+/// A registered metric and its value in the validation of the current epoch.
 struct Shown {
     id: MetricId,
     name: String,
     unit: String,
-    /// The value of the last batch and its count, until the items of the batch are known.
+    /// The value of the last batch and its count, until the number of items of the batch is known.
     batch: Option<(f64, usize)>,
     seen: Seen,
     value: Option<f64>,
 }
 
 impl ProgressLines {
-    /// Lines to this writer, such as `std::io::stderr()`.
+    /// A renderer that writes to `out`, such as `std::io::stderr()`.
     pub fn new(out: impl Write + Send + 'static) -> Self {
         Self {
             out: Mutex::new(Box::new(out)),
@@ -72,13 +76,15 @@ impl ProgressLines {
         }
     }
 
-    /// Leaves out the metrics whose name begins so, such as `Distance`.
+    /// Leaves out the metrics whose name begins with `name`, such as `Distance`. Each call adds a
+    /// name.
     pub fn without(mut self, name: impl Into<String>) -> Self {
         self.without.push(name.into());
         self
     }
 
-    /// `8900 rows/s, `: what the training of the last epoch took, without its validation.
+    /// The training rows per second of the last epoch, without its validation: `8900 rows/s, `.
+    /// Empty if the epoch had only one batch.
     fn rate(&mut self) -> String {
         let rate = self.trained.take().map(|[(rows, began), (last, ended)]| {
             last.saturating_sub(rows) as f64 / (ended - began).as_secs_f64()
@@ -86,7 +92,7 @@ impl ProgressLines {
         match rate.filter(|rate| rate.is_finite() && *rate > 0.0) {
             Some(rate) if rate < 10.0 => format!("{rate:.1} rows/s, "),
             Some(rate) => format!("{rate:.0} rows/s, "),
-            // An epoch of one batch.
+            // An epoch of one batch has no duration.
             None => String::new(),
         }
     }
@@ -119,7 +125,7 @@ impl ProgressLines {
     }
 
     /// The metrics as text, each followed by its variants:
-    /// `Loss 0.0312 (live 0.0325)  Accuracy ...`.
+    /// `Loss 0.03120 (live 0.03250)  Accuracy ...`. Clears their values.
     fn values(&mut self) -> String {
         let mut text = String::new();
         let left_out = |shown: &Shown| self.without.iter().any(|name| shown.name.starts_with(name));
@@ -157,7 +163,7 @@ impl Shown {
     }
 }
 
-/// `3 s` or `2 min 5 s`.
+/// A duration such as `3 s` or `2 min 5 s`.
 fn in_words(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..60 => format!("{seconds} s"),
@@ -195,7 +201,7 @@ impl TrainingProgressLogger for ProgressLines {
     fn update_split(&mut self, items_processed: usize) {
         if self.trains {
             let now = (items_processed, Instant::now());
-            // A resumed epoch begins in its midst.
+            // A resumed epoch need not begin at 0 rows.
             let [first, _] = self.trained.unwrap_or([now; 2]);
             self.trained = Some([first, now]);
         }

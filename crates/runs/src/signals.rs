@@ -1,4 +1,4 @@
-//! Signals that stop a training in order, and the code with which its program then ends.
+//! Signals that stop a training after a commit, and the exit code for the program.
 
 use std::{
     fmt,
@@ -16,17 +16,17 @@ use signal_hook::flag;
 
 use crate::{Error, Result};
 
-/// How often the watcher looks.
+/// The interval at which the watcher checks for a signal.
 const POLL: Duration = Duration::from_millis(25);
 
-/// How long signals count as the first one: `timeout` sends its signal twice, and so do a shell
-/// and a terminal that close.
+/// The time for which further signals count as the first one. `timeout` sends its signal twice, and
+/// so do a shell and a terminal that close.
 const SAME: Duration = Duration::from_millis(250);
 
 /// A signal that asks a program to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Signal {
-    /// SIGHUP: the terminal was closed.
+    /// SIGHUP: the terminal was closed. Caught on Unix only.
     HangUp = 1,
     /// SIGINT: Ctrl-C.
     Interrupt = 2,
@@ -35,14 +35,14 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// All signals that this system has.
+    /// The signals that are caught on this system.
     const ALL: &[Self] = if cfg!(unix) {
         &[Self::Interrupt, Self::Terminate, Self::HangUp]
     } else {
         &[Self::Interrupt, Self::Terminate]
     };
 
-    /// Such as `SIGINT`.
+    /// The name of the signal, such as `SIGINT`.
     pub fn name(self) -> &'static str {
         match self {
             Self::HangUp => "SIGHUP",
@@ -51,7 +51,8 @@ impl Signal {
         }
     }
 
-    /// The code with which a program ends after it, as shells have it: 128 and the signal's number.
+    /// The exit code for a program that this signal ended: 128 plus the signal's number, as in
+    /// shells.
     ///
     /// 129 for SIGHUP, 130 for SIGINT, 143 for SIGTERM.
     pub fn exit_code(self) -> i32 {
@@ -65,14 +66,14 @@ impl fmt::Display for Signal {
     }
 }
 
-/// A guard that catches SIGINT, SIGTERM and SIGHUP, for a program that trains.
+/// A guard that catches SIGINT, SIGTERM and, on Unix, SIGHUP, for a program that trains.
 ///
 /// The first signal stops the training, through its [`Interrupter`], with the signal's name as the
-/// reason.
-/// A quarter of a second after it, the next one of any kind ends the process at once, as if none
-/// were caught. Once the guard is dropped, every signal does.
+/// reason. Any further signal within a quarter of a second is ignored; a later one ends the process
+/// at once, as if signals were not caught. After the guard is dropped, every signal ends the
+/// process at once.
 ///
-/// The guard ends no process; that is the program's part:
+/// The guard itself ends no process. The program does so after the training:
 ///
 /// ```
 /// use std::io::Write as _;
@@ -91,15 +92,16 @@ impl fmt::Display for Signal {
 /// # Ok::<_, burn_ema_runs::Error>(())
 /// ```
 ///
-/// A signal that the process was started to ignore, as `nohup` does with SIGHUP, stays ignored
-/// (seen on Linux only).
+/// A signal that the process ignored when the first guard was installed, such as SIGHUP under
+/// `nohup`, stays ignored (on Linux only).
 ///
-/// Burn's full-screen dashboard makes the terminal hand Ctrl-C on as a key, and ignores it.
-/// The guard makes it a signal again, on the terminal of stdout where the process is in its
-/// foreground, and with it the terminal's other such keys (Ctrl-Z, Ctrl-\\).
-/// A process that is ended at once leaves the dashboard's screen as it is: `reset` clears it.
-/// A terminal that is closed under the dashboard ends the process at once too, since Burn then
-/// panics while it panics: the run goes on from the commit before.
+/// Burn's full-screen dashboard sets the terminal to deliver Ctrl-C as a key, and ignores the key.
+/// On Unix, the guard sets the terminal of stdout to send signals for Ctrl-C, Ctrl-Z and Ctrl-\\
+/// again, while the process is in the foreground.
+/// A process that is ended at once leaves the dashboard on the screen, which the command `reset`
+/// clears.
+/// Closing the terminal under the dashboard ends the process at once too, since Burn then panics
+/// twice. The run can be resumed from the last commit.
 #[derive(Debug)]
 #[must_use = "signals are caught for as long as the guard lives"]
 pub struct Signals {
@@ -108,14 +110,16 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches the signals from here on, and stops a training through its interrupter.
+    /// Catches the signals from now on, and stops the training of this interrupter. Starts a
+    /// thread, which ends when the guard is dropped.
     ///
-    /// One guard at a time; a second training of a process takes a new one after the first is
-    /// dropped.
+    /// Only one guard can exist at a time. For a second training in a process, drop the first guard
+    /// and install a new one.
     ///
     /// # Errors
     ///
-    /// Another guard in this process, or an operating system that refuses.
+    /// Another guard in this process; signal handlers or a thread that the operating system
+    /// refuses.
     pub fn install(interrupter: Interrupter) -> Result<Self> {
         static HANDLERS: OnceLock<Result<Handlers>> = OnceLock::new();
         let handlers = HANDLERS.get_or_init(Handlers::register).clone()?;
@@ -133,9 +137,7 @@ impl Signals {
         Ok(guard)
     }
 
-    /// The signal that has come since the guard was installed.
-    ///
-    /// Of several within a quarter of a second, it is one of them.
+    /// The last signal that was caught since the guard was installed; `None` without a signal.
     pub fn received(&self) -> Option<Signal> {
         self.handlers.received()
     }
@@ -152,17 +154,17 @@ impl Drop for Signals {
     }
 }
 
-/// The flags that the handlers of the process read and write.
+/// The flags that the signal handlers of the process read and write. Clones share them.
 ///
-/// The handlers are registered once for the whole process, since without any the signals would be
-/// lost: the default action does not come back.
+/// The handlers are registered once and never removed, since `signal_hook` does not restore the
+/// default action: after a removal, signals would be ignored.
 #[derive(Clone, Debug)]
 struct Handlers {
-    /// The number of the last signal, or 0.
+    /// The number of the last signal; 0 without a signal.
     received: Arc<AtomicUsize>,
-    /// True where the next signal takes its default action.
+    /// True if the next signal has its default action, which ends the process.
     lethal: Arc<AtomicBool>,
-    /// True while there is a guard.
+    /// True while a guard exists.
     guarded: Arc<AtomicBool>,
 }
 
@@ -193,14 +195,15 @@ impl Handlers {
     }
 }
 
-/// The signals that the process ignores, where this can be known: the n-th from bit n - 1.
+/// The signals that the process ignores: signal n is bit n - 1. 0 if `/proc` does not have them.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Passes the first signal on, until the guard is dropped.
+/// Stops the training at the first signal, and makes a signal after [`SAME`] end the process.
+/// Returns when the guard is dropped.
 fn watch(handlers: &Handlers, interrupter: &Interrupter, ended: &Receiver<()>) {
     let mut first: Option<Instant> = None;
     while ended.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
@@ -219,10 +222,10 @@ fn watch(handlers: &Handlers, interrupter: &Interrupter, ended: &Receiver<()>) {
     }
 }
 
-/// Makes Ctrl-C a signal where the terminal hands it on as a key.
+/// Sets the terminal of stdout to send a signal for Ctrl-C, if it delivers Ctrl-C as a key.
 ///
-/// The setting is written once each time that a program starts to read keys, so that this cannot
-/// undo what the program does to the terminal later.
+/// The setting is written only if it is off, so that later changes of the terminal by the program
+/// are kept.
 #[cfg(unix)]
 fn make_ctrl_c_a_signal() {
     use rustix::{
@@ -231,7 +234,7 @@ fn make_ctrl_c_a_signal() {
     };
 
     let terminal = std::io::stdout();
-    // In the background the terminal is another program's, and a write to it would stop this one.
+    // In the background, a change of the terminal's settings would stop this process.
     if tcgetpgrp(&terminal) != Ok(getpgrp()) {
         return;
     }

@@ -1,15 +1,15 @@
 //! Records of models, optimizers and schedulers, loaded whole or not at all.
 //!
-//! Burn takes what it can use of a record of an optimizer or a scheduler and drops the rest in
-//! silence: a record that is foreign, swapped, renamed or cut resets momentum, step counts or
-//! learning rate, and an odd rank panics.
-//! Here a record is first compared, name by name, with what the optimizer or scheduler would save
-//! itself, and nothing reaches Burn that differs; then Burn loads it and saves it again, which
-//! must give the same bits.
-//! The record of a model is compared with its parameters, also in their dtype.
+//! Burn loads those entries of an optimizer's or a scheduler's record that it knows, and silently
+//! drops the others. A record that is foreign, swapped, renamed or truncated resets momentum, step
+//! counts or the learning rate, and an unexpected rank causes a panic. Here a record is first
+//! compared, name by name, with the record that the optimizer or scheduler would save itself, and
+//! refused if it differs. Then Burn loads the record and saves it again, which must give the same
+//! bits. The record of a model is compared with the paths, shapes and dtypes of the model's
+//! parameters.
 //!
-//! Only what is in the bytes is compared. That the numbers are those that were written, no format
-//! of Burn can notice: a digest over the file does.
+//! Altered numbers in a record are not detected here: the digests of the commit's files detect
+//! them.
 
 mod named;
 
@@ -32,8 +32,8 @@ use crate::{Error, Result};
 ///
 /// # Errors
 ///
-/// Bytes that are no record; the first parameter, by path, that is missing, unknown, or of another
-/// shape or dtype.
+/// Bytes that are no record; the first parameter, by path, that is missing in the record, missing
+/// in the module, or of another shape or dtype.
 pub(crate) fn model_record<M: Module>(bytes: Bytes, module: M) -> Result<M> {
     let bytes = bytes.shared();
     let expected = ModuleFields::of(&module);
@@ -49,31 +49,32 @@ pub(crate) fn model_record<M: Module>(bytes: Bytes, module: M) -> Result<M> {
             return Err(Error::parameter(path, expected, found));
         }
     }
-    // Statistics that a forward pass left to be taken over would come after those of the record.
+    // Without this, statistics of an earlier forward pass would be added after the load.
     drop(module.valid());
     Ok(module.try_load_record(ModuleRecord::from_bytes(bytes)?)?)
 }
 
 /// Checks that Burn can load what it saves of a module.
 ///
-/// Burn compares the shape in a record with the shape in memory, and so refuses a parameter that
-/// its layout mapping saves in another one.
+/// Burn compares the shape in a record with the shape in memory, so that it refuses a parameter
+/// that a layout mapping saves in another shape.
 ///
 /// # Errors
 ///
-/// The first such parameter, in the module's order.
+/// The first parameter, in the module's order, whose two shapes differ.
 pub(crate) fn check_loadable<M: Module>(module: &M) -> Result<()> {
     let mut shapes = SavedShapes::default();
     module.visit(&mut shapes);
     shapes.refused.map_or(Ok(()), Err)
 }
 
-/// Reads the record of a scheduler's state, which must hold exactly what the scheduler would save.
+/// Reads the record of a scheduler's state. It must hold exactly the entries that `scheduler` would
+/// save.
 ///
 /// # Errors
 ///
-/// Bytes that are no record; the first entry, by name, that is missing, unknown or of another
-/// type; a state that Burn cannot restore bit for bit.
+/// Bytes that are no record, or have much more metadata than expected; the first entry, by name,
+/// that is missing, unknown or of another type; a state that Burn cannot restore bit for bit.
 pub(crate) fn scheduler_record(
     bytes: Bytes,
     scheduler: &ModuleLrScheduler,
@@ -88,13 +89,14 @@ pub(crate) fn scheduler_record(
     Ok(LrSchedulerRecord::from_bytes(bytes)?)
 }
 
-/// Checks that no float tensor or scalar of Burn's bytes holds a NaN or an infinity.
+/// Checks that no float tensor or scalar of a record, in Burn's bytes, holds a NaN or an infinity.
 ///
-/// Quantized tensors are not looked into.
+/// Quantized tensors are not checked.
 ///
 /// # Errors
 ///
-/// Bytes that are no record; the first such number, by entry and index in it; tensors come first.
+/// Bytes that are no record; the first NaN or infinity, by the name of its entry and, in a tensor,
+/// its index. Tensors are checked before scalars.
 pub(crate) fn check_finite(bytes: Bytes) -> Result<()> {
     let Entries { tensors, scalars, .. } = Entries::of(bytes)?;
     for (name, tensor) in tensors {
@@ -115,7 +117,7 @@ pub(crate) fn check_finite(bytes: Bytes) -> Result<()> {
     }
 }
 
-/// The dtype and shape of each tensor that a record of a module holds, by path.
+/// A visitor that collects the dtype and shape of each tensor in a module's record, by path.
 #[derive(Default)]
 struct ModuleFields {
     path: Vec<String>,
@@ -143,7 +145,7 @@ impl ModuleVisitor for ModuleFields {
         self.path.pop();
     }
 
-    // The saved form, which a layout mapping may have transposed, is what a record holds.
+    // A record holds the saved form, which a layout mapping may have transposed.
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let saved = param.transform_for_save().base();
         self.add(saved.dtype(), saved.shape().as_slice());
@@ -160,7 +162,7 @@ impl ModuleVisitor for ModuleFields {
     }
 }
 
-/// The first parameter whose shape in a record is not that in memory.
+/// A visitor that finds the first parameter whose shape in a record differs from that in memory.
 #[derive(Default)]
 struct SavedShapes {
     path: Vec<String>,
@@ -204,16 +206,16 @@ impl ModuleVisitor for SavedShapes {
     }
 }
 
-/// A description of each entry of a record, by name, its numbers aside: `f32 [3, 4]`, `a float`.
+/// A description of each entry of a record, by name, without its numbers: `f32 [3, 4]`, `a float`.
 type Fields = BTreeMap<String, String>;
 
-/// The kind of the scalars that count.
+/// The description of an unsigned scalar, such as a step count or the length of a list.
 const COUNT: &str = "an unsigned integer";
 
-/// The field of the rank of a parameter.
+/// The name of the field that holds the rank of a parameter.
 const RANK: &str = "__rank";
 
-/// The entries of a record, by name.
+/// The entries of a record, by name; `metadata` holds the path of each parameter, by its id.
 struct Entries {
     tensors: BTreeMap<String, burn_pack::Tensor>,
     scalars: BTreeMap<String, Scalar>,
@@ -221,10 +223,11 @@ struct Entries {
 }
 
 impl Entries {
-    /// The entries of bytes whose metadata should have about this size.
+    /// Reads the entries of a record, in Burn's bytes. Metadata of more than 64 times
+    /// `expected_size` plus 64 KiB is an error.
     ///
-    /// Names, shapes and scalars take some twenty times the room in memory that they take in a
-    /// file, so that hostile metadata is refused by its size.
+    /// Names, shapes and scalars take about twenty times as much space in memory as in a file, so
+    /// that large metadata is refused before it is read.
     fn read(bytes: Bytes, expected_size: usize) -> Result<Self> {
         let most = expected_size.saturating_mul(64).saturating_add(1 << 16);
         let found = metadata_size(&bytes);
@@ -243,7 +246,7 @@ impl Entries {
         Ok(Self { tensors, scalars, metadata })
     }
 
-    /// The entries of one parameter's state, which share their tensors with these.
+    /// The entries of the state of one parameter, by its id. Tensors are shared, not copied.
     fn of_parameter(&self, id: &str) -> Self {
         fn under<T: Clone>(entries: &BTreeMap<String, T>, id: &str) -> BTreeMap<String, T> {
             let prefix = format!("{id}.");
@@ -263,7 +266,7 @@ impl Entries {
         }
     }
 
-    /// Burn's bytes with these entries.
+    /// A record, in Burn's bytes, with these entries.
     fn to_bytes(&self) -> Result<Bytes> {
         let writer = Writer::new(self.tensors.values().cloned().collect());
         let scalars = self.scalars.iter();
@@ -273,7 +276,7 @@ impl Entries {
         writer.into_bytes().map_err(broken)
     }
 
-    /// A description of each entry; a path of the metadata stands under its id.
+    /// A description of each entry, by name. The path of parameter `ID` has the name `ID.path`.
     fn fields(&self) -> Fields {
         let mut fields = Fields::new();
         let mut add = |name: String, what: String| {
@@ -306,7 +309,7 @@ impl Entries {
         fields
     }
 
-    /// The fields of each parameter, by its id.
+    /// The description of each field of a parameter's state, by the parameter's id.
     fn states(&self) -> BTreeMap<String, Fields> {
         let mut states = BTreeMap::<_, Fields>::new();
         for (name, what) in self.fields() {
@@ -316,13 +319,15 @@ impl Entries {
         states
     }
 
-    /// Removes the elements of lists from both sides, since a list grows as a training goes on.
+    /// Removes the elements of lists from `expected` and `found`, since a list may be of any
+    /// length.
     ///
-    /// Burn makes room for as many elements as a list says that it has, and panics on an element
-    /// of another rank. So the elements are counted here, and each must be like the first one that
-    /// the optimizer itself would save. Where that one is not known, it must be a float tensor of
-    /// the parameter's rank.
-    /// The first element that is not stays on both sides, where the difference is an error later.
+    /// Burn allocates as many elements as the length of a list in the record, and panics on an
+    /// element of another rank. So each element must exist and be like the first element that the
+    /// optimizer itself would save. If the optimizer would save an empty list, each element must be
+    /// a float tensor of the parameter's rank. The first element of a list that does not fit stays
+    /// in `found`, and what was expected is added to `expected`, so that [`compare`] reports the
+    /// difference.
     fn take_lists(&self, id: &str, expected: &mut Fields, found: &mut Fields) {
         let lists = expected.iter().filter(|(_, what)| *what == COUNT);
         let lists = lists.filter_map(|(field, _)| field.strip_suffix(".len"));
@@ -357,7 +362,7 @@ impl Entries {
         }
     }
 
-    /// Checks that what Burn restored is what was saved, bit for bit.
+    /// Checks that the entries that Burn restored and saved again equal these bit for bit.
     fn check_restored(&self, restored: &Self, name_of: impl Fn(&str) -> String) -> Result<()> {
         let (saved, restored) = (self.values()?, restored.values()?);
         let names: BTreeSet<_> = saved.keys().chain(restored.keys()).collect();
@@ -382,7 +387,7 @@ impl Entries {
         Ok(())
     }
 
-    /// The value of each entry: in words, and for a tensor its bytes.
+    /// The value of each entry, by name: its description, and for a tensor also its bytes.
     fn values(&self) -> Result<BTreeMap<String, (String, Bytes)>> {
         let none = || Bytes::from_bytes_vec(Vec::new());
         let mut values = BTreeMap::new();
@@ -400,14 +405,15 @@ impl Entries {
     }
 }
 
-/// The parameters of a module that an optimizer sees, without the rest of the module, such as
-/// averages that it holds.
+/// The float parameters of a module, which an optimizer sees, without the rest of the module, such
+/// as averages.
 #[derive(Default)]
 pub(crate) struct Parameters {
     path: Vec<String>,
     /// The path of each float parameter, by id.
     paths: BTreeMap<String, String>,
-    /// The record after a step of zero gradients, for each parameter that trains.
+    /// For each parameter that trains: a function that makes a step with zero gradients and returns
+    /// the optimizer's record after the step.
     steps: Vec<Box<dyn FnOnce(ModuleOptimizer) -> Result<Bytes>>>,
 }
 
@@ -430,12 +436,12 @@ impl ModuleVisitor for Parameters {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let (id, path) = (param.id.val().to_string(), self.path.join("."));
-        // A parameter that stands in several places has one state, under its first path.
+        // A parameter that occurs in several places has one state, under its first path.
         if self.paths.contains_key(&id) {
             return;
         }
         self.paths.insert(id, path.clone());
-        // As it will be in the training, which it need not have entered yet.
+        // The module need not be in training mode yet, as it will be in the training.
         let param = param.clone().train();
         if param.is_require_grad() {
             self.steps.push(Box::new(|mut optimizer| {
@@ -450,22 +456,22 @@ impl ModuleVisitor for Parameters {
 
 /// The fields of the state that an optimizer would save for a module.
 ///
-/// A clone of the optimizer makes a step on each parameter by itself, with a gradient of zeros and
-/// a learning rate of 0. So the module does not change, and the state of only one parameter at a
-/// time is in memory.
+/// To find them, a clone of the optimizer makes a step on each parameter alone, with a gradient of
+/// zeros and a learning rate of 0. So the module does not change, and the state of only one
+/// parameter at a time is in memory.
 pub(crate) struct Probe {
     /// The optimizer, without state.
     optimizer: ModuleOptimizer,
     /// The path of each float parameter, by id.
     paths: BTreeMap<String, String>,
-    /// The state of each parameter that trains, by id.
+    /// The fields of the state of each parameter that trains, by id.
     states: BTreeMap<String, Fields>,
     metadata_size: usize,
 }
 
 impl Probe {
-    /// Probes an optimizer with the parameters of a module whose ids are those of the training that
-    /// saved the record (load the module first).
+    /// Probes an optimizer with the parameters of a module. The ids of the parameters must be those
+    /// of the training that saved the record, so load the module's record first.
     ///
     /// # Errors
     ///
@@ -482,22 +488,23 @@ impl Probe {
         Ok(Self { optimizer, paths, states, metadata_size: metadata_length })
     }
 
-    /// The record of an optimizer's state in these bytes: all and only what it would have saved
-    /// after so many steps of this module.
+    /// Reads the record of an optimizer's state, after `steps` optimizer steps. It must hold
+    /// exactly the entries that the optimizer would save for this module.
     ///
-    /// A parameter that never had a gradient has no state; after no step, no parameter needs any.
-    /// A state's entries are those after its first step, but a list, which Burn saves with its
-    /// length, may be of any length.
+    /// A parameter that never had a gradient may lack a state. If `steps` is 0, all may. The
+    /// entries of a state must be those after its first step, except that a list, which Burn saves
+    /// with its length, may be of any length.
     ///
-    /// Burn restores every state to the default float dtype of `Device::default()`, f32 unless it
-    /// was configured: a state in another dtype cannot be restored exactly, and is refused.
+    /// Burn restores every state in the default float dtype of `Device::default()`, which is f32
+    /// unless it was configured. A state in another dtype cannot be restored exactly, and is
+    /// refused.
     ///
     /// # Errors
     ///
-    /// Bytes that are no record; state of a parameter that the module lacks or has under another
-    /// path, or that is frozen; the first entry, by name, that is missing, unknown, or of another
-    /// type, shape or dtype; no state at all after a step; a state that Burn cannot restore bit for
-    /// bit.
+    /// Bytes that are no record, or have much more metadata than expected; the state of a parameter
+    /// that the module lacks or has under another path, or that is frozen; the first entry, by
+    /// name, that is missing, unknown, or of another type, shape or dtype; no state at all although
+    /// `steps` is not 0; a state that Burn cannot restore bit for bit.
     pub fn record(&self, bytes: Bytes, steps: u64) -> Result<OptimizerRecord> {
         let bytes = bytes.shared();
         self.check(&Entries::read(bytes.clone(), self.metadata_size)?, steps)?;
@@ -532,8 +539,8 @@ impl Probe {
         Ok(())
     }
 
-    /// Checks that Burn restores the state of one parameter bit for bit. One at a time is checked,
-    /// since the restored state and its saved form each take as much room again.
+    /// Checks that Burn restores the state of one parameter bit for bit. Parameters are checked one
+    /// at a time, since the restored state and its saved form each take as much memory again.
     fn check_restored(&self, saved: &Entries, path: &str) -> Result<()> {
         let record = OptimizerRecord::from_bytes(saved.to_bytes()?)?;
         let restored = self.optimizer.clone().load_record(record);
@@ -542,7 +549,8 @@ impl Probe {
     }
 }
 
-/// Checks that both sides have the same fields, and the same under each.
+/// Checks that both sides have the same fields with the same descriptions. `of` is named in the
+/// error.
 fn compare(expected: &Fields, found: &Fields, of: &str) -> Result<()> {
     let names: BTreeSet<_> = expected.keys().chain(found.keys()).collect();
     for name in names {
@@ -555,12 +563,13 @@ fn compare(expected: &Fields, found: &Fields, of: &str) -> Result<()> {
     Ok(())
 }
 
-/// The id and the field of a name such as `42.momentum.velocity`.
+/// Splits a name such as `42.momentum.velocity` into the parameter's id and the field. The field is
+/// empty for a name without a dot.
 fn split(name: &str) -> (&str, &str) {
     name.split_once('.').unwrap_or((name, ""))
 }
 
-/// The size of the metadata that the header of Burn's bytes claims, 0 without a header.
+/// The length of the metadata in bytes, as the header of a record states it; 0 without a header.
 fn metadata_size(bytes: &[u8]) -> usize {
     let size = bytes.get(6..).and_then(|bytes| bytes.first_chunk::<4>());
     size.map_or(0, |size| u32::from_le_bytes(*size) as usize)

@@ -1,20 +1,21 @@
-//! Remarks on a training that are no errors.
+//! Warnings of a training, which do not end it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Error;
 
-/// The warnings of a training, which a program reads while it runs or when it has ended.
+/// The warnings of a training with commits, which a program can read while the training runs and
+/// after it has ended.
 ///
-/// Clones share their warnings; [`Fit::warnings`](crate::Fit::warnings) gives one.
+/// Clones share their warnings; [`Fit::warnings`](crate::Fit::warnings) returns a clone.
 ///
-/// There is one kind: a training whose best commit would be kept by the loss in validation, as is
-/// the default, and which has no such metric, or a NaN.
+/// There is one kind of warning: the best commit is to be kept by `Loss` in validation, which is
+/// the default, and the training has no metric of this name, or its value is a NaN.
 #[derive(Clone, Debug, Default)]
 pub struct Warnings(Arc<Mutex<Vec<Error>>>);
 
 impl Warnings {
-    /// Takes the warnings since the last call.
+    /// Returns the warnings since the last call on any clone, and removes them.
     pub fn take(&self) -> Vec<Error> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -124,7 +124,7 @@ impl Part {
                 let panel = |t: f64| (0.5 * t).min(2.0 / rate);
                 integral(start, end, panel, |t| piece.inside(t) * self.at(t))
             }
-            // With t = origin + y^2 the root in the density goes: dt = 2 y dy.
+            // With t = origin + y^2 the root in the density cancels: dt = 2 y dy.
             Self::InverseSqrt { origin, from, to } => {
                 let end = piece.to.min(to);
                 let start = piece.negligible_before(end).max(from);
@@ -146,7 +146,7 @@ impl Part {
 pub(super) const NEGLIGIBLE: f64 = 40.0;
 
 impl Piece {
-    /// The time below which the integral up to `end` has nothing that counts, or `from`.
+    /// The time below which the integral up to `end` is negligible, at least `from`.
     pub fn negligible_before(&self, end: f64) -> f64 {
         self.from.max(end * (-NEGLIGIBLE / (self.gamma + 1.0)).exp())
     }

@@ -18,9 +18,10 @@ pub(super) fn chains(stored: &[Stored]) -> Vec<usize> {
     order
 }
 
-/// The stored averages as increments: what each adds to the one of its exponent before it.
+/// The stored averages as increments: what each adds to the stored average of the same exponent
+/// before it.
 pub(super) struct Increments {
-    /// In the order of [`chains`], those after `at` left out.
+    /// In the order of [`chains`], without those of averages after `at`.
     pub pieces: Vec<Piece>,
     /// The index of the stored average of each piece.
     stored: Vec<usize>,

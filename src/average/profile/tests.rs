@@ -24,6 +24,21 @@ fn more_updates_than_a_profile_lists_are_an_error_and_no_list() {
 }
 
 #[test]
+fn of_an_unknown_profile_no_number_is_known() {
+    let unknown = Profile::unknown();
+    for (name, number) in [
+        ("mass_on_start", unknown.mass_on_start()),
+        ("mean_age", unknown.mean_age()),
+        ("standard_deviation", unknown.standard_deviation()),
+        ("sigma_rel", unknown.sigma_rel()),
+        ("half_life", unknown.half_life()),
+        ("effective_steps", unknown.effective_steps()),
+    ] {
+        assert!(number.is_nan(), "{name} is {number}");
+    }
+}
+
+#[test]
 fn before_the_first_update_all_is_the_start() {
     for rule in [Rule::ema(0.9), Rule::debiased(0.9), Rule::Equal, Rule::lawa(2, 3), Rule::bema()] {
         let profile = Profile::of(&rule, 7.0, [], 5.0).unwrap();

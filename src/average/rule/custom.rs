@@ -35,7 +35,7 @@ pub(super) fn register(
     Ok(())
 }
 
-/// The function of a name.
+/// The function that is registered under a name; an error if there is none.
 pub(super) fn function(name: &str) -> Result<Arc<Decay>> {
     find(name).ok_or_else(|| {
         let expected = format!("a rule that `Rule::register` has added{}", listed());
@@ -43,12 +43,12 @@ pub(super) fn function(name: &str) -> Result<Arc<Decay>> {
     })
 }
 
-/// The function of a name, if it is registered.
+/// The function that is registered under a name; `None` if there is none.
 pub(super) fn find(name: &str) -> Option<Arc<Decay>> {
     RULES.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
 }
 
-/// The names, in their order.
+/// The registered names, in alphabetical order.
 pub(super) fn names() -> Vec<String> {
     RULES.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
 }

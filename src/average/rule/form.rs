@@ -1,4 +1,4 @@
-//! The printed form of a rule, and rules from it.
+//! Prints rules, and parses rules from their printed form.
 
 use std::{fmt, str::FromStr};
 
@@ -222,7 +222,7 @@ fn registered(text: &str, name: String, arguments: &[&str]) -> Result<Rule> {
 struct Given<'a> {
     text: &'a str,
     form: &'static Notation,
-    /// One for each argument of the form.
+    /// One for each argument of the form; `None` if the text does not give it.
     values: Vec<Option<&'a str>>,
 }
 
@@ -239,7 +239,7 @@ impl<'a> Given<'a> {
         Ok(given)
     }
 
-    /// Which argument one is, and its value.
+    /// The index of the argument that a part of the text gives, and its value without key and unit.
     fn place(&self, argument: &'a str) -> Result<(usize, &'a str)> {
         let arguments = self.form.arguments;
         let (key, given) = match argument.split_once('=') {
@@ -253,7 +253,7 @@ impl<'a> Given<'a> {
                 .position(|argument| argument.key == key)
                 .ok_or_else(|| self.refuse(self.no_argument(&key)))?,
             None => {
-                // A unit, or a key that stands for itself, says more than the position.
+                // A unit, or a key without a value such as `debias`, decides before the position.
                 let says = |argument: &Argument| match unit {
                     "" => argument.key.eq_ignore_ascii_case(value),
                     unit => argument.is_in(unit),

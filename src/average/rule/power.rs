@@ -8,7 +8,7 @@ pub(super) fn sigma_rel_of(gamma: f64) -> f64 {
     ((gamma + 1.0) / (gamma + 3.0)).sqrt() / (gamma + 2.0)
 }
 
-/// The exponent from 0 whose width is nearest, to the last bit.
+/// The smallest exponent from 0 whose computed width is at most `sigma_rel`, to the last bit.
 pub(super) fn gamma_of(sigma_rel: f64) -> f64 {
     if sigma_rel >= sigma_rel_of(0.0) {
         return 0.0;

@@ -2,8 +2,8 @@
 //!
 //! Every rule has a retention, the product of the decays of the steps that an update covers, so
 //! that keeping from `a` to `b` and then from `b` to `c` is keeping from `a` to `c`.
-//! Some have it in closed form; for the others a step of which an update covers a part counts with
-//! that part as the exponent of its decay.
+//! Some rules have it in closed form. For the others, a step that an update covers only in part
+//! counts with the covered part as the exponent of its decay.
 
 use std::f64::consts::{LN_2, PI};
 
@@ -73,14 +73,15 @@ impl Rule {
     ///
     /// Times are in steps since the start of the average, `0 <= from < to`, and need not be whole.
     ///
-    /// Of a window it gives the share of the snapshots that are due; older ones make room.
+    /// For a window, `alpha` is the share of the snapshots that are due in all that the window then
+    /// holds.
     pub(crate) fn update(&self, mass: f64, from: f64, to: f64) -> Result<Update> {
         if !(from >= 0.0 && from < to && to.is_finite()) {
             let expected = format!("a finite time after {from}");
             return Err(Error::value("the time of an update", expected, to));
         }
         let Shares { keep, new } = self.shares(from, to)?;
-        // From a copy the mass is 1 for ever: `keep * 1 + new`, without its rounding.
+        // If the mass was 1 at first, it stays 1: `keep * 1 + new`, without its rounding.
         let after = if self.initial_mass() == 0.0 { keep * mass + new } else { 1.0 };
         // The first corrected update replaces the average, even where its mass underflows.
         Ok(Update { alpha: if mass == 0.0 { 1.0 } else { new / after }, mass: after })
@@ -155,8 +156,8 @@ impl Rule {
         }
     }
 
-    /// The shares over the time from `from` to `to`: those of its steps, one after the other. A
-    /// step that is only partly in it counts by that part.
+    /// The shares over the time from `from` to `to`: the steps' shares, one after the other. A step
+    /// that is only partly in this time counts by that part.
     fn product(
         &self,
         from: f64,

@@ -23,7 +23,7 @@ use crate::{Error, Result};
 pub(super) struct Sums {
     newest: SnapshotFile,
     layout: BTreeMap<String, (DType, Shape)>,
-    /// For each mix, by path.
+    /// The sums of each mix, by path.
     of_mixes: std::vec::IntoIter<BTreeMap<String, Vec<f64>>>,
 }
 
@@ -107,8 +107,8 @@ impl SnapshotFile {
         Ok(Self { path: path.to_owned(), entries, not_mixed, left_out })
     }
 
-    /// Checks that each parameter has the same part in both: only then do the shares of each sum
-    /// to one.
+    /// Checks that each parameter is treated alike in both files (averaged, not mixed, left out):
+    /// only then do its shares sum to 1.
     fn check_like(&self, newest: &Self) -> Result<()> {
         let paths =
             [self, newest].into_iter().flat_map(|file| file.entries.keys().chain(&file.not_mixed));

@@ -11,8 +11,8 @@ use burn::{
 /// changes and that no optimizer moves.
 ///
 /// A traversal shows them as parameters like any other.
-/// But clones of a module share them, and `map` writes through to all clones. So this maps a clone
-/// of a copy of the module, and looks which floats of the copy have changed.
+/// But clones of a module share them, and `map` writes through to all clones. So this function maps
+/// a clone of a copy of the module, and finds the floats of the copy that have changed.
 pub(super) fn running_states<M: Module>(module: &M) -> BTreeSet<String> {
     // `valid`, unlike `clone`, shares no state with the module.
     let copy = module.valid();

@@ -9,8 +9,8 @@ use burn::{
 /// A module without the tensors of its parameters: its structure, and all that is no parameter,
 /// such as plain tensors and skipped fields.
 ///
-/// A placeholder of one element stands for each parameter, so that a structure holds no weights,
-/// and an optimizer can go on in place.
+/// A placeholder of one element stands for each parameter. A structure thus holds no weights, and
+/// an optimizer can update live's in place.
 #[derive(Clone, Debug)]
 pub(in crate::average) struct Structure<M> {
     module: M,
@@ -41,8 +41,8 @@ impl<M: Module> Structure<M> {
         Self { module: module.map(&mut placeholders), placeholders }
     }
 
-    /// Gives each of these the structure of the same module as it is now, in validation mode, which
-    /// shares no state with another.
+    /// Replaces each structure by that of the same module as it is now, in validation mode; `now`
+    /// must share no state with another module.
     pub fn follow<'a>(each: impl IntoIterator<Item = &'a mut Self>, now: M)
     where
         M: 'a,
@@ -58,7 +58,8 @@ impl<M: Module> Structure<M> {
         self.module.devices()
     }
 
-    /// The module with the tensor and the id that `tensor_of` gives for the path of a parameter.
+    /// The module with the tensor and the id that `tensor_of` returns for the path of a parameter;
+    /// with `None` the placeholder stays.
     pub fn filled(&self, tensor_of: impl FnMut(&str) -> Option<(ParamId, DispatchTensor)>) -> M {
         // `clone` would share the running states.
         self.module.valid().map(&mut Fill { path: Vec::new(), tensor_of })

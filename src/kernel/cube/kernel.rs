@@ -2,8 +2,8 @@
 //!
 //! The kernel reads each number of live once; with it, it moves averages towards live, checks it
 //! against a bound, or both.
-//! How many tensors a launch takes, and what is done with each, is fixed when the kernel is
-//! compiled; sizes, shares and bounds are arguments.
+//! The number of tensors in a launch, and the work on each, are fixed when the kernel is compiled;
+//! sizes, shares and bounds are arguments.
 
 #![allow(unsafe_code)] // a launch without checks: the kernel checks its bounds itself
 #![allow(clippy::collapsible_if, clippy::len_zero)] // what is known when the kernel is compiled
@@ -23,14 +23,15 @@ pub(super) struct Reading {
     pub live: CubeTensor,
     /// How many numbers there are, one after the other.
     pub numbers: usize,
-    /// Averages laid out as live is, in storage of their own, and their shares of the way to it.
+    /// Averages with live's layout, in storage of their own, and their shares of the way to live.
     pub averages: Vec<(CubeTensor, f32)>,
-    /// The largest magnitude, and the flag to set where one is beyond it.
+    /// The largest allowed magnitude, and the index of the flag that is set if a number is beyond
+    /// it; `None` for no check.
     pub bound: Option<(f32, u32)>,
 }
 
 impl Reading {
-    /// How many buffers it binds.
+    /// How many buffers the reading binds.
     pub fn bindings(&self) -> usize {
         1 + self.averages.len()
     }
@@ -60,8 +61,8 @@ impl Reading {
 
 /// Works on all readings in one launch.
 ///
-/// If readings have a bound, the kernel sets their flags. Otherwise, where there are flags,
-/// averages move only if the last one is not set, which stands for all.
+/// Readings with a bound set their flags. Readings with averages move them, unless there are flags
+/// and the last one, which stands for all tensors, is set.
 pub(super) fn launch(
     client: &Client,
     live: ElemType,
@@ -84,10 +85,9 @@ pub(super) fn launch(
     let flags = flags.into_iter().map(CubeTensor::into_buffer_arg).collect();
     #[cfg(test)]
     LAUNCHES.set(LAUNCHES.get() + 1);
-    // SAFETY: the kernel takes part in no cube from `cubes` on, and reads and writes those lines
-    // alone that are below the number of lines of their tensor, which every buffer of a reading
-    // has. It has no loop without an end. Nothing else reads or writes what it writes: an average
-    // has storage of its own.
+    // SAFETY: the kernel does nothing in cubes from `cubes` on, and reads and writes only lines
+    // below the number of lines of their tensor, which every buffer of a reading has. Every loop of
+    // it ends. Nothing else reads or writes what it writes: an average has storage of its own.
     unsafe {
         pass::launch_unchecked(
             client,
@@ -105,7 +105,7 @@ pub(super) fn launch(
 }
 
 impl Reading {
-    /// How many reads its numbers take.
+    /// The number of reads for all numbers of live.
     fn lines(&self) -> usize {
         match self.is_wide() {
             true => self.numbers / WIDE,
@@ -144,7 +144,8 @@ struct AverageArgs<N: Size> {
 
 #[derive(CubeType, CubeLaunch)]
 struct BoundArgs {
-    /// As bits, which are compared: a shader may take it that there are no NaN and infinities.
+    /// As bits, which are compared, since a shader may assume that no number is a NaN or an
+    /// infinity.
     most: u32,
     flag: u32,
 }
@@ -153,9 +154,9 @@ struct BoundArgs {
 struct ReadingArgs<W: Float, N: Size> {
     live: Box<[Vector<W, N>]>,
     averages: Sequence<AverageArgs<N>>,
-    /// None or one.
+    /// Empty, or one bound.
     bounds: Sequence<BoundArgs>,
-    /// The first cube that works on it.
+    /// The first cube that works on this reading.
     first: u32,
     lines: u32,
 }
@@ -186,7 +187,7 @@ fn pass<W: Float>(
     }
 }
 
-/// Finds the tensor of a cube by halves.
+/// Finds the reading of a cube by bisection, and works on it.
 #[cube]
 fn find<W: Float, N: Size>(
     readings: &mut Sequence<ReadingArgs<W, N>>,
@@ -208,7 +209,8 @@ fn find<W: Float, N: Size>(
     }
 }
 
-/// Does what is asked for with the lines of a cube; neighbouring units read neighbouring lines.
+/// Moves the averages and checks the bounds for the lines of a cube; neighbouring units read
+/// neighbouring lines.
 #[cube]
 fn read<W: Float, N: Size>(
     reading: &mut ReadingArgs<W, N>,

@@ -30,7 +30,7 @@ fn numbers(tensor: &DispatchTensor) -> Vec<f32> {
 fn most_bindings() -> usize {
     let row = row(&[1.0]);
     let most = tensor(&row).unwrap().client.properties().hardware.max_bindings as usize;
-    most.min(MOST_BINDINGS)
+    most.min(MAX_BINDINGS)
 }
 
 /// Where the buffer of a tensor is kept.

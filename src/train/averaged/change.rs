@@ -8,11 +8,11 @@ use burn::{
 
 use crate::kernel;
 
-/// A mapper that also finds out whether the mapper in it has changed a floating-point parameter, as
-/// an optimizer does, or has left all as they were, as freezing does.
+/// Wraps a mapper, and finds out whether it has changed a floating-point parameter, as an optimizer
+/// does, or has left all unchanged, as freezing does.
 ///
-/// To compare, it holds a parameter while that is mapped, so that the mapper cannot write in place;
-/// from the first change on it only passes parameters on.
+/// To compare, it holds each parameter while the parameter is mapped, so that the inner mapper
+/// cannot write in place. After the first change it only passes parameters on.
 pub(super) struct ChangeFinder<'a, P> {
     pub mapper: &'a mut P,
     pub has_changed: bool,

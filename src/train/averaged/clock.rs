@@ -10,8 +10,8 @@ use burn::train::{LearnerModel, TrainStep};
 /// The number of samples in a batch.
 type CountSamples<M> = Arc<dyn Fn(&<M as TrainStep>::Input) -> u64 + Send + Sync>;
 
-/// Optimizer steps, counted by each clone, so that replicas which share the averages count one
-/// once; samples, counted by all clones together.
+/// Counts optimizer steps in each clone, so that replicas that share the averages count a step
+/// once, and samples in all clones together.
 #[derive(Clone)]
 pub(super) struct StepClock<M: LearnerModel> {
     /// The optimizer steps that were made.
@@ -19,8 +19,8 @@ pub(super) struct StepClock<M: LearnerModel> {
     /// The optimizer steps including refused ones, as the schedule of the learning rate counts
     /// them.
     pub attempted: u64,
-    /// The changes of live since the last step that were made outside of `optimize`; none in a
-    /// validation snapshot, whose changes concern no training.
+    /// The changes of live since the last step that were made outside of `optimize`; `None` in a
+    /// validation snapshot that can compute outputs, whose changes concern no training.
     pub bypassed: Option<u64>,
     samples: Arc<AtomicU64>,
     count: Option<CountSamples<M>>,
@@ -42,7 +42,7 @@ impl<M: LearnerModel> StepClock<M> {
         self.samples.load(Ordering::Relaxed)
     }
 
-    /// The samples, where they are counted.
+    /// The samples; `None` if they are not counted.
     pub fn counted(&self) -> Option<u64> {
         self.counts_samples().then(|| self.samples())
     }
@@ -65,8 +65,8 @@ impl<M: LearnerModel> StepClock<M> {
         Self { steps, attempted, bypassed: Some(0), samples, count: self.count.clone() }
     }
 
-    /// An independent copy of this clock, for a validation snapshot; one of averages that stand
-    /// still keeps the count of changes, since it cannot answer.
+    /// An independent copy of this clock, for a validation snapshot. If `stands_still`, the
+    /// averages were bypassed and compute no outputs, so the copy keeps the count of changes.
     pub fn snapshot(&self, stands_still: bool) -> Self {
         let now = self.at(self.steps, self.attempted, self.samples());
         Self { bypassed: self.bypassed.filter(|_| stands_still), ..now }

@@ -98,7 +98,8 @@ impl<M: LearnerModel> Guard<M> {
         self.lock().refused.clone()
     }
 
-    /// The warning about refused steps, if there were any: once, and again when they have doubled.
+    /// The warning about refused steps: at the first call with any, then once they have doubled;
+    /// else `None`.
     pub fn take_warning(&self) -> Option<Warning> {
         let mut state = self.lock();
         let (what, step) = state.refused.last.clone()?;
@@ -169,7 +170,7 @@ impl<M: LearnerModel> Guard<M> {
     ///
     /// # Errors
     ///
-    /// Too many refused steps in a row, as the policy says.
+    /// Too many refused steps in a row, by the policy.
     pub fn refuse(&self, what: String, clock: &StepClock<M>) -> Result<()> {
         let step = clock.attempted + 1;
         let refused = &mut self.lock().refused;

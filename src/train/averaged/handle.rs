@@ -36,8 +36,8 @@ struct Shared<M: LearnerModel> {
     has_ended: bool,
     /// The last step of these averages, for the handle that they replaced.
     last: Arc<AtomicU64>,
-    /// The last step of the averages that replaced these in a clone of the hook; none after an
-    /// update of these.
+    /// The last step of the averages that replaced these in a clone of the hook; `None` if there
+    /// are none, and after an update of these.
     successor: Option<Arc<AtomicU64>>,
     /// The changes of live outside of `optimize` that an update has taken in.
     bypassed: u64,
@@ -88,14 +88,14 @@ impl<M: LearnerModel> Handle<M> {
         new
     }
 
-    /// A new handle of these averages, with which the training goes on; this handle's clones learn
-    /// of it.
+    /// A new handle of these averages, with which the training goes on; the clones of this handle
+    /// can then compare their last steps.
     pub fn replaced_by(&self, averages: Vec<Average<M>>) -> Self {
         self.succeeded_by(self.with(averages))
     }
 
-    /// A new handle of averages that were loaded, with the same snapshots and no error; this
-    /// handle's clones learn of it.
+    /// A new handle of averages that were loaded, with the same snapshots and no error; the clones
+    /// of this handle can then compare their last steps.
     pub fn restored(&self, averages: Vec<Average<M>>) -> Self {
         self.succeeded_by(Self { snapshots: self.snapshots.clone(), ..Self::new(averages) })
     }
@@ -121,11 +121,11 @@ impl<M: LearnerModel> Handle<M> {
         average.ok_or_else(|| no_average(shared.averages.len(), index))
     }
 
-    /// Like [`average`](Self::average), of averages with which the training goes on.
+    /// Like [`average`](Self::average), with an error if the training goes on with other averages.
     ///
     /// # Errors
     ///
-    /// No average of this index; averages that others have replaced, which have seen later steps.
+    /// No average of this index; averages that were replaced by others with later steps.
     pub fn of_training(&self, index: usize) -> Result<Average<M>> {
         let average = self.average(index)?;
         match self.lock().replaced_at() {
@@ -169,7 +169,8 @@ impl<M: LearnerModel> Handle<M> {
         self.lock().has_ended = true;
     }
 
-    /// A call that notes it if the averages still exist then, which it does not keep alive.
+    /// A function that calls [`end`](Self::end) if the averages still exist then; it does not keep
+    /// them alive.
     #[cfg(feature = "runs")]
     pub fn on_end(&self) -> impl FnOnce() + use<M> {
         let shared = Arc::downgrade(&self.shared);
@@ -230,26 +231,26 @@ impl<M: LearnerModel> Handle<M> {
         updated.inspect_err(|first| *error = Some(first.clone()))
     }
 
-    /// Notes the last step, by which the next one finds out whether a checkpoint was loaded.
+    /// Stores the last step, from which the next update detects that a checkpoint was loaded.
     pub fn stepped(&mut self, step: u64) {
         if let Some(storing) = &mut self.snapshots {
             storing.last = step;
         }
     }
 
-    /// Takes the last update, if a GPU has not confirmed it yet; [`confirm`](Self::confirm) ends
-    /// it.
+    /// Removes and returns the last update, if a GPU has not confirmed it yet;
+    /// [`confirm`](Self::confirm) must then end it.
     pub fn take_unconfirmed(&self) -> Option<Unconfirmed<M>> {
         self.lock_as_is().unconfirmed.take()
     }
 
-    /// Ends an update by the result of its check, or undoes it if there is no result; an error is
+    /// Ends an update by the result of its check, or undoes it if `within` is `None`; an error is
     /// kept.
     pub fn confirm(&self, update: Rollback<M>, within: Option<&[bool]>) {
         self.lock_as_is().confirm(update, within);
     }
 
-    /// Locks the averages, and first ends an update that is unconfirmed, for which it waits.
+    /// Locks the averages, and ends an unconfirmed update first, for which it waits.
     fn lock(&self) -> MutexGuard<'_, Shared<M>> {
         let mut shared = self.lock_as_is();
         if let Some(Unconfirmed { check, update }) = shared.unconfirmed.take() {
@@ -275,7 +276,8 @@ impl<M: LearnerModel> Handle<M> {
 }
 
 impl<M: LearnerModel> Shared<M> {
-    /// The last step of the averages that replaced these, and of these, if that lies before it.
+    /// The last step of the averages that replaced these, then that of these; `None` unless the
+    /// first is later.
     fn replaced_at(&self) -> Option<(u64, u64)> {
         let last = self.last.load(Ordering::Relaxed);
         let successor = self.successor.as_ref()?.load(Ordering::Relaxed);

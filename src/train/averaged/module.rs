@@ -16,7 +16,7 @@ impl<M: LearnerModel> Module for Averaged<M> {
     }
 
     fn fork(self, device: &Device) -> Self {
-        // A worker that takes a copy looks like the learner: no average moves here.
+        // The copy for a worker looks like the learner's own move, so no average moves here.
         let (live, validation) = (self.live.fork(device), self.validation);
         let validation = validation.map(|module| module.fork(device));
         Self { live, validation, ..self }
@@ -34,7 +34,8 @@ impl<M: LearnerModel> Module for Averaged<M> {
         trained
     }
 
-    /// An independent snapshot: later updates do not reach it, and it answers without a lock.
+    /// An independent snapshot: later updates do not change it, and it computes outputs without a
+    /// lock.
     fn valid(&self) -> Self {
         self.stop_on_error();
         let (live, averages) = (self.live.valid(), self.averages.snapshot());
@@ -91,19 +92,19 @@ impl<M: LearnerModel> Module for Averaged<M> {
 }
 
 impl<M: LearnerModel> Averaged<M> {
-    /// Stops the training if an error is kept, or if its averages stand still. On a GPU an update
-    /// may have failed after it returned.
+    /// Stops the training if an error is kept, or if live was changed past the averages. On a GPU
+    /// an update may have failed after it returned.
     fn stop_on_error(&self) {
         if let Some(error) = self.averages.error().or(self.check_bypassed().err()) {
             self.options.stop(error.to_string());
         }
     }
 
-    /// The error of a live that was changed several times since the averages' last update, such as
-    /// by an optimizer that steps the hook as a plain module.
+    /// An error if live was changed more than once since the averages' last update, such as by an
+    /// optimizer that steps the hook as a plain module.
     ///
-    /// One change may be meant, such as a clip of the weights after each step; the next update takes
-    /// it in.
+    /// A single change may be intended, such as a clip of the weights after each step; the next
+    /// update takes it in.
     pub(super) fn check_bypassed(&self) -> Result<()> {
         match self.clock.bypassed {
             Some(changes) if changes > 1 => Err(Error::Bypassed { changes }),
@@ -116,8 +117,8 @@ impl<M: LearnerModel> Averaged<M> {
         Self { live: map(self.live), validation: self.validation.without_modules(), ..self }
     }
 
-    /// The validation snapshot of these averages; without modules if they do not fit live or stand
-    /// still, so that the error appears when a batch is to be answered.
+    /// The validation snapshot of these averages. It has no modules if they do not fit live or live
+    /// was changed past them, so that the next batch of validation panics with the error.
     fn validation_of(&self, averages: &[Average<M>], live: &M) -> Validation<M> {
         self.validation.measure(averages, live);
         let checked = self.check_bypassed();

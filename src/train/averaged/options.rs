@@ -4,14 +4,14 @@ use burn::train::{Interrupter, TrainingError, train::WorkerFailure};
 
 use crate::{Error, Result};
 
-/// When the average is copied back into live (Li et al. 2024, "Switch EMA").
+/// When and how far the first average is copied back into live (Li et al. 2024, "Switch EMA").
 ///
 /// The optimizer's state and the average stay as they are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Switch {
-    /// The steps from one time to the next: those of an epoch for the published form.
+    /// The steps from one copy to the next, at least 1; the published form has those of an epoch.
     pub every: u64,
-    /// The share of the way to the average that live goes, in `(0, 1]`; 1 copies the average.
+    /// The share of the way to the average by which live moves, in `(0, 1]`; 1 copies the average.
     pub share: f64,
 }
 
@@ -35,7 +35,7 @@ impl Switch {
 #[derive(Clone, Default)]
 pub(super) struct Options {
     pub switch: Option<Switch>,
-    /// Failed with the first error, so that the training stops.
+    /// The interrupter by which the first error stops the training.
     pub interrupter: Option<Interrupter>,
     /// True if a record may lack an average of the module.
     pub allow_added: bool,

@@ -54,7 +54,7 @@ impl<M: LearnerModel> Averaged<M> {
         saved.with_module(LIVE, self.live).record()
     }
 
-    /// The module that a record holds, with a new handle.
+    /// This module with everything that a record holds, and with a new handle.
     pub(super) fn loaded(self, opened: ReadRecord) -> Result<Self> {
         if !opened.names().any(|name| name == STEP) {
             let found = "a record of a plain module; load it into the module before the averages";
@@ -67,7 +67,7 @@ impl<M: LearnerModel> Averaged<M> {
         words.end()?;
 
         let averages = self.averages();
-        // Otherwise the next step would cover the samples of all, or go back.
+        // Else the next step would cover the samples of all steps, or the count would go back.
         if counted != self.clock.counts_samples() && averages.iter().any(Average::counts_samples) {
             let say = |counted| if counted { "samples counted by a function" } else { "no count" };
             return Err(Error::parameter(STEP, say(self.clock.counts_samples()), say(counted)));
@@ -104,7 +104,8 @@ impl<M: LearnerModel> Averaged<M> {
             }
         };
         let left_out = bundle.left_out().to_vec();
-        // What a forward pass left to be taken over would come after what is loaded.
+        // `valid` applies what the last forward pass left pending; later it would change what is
+        // loaded.
         drop(self.live.valid());
         let mut bundle = opened.apply(bundle, &left_out, known)?;
         let live = bundle.take(LIVE);
@@ -131,7 +132,7 @@ impl<M: LearnerModel> Averaged<M> {
         })
     }
 
-    /// Where the words of a record are kept while it is made.
+    /// The device of the words of a record: live's first.
     fn device(&self) -> Device {
         self.live.devices().into_iter().next().unwrap_or_default()
     }

@@ -30,7 +30,7 @@ where
         Ok(Some(Counts { steps: step, samples }))
     }
 
-    /// All that is saved can be loaded: live's load is ours, and takes any saved shape.
+    /// Nothing to check: `load_strictly` loads live without Burn's load, with any saved shape.
     fn check_loadable(&self) -> Result<()> {
         Ok(())
     }
@@ -40,7 +40,7 @@ where
         self.loaded(ReadRecord::of_bytes(record)?)
     }
 
-    /// Live alone: averages are never behind.
+    /// Updates live alone: the statistics of averages are always current.
     fn update_statistics(&self) {
         drop(self.live().valid());
     }
@@ -63,26 +63,26 @@ where
     }
 }
 
-/// The averages in a commit of an [`Averaged`], without its program: live and the average that
-/// answers validation, as plain modules.
+/// Reads a commit of an [`Averaged`] without its program: live and the first average, which
+/// computes the outputs in validation, as plain modules.
 pub trait AveragedCommit {
-    /// The average that answers validation, as this module: plain weights, in memory.
+    /// `module` with the weights of the first average, as plain weights in memory.
     ///
     /// # Errors
     ///
     /// A file that is not as it was written; a parameter that differs from the module's in path,
-    /// shape or dtype; a NaN or an infinity; an average that is more than its weights (a window,
-    /// BEMA), which a resumed training alone can make.
+    /// shape or dtype; a NaN or an infinity; a commit without averages; an average that is more
+    /// than its weights (a window, BEMA), which only a resumed training can make.
     fn average<M: Module>(&self, module: M) -> Result<M>;
 
-    /// The description of that average, made by `source`, such as the name of the run.
+    /// The description of the first average; `source` is its origin, such as the name of the run.
     ///
     /// # Errors
     ///
     /// A file that is not as it was written; a commit without averages.
     fn describe_average(&self, source: &str) -> Result<Description>;
 
-    /// Live, as this module: plain weights, in memory.
+    /// `module` with the weights of live, as plain weights in memory.
     ///
     /// # Errors
     ///
@@ -107,7 +107,7 @@ impl AveragedCommit for Commit {
     }
 }
 
-/// The name and the rule of the average that answers validation.
+/// The name and the rule of the first average; both are empty if the commit has none.
 fn first(commit: &Commit) -> (&str, &str) {
     commit.manifest().parts.first().map_or(("", ""), |(name, rule)| (name, rule))
 }

@@ -58,7 +58,7 @@ where
         if self.validation.begins_answer() {
             return self.validation.answer(&self.live, item);
         }
-        // Not in validation mode: a snapshot for this one batch.
+        // The hook is not in validation mode: make a snapshot for this one batch.
         let live = self.live.valid();
         let checked = self.check_bypassed();
         match checked.and_then(|()| self.validation.snapshot(&self.averages(), &live)) {
@@ -84,7 +84,8 @@ impl<M: LearnerModel> Averaged<M> {
         looked_at.map(|(verdict, _)| verdict)
     }
 
-    /// Makes the step, or refuses it so that it changes nothing, as the verdict says.
+    /// Makes the step, or refuses it so that it changes nothing, by the verdict. After an error
+    /// that ends the training, it refuses every step.
     fn stepped(self, verdict: Result<Verdict>, step: impl FnOnce(M) -> M) -> Self {
         if let Some(error @ (Error::RefusedStep { .. } | Error::Weights { .. })) = self.error() {
             self.options.stop(error.to_string());
@@ -124,7 +125,7 @@ impl<M: LearnerModel> Averaged<M> {
     }
 
     /// Updates the averages after a step that moved the parameters of these ids, and copies the
-    /// first one into live where that is due.
+    /// first average into live if that is due.
     fn updated(mut self, trained: &[ParamId]) -> Self {
         let updated = self.averages.update(&self.live, &self.clock, trained);
         self.averages.stepped(self.clock.steps);

@@ -29,7 +29,7 @@ pub(super) struct Validation<M: LearnerModel> {
     feeds: Feeds<Output<M>>,
     gauges: Gauges,
     traces: Traces,
-    /// The modules that compute the outputs, without the lock; none but in validation mode.
+    /// The modules that compute the outputs, without the lock; `None` outside of validation mode.
     modules: Option<Box<Modules<M>>>,
 }
 
@@ -125,10 +125,11 @@ impl<M: LearnerModel> Validation<M> {
         Self { modules, ..self }
     }
 
-    /// True if this has modules, which then compute the outputs of a batch.
+    /// True if there are modules, so that [`answer`](Self::answer) can compute the outputs of a
+    /// batch.
     ///
-    /// The first batch empties the queues of outputs, since an earlier validation that did not end
-    /// may have left some.
+    /// At the first batch this empties the queues of outputs, since an earlier validation that did
+    /// not end may have left some.
     pub fn begins_answer(&self) -> bool {
         let Some(modules) = &self.modules else { return false };
         if !modules.begun.swap(true, Ordering::Relaxed) {
@@ -137,8 +138,8 @@ impl<M: LearnerModel> Validation<M> {
         true
     }
 
-    /// Returns the output of the first average for a batch; outputs of live and of other averages
-    /// go to their metrics.
+    /// Returns the output of the first average for a batch, and queues the outputs of live and of
+    /// other averages for their metrics.
     ///
     /// # Panics
     ///

@@ -44,7 +44,7 @@ impl<C: CheckpointStrategy> Operations for Autodiff<Flex, C> {
     }
 }
 
-/// The output of a layer of these parents: input, weight and, if there are three, bias.
+/// The output of a layer. The parents are the input, the weights and, if there are three, the bias.
 ///
 /// The tensors that the backward pass needs are kept and not computed again, under every
 /// checkpointing strategy, since the layer's product is costly (Burn's `compute_bound`).

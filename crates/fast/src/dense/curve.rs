@@ -1,10 +1,9 @@
 //! Sigmoid, hyperbolic tangent and exponential of many numbers at once.
 //!
-//! The library's functions take one number, at ten nanoseconds each.
-//! The functions here are straight-line code of additions, multiplications and one division, with
-//! selections but no branches, so that the compiler takes as many numbers at a time as the
-//! processor holds.
-//! None uses a fused multiply-add, so that a number has the same bits on every machine.
+//! The standard library's functions compute one number in some ten nanoseconds.
+//! The functions here are straight-line code of additions, multiplications and at most one
+//! division, with selections but no branches, so that the compiler can vectorise them.
+//! None uses a fused multiply-add, so that a result has the same bits on every machine.
 //!
 //! For `x <= 0`, `exp(x) = 2^n exp(r)` where `n` is `x / ln 2` rounded and `|r| <= ln 2 / 2`.
 //! `ln 2` is subtracted in two parts, the first so short that `n` times it is exact (Cody and
@@ -49,16 +48,16 @@ macro_rules! curves {
         /// number, which the exponent bits of one float cannot express.
         #[inline(always)]
         fn $parts(x: $float) -> ($float, $float, $float) {
-            // Added to a small number, it leaves that number rounded in the lowest bits.
+            // A small number plus this constant has the rounded number in its lowest bits.
             const SHIFT: $float = 1.5 / $float::EPSILON;
             const BIAS: $bits = $float::MAX_EXP as $bits - 1;
-            const EVEN: $bits = 1 << 12; // more than any -n, which must not be shifted below zero
-            // What is below is zero anyway. A NaN is not below anything, and stays.
+            const EVEN: $bits = 1 << 12; // above any -n, so that n + EVEN is not negative
+            // The exponential of a lesser number is zero too. A NaN is not less, and stays.
             let x = if x < $nought { $nought } else { x };
             let shifted = x * std::$float::consts::LOG2_E + SHIFT;
             let n = shifted - SHIFT;
             let r = x - n * $ln2[0] - n * $ln2[1];
-            // Even and odd terms apart, which the processor computes side by side.
+            // Even and odd terms are summed apart: the processor computes both sums in parallel.
             let square = r * r;
             let [even, odd] = $series;
             let sum = |terms: [$float; _]| {
@@ -80,7 +79,7 @@ macro_rules! curves {
                 let e = (1.0 + p) * s * t;
                 let top = if *z < 0.0 { e } else { 1.0 };
                 let sum = 1.0 + e;
-                // What the sum lost in rounding; without it the error can pass 2 units.
+                // The rounding error of the sum; uncorrected, it can be off by more than 2 units.
                 let lost = e - (sum - 1.0);
                 let o = top / sum;
                 *z = o - o * lost;
@@ -92,7 +91,7 @@ macro_rules! curves {
             for z in z {
                 let (p, s, t) = $parts(-2.0 * z.abs());
                 let s = s * t;
-                // exp(-2 |z|) - 1, which is exact where |z| is small: there n is zero.
+                // exp(-2 |z|) - 1. Where |z| is small, n is zero and m is p: no digit is lost.
                 let m = s * p + (s - 1.0);
                 *z = (-m / (2.0 + m)).copysign(*z);
             }

@@ -1,10 +1,11 @@
-//! The layer in the processor's memory, on Flex.
+//! The layer and the loss on Flex.
 //!
 //! The product is written straight into the output, which is not zeroed before; bias and
-//! activation follow in place, block by block, while a block is in the cache. The gradient by the
-//! weighted sums takes the place of the incoming one. Views are read by their strides.
+//! nonlinearity are applied in place, block by block, while a block is in the cache. The gradient
+//! with respect to the weighted sums overwrites the incoming gradient. The matrices of a product
+//! may be views; other tensors that are not laid out in order are copied.
 //!
-//! Blocks are cut by the shape alone and every sum has one order, so that the results have the
+//! The shape alone decides the blocks, and every sum has one order, so that the results have the
 //! same bits for any number of threads.
 
 use std::borrow::Cow;
@@ -21,10 +22,10 @@ use super::{
     product::{Matrix, product},
 };
 
-/// Numbers in a block; two blocks of f64 just fit the first cache.
+/// The numbers in a block; two blocks of f64 are 32 KiB, a common size of the first-level cache.
 const BLOCK: usize = 2048;
 
-/// Numbers from which on blocks are spread over threads.
+/// The least count of numbers whose blocks are divided among threads.
 const SPREAD: usize = 1 << 15;
 
 // All tensors of a call have one dtype, f32 or f64.
@@ -53,9 +54,9 @@ impl Operations for Flex {
 /// The numbers of a layer's forward pass that its backward pass needs.
 #[derive(Clone, Debug)]
 pub(super) struct Residuals {
-    /// The input, if the gradient of the weights is wanted.
+    /// The input; `None` if the gradient of the weights is not wanted.
     pub input: Option<FlexTensor>,
-    /// The weights, if the gradient of the input is wanted.
+    /// The weights; `None` if the gradient of the input is not wanted.
     pub weight: Option<FlexTensor>,
     /// True if the bias's gradient is wanted.
     pub bias: bool,
@@ -63,7 +64,8 @@ pub(super) struct Residuals {
     pub nonlinearity: Nonlinearity,
 }
 
-/// The gradients with respect to input, weight and bias, as far as they are wanted.
+/// The gradients with respect to input, weight and bias from that with respect to the output;
+/// `None` for each that is not wanted.
 pub(super) fn dense_backward(gradient: FlexTensor, kept: Residuals) -> [Option<FlexTensor>; 3] {
     match kept.output.dtype() {
         DType::F64 => backward::<f64>(gradient, kept),
@@ -71,7 +73,8 @@ pub(super) fn dense_backward(gradient: FlexTensor, kept: Residuals) -> [Option<F
     }
 }
 
-/// The gradient with respect to the outputs, `(o - y) g` in each row; the targets' is its negative.
+/// The gradient with respect to the outputs: `(o - y) g` in each row, where `g` is the gradient
+/// with respect to the row's error. The gradient with respect to the targets is the negative.
 pub(super) fn half_squared_errors_backward(
     gradient: FlexTensor,
     outputs: FlexTensor,
@@ -116,17 +119,17 @@ fn backward<T: Curve>(gradient: FlexTensor, kept: Residuals) -> [Option<FlexTens
     [by_input, by_weight, by_bias]
 }
 
-/// `delta weight^T`, by way of its transpose: the product then goes along the rows of the weight,
-/// and need not lay all of it out anew.
+/// `delta weight^T`, computed as the transpose of `weight delta^T`: so `gemm` reads the weight
+/// along its rows, and does not copy all of it.
 fn by_input<T: Real>(delta: Matrix<'_, T>, weight: Matrix<'_, T>) -> FlexTensor {
     let [rows, width] = [delta.rows(), weight.rows()];
     let numbers = transposed(&product(weight, delta.transposed()), [width, rows]);
     FlexTensor::from_data(TensorData::new(numbers, [rows, width]))
 }
 
-/// The numbers of a matrix, row after row, column after column.
+/// The transpose of a matrix of the shape `[rows, columns]`; both are in row-major order.
 fn transposed<T: Real>(numbers: &[T], [rows, columns]: [usize; 2]) -> Vec<T> {
-    /// Rows of the result that are written side by side, so that whole lines of the cache are used.
+    /// The rows of the result that are written together, so that whole cache lines are read.
     const SIDE: usize = 16;
     let mut output = vec![T::ZERO; numbers.len()];
     let write = |(band, output): (usize, &mut [T])| {
@@ -149,7 +152,7 @@ fn matrix<T: Real>(a: Matrix<'_, T>, b: Matrix<'_, T>) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(product(a, b), shape))
 }
 
-/// The numbers of a tensor in order; a view's are copied.
+/// The numbers of a tensor, row after row; copied if they are not laid out in this order.
 fn numbers<T: Real>(tensor: &FlexTensor) -> Cow<'_, [T]> {
     match tensor.as_slice() {
         Some(numbers) => Cow::Borrowed(numbers),
@@ -157,7 +160,7 @@ fn numbers<T: Real>(tensor: &FlexTensor) -> Cow<'_, [T]> {
     }
 }
 
-/// The tensor in a storage of just its numbers, in order.
+/// The tensor with a storage that holds just its numbers, in order; copied if it has another one.
 fn owned(tensor: FlexTensor) -> FlexTensor {
     let bytes = tensor.layout().num_elements() * tensor.dtype().size();
     match tensor.is_contiguous() && tensor.bytes().len() == bytes {
@@ -166,7 +169,8 @@ fn owned(tensor: FlexTensor) -> FlexTensor {
     }
 }
 
-/// Runs over rows of a width, as many whole rows at a time as make a block.
+/// Calls `work` on blocks of whole rows of `width` numbers; on several threads for [`SPREAD`]
+/// numbers or more.
 fn in_blocks<T: Real>(numbers: &mut [T], width: usize, work: impl Fn(&mut [T]) + Send + Sync) {
     let block = block(width);
     match numbers.len() < SPREAD {
@@ -175,6 +179,7 @@ fn in_blocks<T: Real>(numbers: &mut [T], width: usize, work: impl Fn(&mut [T]) +
     }
 }
 
+/// The numbers in a block of whole rows: at most [`BLOCK`], but at least one row.
 fn block(width: usize) -> usize {
     (BLOCK / width.max(1)).max(1) * width.max(1)
 }
@@ -201,7 +206,7 @@ fn softmax<T: Curve>(row: &mut [T]) {
     row.iter_mut().for_each(|e| *e = *e / sum);
 }
 
-/// Turns the gradient by the output `o` into that by the weighted sums, in place.
+/// Replaces the gradient with respect to the output `o` by that with respect to the weighted sums.
 fn differentiate<T: Real>(gradient: &mut [T], o: &[T], width: usize, nonlinearity: Nonlinearity) {
     let work = |(gradient, o): (&mut [T], &[T])| {
         let each = gradient.iter_mut().zip(o);
@@ -228,7 +233,8 @@ fn differentiate<T: Real>(gradient: &mut [T], o: &[T], width: usize, nonlinearit
     }
 }
 
-/// The sum of each column. Groups of many rows are summed first, on threads, and then their sums.
+/// The sum of each column. Groups of many rows are summed first, on several threads for [`SPREAD`]
+/// numbers or more, and then the sums of the groups.
 fn column_sums<T: Real>(numbers: &[T], width: usize) -> Vec<T> {
     let add = |mut sums: Vec<T>, row: &[T]| {
         sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);
@@ -272,8 +278,8 @@ fn errors_backward<T: Real>(
     FlexTensor::from_data(TensorData::new(by_outputs, shape))
 }
 
-/// The sum of the terms of pairs: eight sums side by side, which the compiler computes at once and
-/// which round less than one long sum.
+/// The sum of `term` over the pairs of two slices. Eight partial sums are kept, which the compiler
+/// vectorises and which have less rounding error than one long sum.
 fn sum<T: Real>(a: &[T], b: &[T], term: impl Fn(T, T) -> T) -> T {
     let mut sums = [T::ZERO; 8];
     for (a, b) in a.chunks(sums.len()).zip(b.chunks(sums.len())) {

@@ -1,10 +1,11 @@
 //! The product of two matrices in memory, by `gemm`.
 //!
-//! `gemm` spreads its work over threads in several rounds, each of which waits for all of them,
+//! `gemm` divides its work among threads in several rounds, each of which waits for all threads,
 //! and packs one matrix on one thread. Here the output is cut in halves, until there is a piece for
-//! each thread or more do not pay, and every piece is a product on one thread: all wait once.
-//! However it is cut, each number is the same sum in the same order, and so has the same bits for
-//! any number of threads.
+//! each thread or smaller pieces do not pay. Every piece is a product on one thread, so that the
+//! threads wait for each other only once.
+//! However the output is cut, each number is the same sum in the same order, and so has the same
+//! bits for any number of threads.
 
 #![allow(unsafe_code)] // `gemm` takes pointers, and writes to memory that is not initialised
 
@@ -12,16 +13,17 @@ use burn::backend::flex::FlexTensor;
 use burn_ema_host::{Real, threads};
 use gemm::Parallelism;
 
-/// The least number of multiplications in a piece, which take some 25 microseconds.
+/// The least number of multiplications in a piece; so many take some 25 microseconds.
 const PIECE: usize = 1 << 20;
 
-/// Sizes up to which `gemm` sums in another order: both sides of the product are at most this long,
-/// or it has at most `SMALL_AREA` numbers. It does so for a single row or column as well.
+/// `gemm` sums in another order where both sides of the product are at most this long, where the
+/// product has at most [`SMALL_AREA`] numbers, and where it is a single row or column.
 const SMALL_SIDE: usize = 64;
+/// See [`SMALL_SIDE`].
 const SMALL_AREA: usize = 16 * 16;
 
 /// The most numbers that a processor multiplies at once (`f32` in AVX-512). Where a matrix is cut
-/// in two, the first half has a multiple of so many rows or columns.
+/// in two, the number of rows or columns of the first half is a multiple of this.
 const LANES: usize = 16;
 
 /// A matrix that lies in a slice, with any strides.
@@ -34,7 +36,7 @@ pub(super) struct Matrix<'a, T> {
 }
 
 impl<'a, T: Real> Matrix<'a, T> {
-    /// The numbers of a tensor of rank 2.
+    /// A tensor of rank 2 and of the dtype `T` as a matrix.
     pub fn of(tensor: &'a FlexTensor) -> Self {
         let layout = tensor.layout();
         Self {
@@ -69,7 +71,7 @@ impl<'a, T: Real> Matrix<'a, T> {
         self.shape.contains(&0) || (low >= 0 && high < self.numbers.len() as isize)
     }
 
-    /// The first rows and the others.
+    /// The first `row` rows, and the others.
     fn halves(self, row: usize) -> [Self; 2] {
         let [rows, columns] = self.shape;
         let start = self.start.wrapping_add_signed(self.strides[0] * row as isize);
@@ -82,19 +84,19 @@ impl<'a, T: Real> Matrix<'a, T> {
     }
 }
 
-/// `a b`, row after row.
+/// The product `a b`, row after row.
 ///
 /// # Panics
 ///
-/// Matrices that do not fit together.
+/// Matrices that do not fit together, or that reach out of their slices.
 pub(super) fn product<T: Real>(a: Matrix<'_, T>, b: Matrix<'_, T>) -> Vec<T> {
     let threads = threads::count();
-    // Halves of halves are a power of two; of another number of threads each has several.
+    // Halving gives a power of two of pieces; another number of threads gets several pieces each.
     let pieces = if threads.is_power_of_two() { threads } else { 2 * threads.next_power_of_two() };
     product_in(a, b, pieces)
 }
 
-/// The product in at most so many pieces, a power of two.
+/// The product in at most `most` pieces, a power of two.
 fn product_in<T: Real>(a: Matrix<'_, T>, b: Matrix<'_, T>, most: usize) -> Vec<T> {
     let ([m, k], [inner, n]) = (a.shape, b.shape);
     assert!(k == inner, "a matrix of {k} columns times one of {inner} rows");
@@ -103,8 +105,8 @@ fn product_in<T: Real>(a: Matrix<'_, T>, b: Matrix<'_, T>, most: usize) -> Vec<T
     let mut pieces = Vec::with_capacity(most);
     Tile { a, b, output: output.as_mut_ptr(), stride: n }.cut(most, &mut pieces);
     // SAFETY: every element that the strides reach lies in its slice, as asserted. The output has
-    // room for m n numbers, of which no two pieces have one in common; each is written, and
-    // initialised after that.
+    // room for m n numbers, of which no two pieces share one. All are written before the length is
+    // set.
     unsafe {
         threads::each(pieces, |piece| piece.write());
         output.set_len(m * n);
@@ -118,22 +120,23 @@ struct Tile<'a, T> {
     a: Matrix<'a, T>,
     b: Matrix<'a, T>,
     output: *mut T,
-    /// From one row of the output to the next.
+    /// The distance from one row of the output to the next, in numbers.
     stride: usize,
 }
 
-// SAFETY: the pointer is all that keeps it from being so, and no two pieces that are alive at once
+// SAFETY: only the pointer keeps a tile from being `Send`, and no two pieces that are alive at once
 // write to the same numbers.
 unsafe impl<T: Sync> Send for Tile<'_, T> {}
 
 impl<T: Real> Tile<'_, T> {
+    /// The number of multiplications.
     fn work(&self) -> usize {
         let ([m, k], n) = (self.a.shape, self.b.columns());
         m.saturating_mul(n).saturating_mul(k)
     }
 
-    /// This tile in halves, cut across its longer side or else the other one; none if a half would
-    /// be so small that `gemm` sums it in another order.
+    /// This tile in halves, cut across its longer side or, where that fails, across the other.
+    /// `None` if either cut gives a half so small that `gemm` sums it in another order.
     fn halves(self) -> Option<[Self; 2]> {
         let sides = [self.a.rows(), self.b.columns()];
         let cut = |side: usize| {
@@ -166,7 +169,8 @@ impl<T: Real> Tile<'_, T> {
         [Self { b: first, ..self }, Self { b: others, output, ..self }]
     }
 
-    /// Halves, and halves of halves, as far as it pays.
+    /// Adds this tile to `pieces`, cut in at most `most` pieces of about [`PIECE`] multiplications
+    /// or more.
     fn cut(self, most: usize, pieces: &mut Vec<Self>) {
         let pays = most > 1 && self.work() / 2 >= PIECE;
         match pays.then(|| self.halves()).flatten() {
@@ -175,15 +179,15 @@ impl<T: Real> Tile<'_, T> {
         }
     }
 
-    /// Writes the product, on this thread.
+    /// Writes the product to the output, on this thread.
     ///
     /// # Safety
     ///
-    /// Both matrices lie in their slices, and each row of the output is a place to write to, at its
-    /// stride from the one before.
+    /// Both matrices lie in their slices. Each row of the output, at `stride` from the row before,
+    /// is valid for writes, and nothing else reads or writes it.
     unsafe fn write(self) {
         let Self { a, b, output, stride } = self;
-        // SAFETY: the caller's; T is f32 or f64, which `gemm` knows. It does not read the
+        // SAFETY: as the caller guarantees; `gemm` supports T, f32 or f64. It does not read the
         // output, and writes each number of it, zeros where there is nothing to add.
         unsafe {
             gemm::gemm(
@@ -211,7 +215,7 @@ impl<T: Real> Tile<'_, T> {
     }
 }
 
-/// About half of a length.
+/// About half of a length, as a multiple of [`LANES`].
 fn half(length: usize) -> usize {
     (length / 2).next_multiple_of(LANES)
 }

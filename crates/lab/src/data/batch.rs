@@ -17,21 +17,22 @@ use burn_ema::{Error, Result, model::Batch};
 /// Loads samples in batches of `batch_size`, the last of which may be smaller.
 ///
 /// With a seed in `shuffle` each pass has another order, a function of the seed and the number of
-/// the pass: that of Burn's own loaders with this seed and no workers.
-/// Without one each pass has the order of the samples.
-/// A call of `iter` is a pass, also where its batches are never asked for, and then costs nothing.
+/// the pass: the order of Burn's own loaders with this seed and no workers.
+/// With `None` each pass has the order of the samples.
+/// Each call of `iter` counts as a pass, even if no batch is read from it; then it costs nothing.
+/// Calls of `slice` and `to_device` count as well, and their loaders have orders of their own.
 ///
 /// The batches are on `device`; Burn's training moves its loaders to the devices that it trains on.
-/// The numbers are kept once, in one block, whatever is sliced or moved off the loader, and a batch
-/// is copied from there into the memory of its tensors, when it is asked for.
-/// There is no worker that prepares batches ahead: a batch is one copy of rows that are in memory.
+/// The loader and all loaders that `slice` and `to_device` make of it share the numbers.
+/// A batch is made when it is read, as one copy of rows in memory; no worker prepares it ahead.
 ///
 /// A `slice` panics on a range that is not within the samples.
 ///
 /// # Errors
 ///
-/// [`Error::Value`] for no samples, a batch size of 0, and samples without inputs or targets or
-/// with other numbers of them than the first (counted from 0).
+/// [`Error::Value`] for no samples, a batch size of 0, samples without inputs or targets, and
+/// samples with another number of inputs or targets than the first. The error counts samples from
+/// 0.
 pub fn loader(
     samples: Vec<Sample>,
     batch_size: usize,
@@ -73,7 +74,7 @@ fn check(samples: &[Sample], batch_size: usize) -> Result<()> {
     }
 }
 
-/// Rows of equally many numbers, one after the other.
+/// Rows of `width` numbers each, one after the other.
 struct FlatRows {
     numbers: Vec<f32>,
     width: usize,
@@ -85,9 +86,9 @@ impl FlatRows {
         Self { numbers: rows.into_iter().flatten().copied().collect(), width }
     }
 
-    /// Some of the rows, `[rows, width]`.
+    /// The rows of these indices, as a tensor `[rows, width]`.
     fn gather(&self, rows: &[usize], device: &Device) -> Tensor<2> {
-        // The vector becomes the tensor's memory where that is the host's.
+        // On a CPU the tensor takes over the memory of the vector.
         let mut numbers = Vec::with_capacity(rows.len() * self.width);
         for row in rows {
             numbers.extend_from_slice(&self.numbers[row * self.width..][..self.width]);
@@ -99,16 +100,17 @@ impl FlatRows {
 struct Loader {
     inputs: Arc<FlatRows>,
     targets: Arc<FlatRows>,
-    /// The range of rows that it loads.
+    /// The rows that the loader loads.
     rows: Range<usize>,
     batch_size: usize,
-    /// The random numbers that order its passes, if it shuffles.
+    /// The random numbers for the orders of passes; `None` if the loader does not shuffle.
     random: Option<Mutex<ChaCha12Rng>>,
     device: Device,
 }
 
 impl Loader {
-    /// Random numbers of their own for a pass, or for a loader made of this one.
+    /// Separate random numbers for a pass, or for a loader made of this one; `None` without
+    /// shuffling.
     fn fork(&self) -> Option<ChaCha12Rng> {
         let random = self.random.as_ref()?;
         Some(random.lock().unwrap_or_else(PoisonError::into_inner).fork())
@@ -150,10 +152,11 @@ impl DataLoader<Batch> for Loader {
 /// One pass over the rows of a loader.
 struct LoaderPass<'a> {
     loader: &'a Loader,
-    /// The random numbers for the order, which is drawn when the first batch is asked for.
+    /// The random numbers for the order; `None` without shuffling.
     random: Option<ChaCha12Rng>,
+    /// The rows in the order of this pass; `None` until the first batch is read.
     order: Option<Vec<usize>>,
-    /// The rows that were loaded.
+    /// The number of rows that were loaded.
     done: usize,
 }
 

@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-/// The marks of cells without a value, in small letters.
+/// The marks of cells without a value, in lower case.
 const MISSING: [&str; 8] = ["", "na", "n/a", "#n/a", "<na>", "nan", "null", "?"];
 
-/// Says if a cell has no value: it is empty, or has a mark that programs write there, such as `NA`.
+/// True if a cell has no value: it is empty, or has a mark for a missing value, such as `NA`.
 pub(super) fn is_missing(text: &str) -> bool {
     text.len() <= 4 && MISSING.contains(&text.to_ascii_lowercase().as_str())
 }
 
-/// The number 1 of `true` and `yes`, 0 of `false` and `no`, however they are capitalised.
+/// 1 for `true` and `yes`, 0 for `false` and `no`, in upper or lower case; `None` for other text.
 pub(super) fn truth(text: &str) -> Option<f64> {
     let is = |word| text.eq_ignore_ascii_case(word);
     match text {
@@ -20,11 +20,11 @@ pub(super) fn truth(text: &str) -> Option<f64> {
     }
 }
 
-/// The text with its decimal comma turned into a point, if cells are separated by semicolons.
+/// The text with a decimal point in place of its decimal comma, if `delimiter` is a semicolon.
 ///
 /// Programs that write decimal commas separate cells by semicolons. With another delimiter a comma
-/// may separate thousands; such a text, and one with several commas or a point after the comma,
-/// stays as it is.
+/// may separate thousands, and the text stays as it is. So does a text with several commas or with
+/// a point after the comma.
 pub(super) fn with_point(text: &str, delimiter: char) -> Cow<'_, str> {
     match text.split_once(',') {
         Some((whole, part)) if delimiter == ';' && !part.contains(['.', ',']) => {

@@ -9,25 +9,25 @@ use super::reading::Reading;
 use super::sheet::{Sheet, first_listed, listed, quoted};
 use crate::Result;
 
-/// The different texts that a column may have in any table.
+/// The most different texts of a column whose texts are in fewer than two rows on average.
 const FEW_TEXTS: usize = 20;
 
-/// The different texts that a column may have where each is in two rows on average.
-const MOST_TEXTS: usize = 256;
+/// The most different texts of a column whose texts are in two rows or more on average.
+const MAX_TEXTS: usize = 256;
 
-/// The rows of a text among numbers below which it is taken for a slip.
-const FEWEST_OF_TEXT: usize = 3;
+/// A text among numbers that is in fewer rows than this is taken for a slip.
+const MIN_OF_TEXT: usize = 3;
 
 /// A feature of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
-    /// The name in the header, or the number of the column.
+    /// The name in the header; without a header, the number of the column, from 1.
     pub name: String,
     /// The kind of its cells.
     pub kind: ColumnKind,
 }
 
-/// The kind of a column's cells, and how they are numbers in [`Table::features`].
+/// The kind of a column's cells, and how [`Table::features`] represents them as numbers.
 ///
 /// [`Table::features`]: super::Table::features
 #[derive(Clone, Debug, PartialEq)]
@@ -36,12 +36,17 @@ pub enum ColumnKind {
     Number,
     /// `true` and `false`, or `yes` and `no`: 1 and 0.
     Truth,
-    /// Some different texts, in the order of the file: the index of the cell's.
+    /// Different texts, in the order of the file; a cell is the index of its text.
     Texts(Vec<String>),
 }
 
-/// The columns that are features: all but the target, those that were asked to be left out, and
-/// those that only number the rows, each of which has a note.
+/// The indices of the columns that are features: all but the target, the columns that `reading`
+/// leaves out, and the columns that only number the rows. Adds a note for each of the last.
+///
+/// # Errors
+///
+/// A column to leave out that is the target or is not there; a feature whose name is empty or
+/// appears twice; no feature.
 pub(super) fn select(
     sheet: &Sheet,
     target: usize,
@@ -61,8 +66,8 @@ pub(super) fn select(
         |column: &usize| *column != target && !reading.drop.contains(&sheet.names()[*column]);
     let kept: Vec<_> = (0..sheet.width()).filter(kept).collect();
 
-    // A column that counts the rows is all that there is to learn from, where the others are
-    // constant.
+    // If all other columns are constant, a column that counts the rows is the only one to learn
+    // from, and is kept.
     let others = |column: &usize| !is_numbering(sheet, *column) && !is_constant(sheet, *column);
     let any_other = kept.iter().any(others);
     let mut columns = vec![];
@@ -108,7 +113,8 @@ pub(super) fn select(
     Ok(columns)
 }
 
-/// Says if a column only numbers the rows or, where it has no name, names them.
+/// True if a column only numbers the rows. For a column without a name also if it is the first and
+/// names the rows, or if it has no value.
 fn is_numbering(sheet: &Sheet, column: usize) -> bool {
     if !sheet.names()[column].is_empty() {
         return counts_rows(sheet, column);
@@ -116,23 +122,27 @@ fn is_numbering(sheet: &Sheet, column: usize) -> bool {
     let cells = || (0..sheet.len()).map(|row| sheet.cell(row, column));
     let is_name = |text: &str| Decimal::parse(text).is_none_or(|number| number.is_whole());
     let names = cells().all(is_name) && cells().collect::<HashSet<_>>().len() == sheet.len();
-    // A row that ends with a delimiter has one empty cell more.
+    // Delimiters at the ends of rows make a column without values.
     (column == 0 && names) || cells().all(is_missing)
 }
 
-/// Says if a column counts the rows, from 0 or from 1.
+/// True if a column counts the rows, from 0 or from 1; false for a single row.
 fn counts_rows(sheet: &Sheet, column: usize) -> bool {
     let number = |row| sheet.number(row, column).ok();
     let counts = |first: f64| (0..sheet.len()).all(|row| number(row) == Some(first + row as f64));
     sheet.len() > 1 && (counts(0.0) || counts(1.0))
 }
 
-/// Says if all cells of a column are the same.
+/// True if all cells of a column are the same.
 fn is_constant(sheet: &Sheet, column: usize) -> bool {
     (1..sheet.len()).all(|row| sheet.cell(row, column) == sheet.cell(0, column))
 }
 
-/// The kind of a column by all of its cells that have a value.
+/// The kind of a column, from all its cells that have a value. Adds a note for a column of texts.
+///
+/// # Errors
+///
+/// No value; a slip in a column of numbers; too many different texts.
 pub(super) fn kind_of(
     sheet: &Sheet,
     column: usize,
@@ -143,7 +153,7 @@ pub(super) fn kind_of(
         return Err(cells.problem("a value in some row", "none"));
     }
     if cells.texts == 0 {
-        // A number that no f32 holds.
+        // A number beyond `f32`.
         let beyond = cells.rows.iter().find(|row| sheet.number(**row, column).is_err());
         return beyond.map_or(Ok(ColumnKind::Number), |row| Err(cells.slip(*row)));
     }
@@ -158,7 +168,7 @@ struct Cells<'a> {
     sheet: &'a Sheet,
     column: usize,
     rows: Vec<usize>,
-    /// The number of rows whose cells are no numbers.
+    /// The number of these rows whose cells are no numbers.
     texts: usize,
 }
 
@@ -178,7 +188,11 @@ impl<'a> Cells<'a> {
         &self.sheet.names()[self.column]
     }
 
-    /// The different texts in the order of the file, if they can be inputs.
+    /// The different texts in the order of the file. Adds a note if there are several.
+    ///
+    /// # Errors
+    ///
+    /// A text that is likely a slip among numbers; too many different texts.
     fn texts(&self, notes: &mut Vec<String>) -> Result<Vec<String>, Problem> {
         let mut values = vec![];
         let mut counts = HashMap::<&str, usize>::new();
@@ -192,7 +206,7 @@ impl<'a> Cells<'a> {
         }
         // Among more numbers than texts, a text that is rare or beside many numbers is a slip.
         let is_slip = |row: &&usize| {
-            let is_rare = counts[self.sheet.cell(**row, self.column)] < FEWEST_OF_TEXT;
+            let is_rare = counts[self.sheet.cell(**row, self.column)] < MIN_OF_TEXT;
             self.is_text(**row) && (is_rare || values.len() > FEW_TEXTS)
         };
         if 2 * self.texts < self.rows.len()
@@ -201,7 +215,7 @@ impl<'a> Cells<'a> {
             return Err(self.slip(row));
         }
         let (different, rows) = (values.len(), self.rows.len());
-        let most = if 2 * different > rows { FEW_TEXTS } else { MOST_TEXTS };
+        let most = if 2 * different > rows { FEW_TEXTS } else { MAX_TEXTS };
         if different > most || different == rows {
             let first = quoted(&values[0]);
             let found = format!("{different} different ones in {rows} rows, {first} the first");
@@ -219,7 +233,7 @@ impl<'a> Cells<'a> {
         Ok(values)
     }
 
-    /// A problem of the whole column.
+    /// A problem with the whole column.
     fn problem(&self, expected: &str, found: &str) -> Problem {
         Problem {
             place: format!("column {}", quoted(self.name())),
@@ -240,7 +254,8 @@ impl<'a> Cells<'a> {
 /// The numbers that a cell may hold.
 const NUMBER: &str = "a number between -3.4e38 and 3.4e38";
 
-/// The cells without a value in a column that has some, as a problem.
+/// The problem of the cells without a value in a column; `None` if there is no such cell, and if no
+/// cell of the column has a value.
 pub(super) fn missing(sheet: &Sheet, column: usize, remedy: Remedy) -> Option<Problem> {
     let mut rows = (0..sheet.len()).filter(|&row| is_missing(sheet.cell(row, column)));
     let first = rows.next()?;
@@ -254,7 +269,11 @@ pub(super) fn missing(sheet: &Sheet, column: usize, remedy: Remedy) -> Option<Pr
     Some(Problem { place: sheet.place(first, column), expected: "a value".into(), found, remedy })
 }
 
-/// A cell of a column as a number; NaN where it has no value.
+/// A cell as a number, by the kind of its column; NaN for a cell without a value.
+///
+/// # Errors
+///
+/// A cell of another kind, or a text that is not one of the column's.
 pub(super) fn value(sheet: &Sheet, row: usize, column: usize, kind: &ColumnKind) -> Result<f64> {
     let text = sheet.cell(row, column);
     if is_missing(text) {

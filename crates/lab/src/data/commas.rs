@@ -4,11 +4,12 @@ use super::cell::is_missing;
 use super::problem::{Problem, Remedy};
 use super::sheet::{Sheet, listed, quoted};
 
-/// Says if some numbers of a column have decimal commas; `false` for a column with other texts.
+/// True if some numbers of a column have decimal commas; false for a column that has other texts
+/// than numbers.
 ///
 /// # Errors
 ///
-/// Other numbers of it have points: one of both is likely a separator of thousands.
+/// Other numbers of the column have points: either sign is likely a separator of thousands.
 pub(super) fn check(sheet: &Sheet, column: usize, remedy: Remedy) -> Result<bool, Problem> {
     let rows = || (0..sheet.len()).filter(|&row| !is_missing(sheet.cell(row, column)));
     let is_number = |row| sheet.with_point(row, column).parse::<f64>().is_ok();
@@ -28,7 +29,7 @@ pub(super) fn check(sheet: &Sheet, column: usize, remedy: Remedy) -> Result<bool
     })
 }
 
-/// A note on the columns with decimal commas, of which there may be none, with an example.
+/// A note on the columns with decimal commas, with an example; `None` if `columns` is empty.
 pub(super) fn note(sheet: &Sheet, columns: &[usize]) -> Option<String> {
     let &first = columns.first()?;
     let row = (0..sheet.len()).find(|&row| sheet.cell(row, first).contains(','))?;

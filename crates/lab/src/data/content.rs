@@ -1,5 +1,5 @@
-//! The text of a table's file: unpacked, checked to be UTF-8, and refused by its name where the
-//! file is no table.
+//! The text of a table's file: unpacked and checked to be UTF-8. For a file of another kind, the
+//! error names the kind.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,7 +9,7 @@ use flate2::read::MultiGzDecoder;
 
 use crate::{Error, Result};
 
-/// The first bytes of what gzip writes.
+/// The first bytes of a gzip file.
 const GZIP: &[u8] = b"\x1f\x8b";
 
 /// The text in a file, which may be compressed by gzip.
@@ -18,7 +18,7 @@ pub(super) fn read(path: &Path) -> Result<String> {
     text(path, bytes)
 }
 
-/// The text of a file's content; the path is only for errors.
+/// The text in the content of a file, which may be compressed by gzip; the path is only for errors.
 pub(super) fn text(path: &Path, mut bytes: Vec<u8>) -> Result<String> {
     if bytes.starts_with(GZIP) {
         let mut unpacked = Vec::new();
@@ -30,7 +30,7 @@ pub(super) fn text(path: &Path, mut bytes: Vec<u8>) -> Result<String> {
         return Err(Error::table(path, "the file", "a table as CSV", kind));
     }
     match String::from_utf8(bytes) {
-        // Some programs put this mark in front.
+        // Some programs write a byte order mark first.
         Ok(text) => Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)),
         Err(error) => {
             let (good, bad) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
@@ -40,7 +40,8 @@ pub(super) fn text(path: &Path, mut bytes: Vec<u8>) -> Result<String> {
     }
 }
 
-/// The name of a file that people take for a table, by its first bytes, with a way on.
+/// The kind of a file that is no table, by its first bytes, with what to do about it. `None` for a
+/// file that may be a table.
 fn other_kind(bytes: &[u8]) -> Option<String> {
     match bytes.starts_with(GZIP) {
         true => Some("a file that gzip has packed twice: unpack it once (`gunzip`)".to_owned()),

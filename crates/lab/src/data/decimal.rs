@@ -8,16 +8,17 @@ use std::cmp::Ordering;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Decimal {
     negative: bool,
-    /// The digits from the first to the last that is not 0; none for zero.
+    /// The digits from the first to the last that is not 0; empty for zero.
     digits: String,
     exponent: i64,
 }
 
 impl Decimal {
-    /// The number that a text is, if it is one: digits with a sign, a point and an exponent.
+    /// Parses digits with an optional sign, point and exponent. `None` for any other text, and for
+    /// an exponent of 2^32 or more in size.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (mantissa, power) = match text.split_once(['e', 'E']) {
-            // Beyond these powers of ten no `f64` has any number, so that no sum overflows.
+            // Larger powers of ten are beyond `f64`; without them no sum below overflows.
             Some((mantissa, power)) => (
                 mantissa,
                 power.parse::<i64>().ok().filter(|power| power.unsigned_abs() < 1 << 32)?,
@@ -40,7 +41,7 @@ impl Decimal {
         Some(Self { negative: mantissa.starts_with('-'), digits, exponent })
     }
 
-    /// Says if nothing is behind the point.
+    /// True if no digit but 0 is after the point.
     pub(super) fn is_whole(&self) -> bool {
         self.digits.len() as i64 <= self.exponent.max(0)
     }
@@ -48,7 +49,7 @@ impl Decimal {
 
 impl Ord for Decimal {
     fn cmp(&self, other: &Self) -> Ordering {
-        // By sign, then by size, which digits decide where the exponents are equal.
+        // By sign, then by exponent, then by digits.
         let sign = |number: &Self| match (number.digits.is_empty(), number.negative) {
             (true, _) => 0,
             (_, true) => -1,

@@ -1,11 +1,12 @@
 //! The delimiter that a table seems to have, for the errors of one that was read with another.
 
-/// Delimiters with what a person types for them.
+/// Delimiters, with what a user types for each in a shell.
 const DELIMITERS: [(char, &str); 5] =
     [(',', "','"), (';', "';'"), ('\t', "tab"), ('|', "'|'"), (' ', "space")];
 
-/// A hint for a header that does not fit, or in which a column was not found: the delimiter with
-/// which the column is there, or with which there are more cells than one.
+/// A hint for a header that does not fit the rows, or that lacks the column `wanted`: another
+/// delimiter with which the column is there or, for a header of one cell, with which there are
+/// several cells. Empty if there is no such delimiter.
 pub(super) fn hint(header: &[String], delimiter: char, wanted: Option<&str>) -> String {
     let line = header.join(&delimiter.to_string());
     let other = |(candidate, typed): &(char, &'static str)| {
@@ -15,12 +16,12 @@ pub(super) fn hint(header: &[String], delimiter: char, wanted: Option<&str>) -> 
         (*candidate != delimiter && (found || only)).then_some((found, *typed))
     };
     let mut others: Vec<_> = DELIMITERS.iter().filter_map(other).collect();
-    // One that has the column comes first, then the order of the list.
+    // Delimiters with which the column is there come first, then the order of the list decides.
     others.sort_by_key(|(found, _)| !found);
     others.first().map_or(String::new(), |(_, typed)| seems(typed))
 }
 
-/// A hint for text that begins with another delimiter.
+/// A hint for text that begins with a delimiter of [`DELIMITERS`]; empty for other text.
 pub(super) fn hint_of(text: &str) -> String {
     let is_first = |(candidate, _): &&(char, &str)| text.starts_with(*candidate);
     DELIMITERS.iter().find(is_first).map_or(String::new(), |(_, typed)| seems(typed))

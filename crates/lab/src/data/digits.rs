@@ -1,4 +1,4 @@
-//! Scanned digits that are part of this crate; `DIGITS.md` says where they come from.
+//! Scanned digits that are part of this crate; `DIGITS.md` names their source.
 
 use std::io::Read;
 use std::path::Path;
@@ -21,7 +21,7 @@ const INK: f64 = 16.0;
 ///
 /// # Errors
 ///
-/// None but for a broken build of the crate, since the data are part of it.
+/// Only in a broken build of the crate, since the data are part of it.
 pub fn digits() -> Result<Table> {
     let path = Path::new("digits.csv.gz");
     let mut csv = Vec::new();

@@ -8,14 +8,14 @@ use super::scale::Scale;
 use super::sheet::quoted;
 use burn_ema::{Error, Result};
 
-/// A column of the table that the network sees.
+/// A column of the table that is an input of the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Feature {
-    /// The name of its column.
+    /// The name of the column.
     pub name: String,
-    /// From the column's unit to the network's.
+    /// The scale of numbers and truths; texts are not scaled.
     pub scale: Scale,
-    /// The kind of its cells.
+    /// The kind of the column's cells.
     #[serde(default, skip_serializing_if = "is_default")]
     pub kind: FeatureKind,
 }
@@ -29,37 +29,37 @@ pub enum FeatureKind {
     Number,
     /// `true` or `yes` for 1, `false` or `no` for 0: one input.
     Truth,
-    /// Texts: an input for each that the training rows have, 1 for the text of the row and 0 for
-    /// others.
+    /// Texts: one input for each text of the training rows, 1 for the text of the row and 0 for all
+    /// other texts.
     Texts(Texts),
 }
 
-/// The texts of a feature; a row has the index of its text, those that were trained first.
+/// The texts of a feature. A row holds the index of its text: first `trained`, then `untrained`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Texts {
     /// The texts that have an input each, in the order of the training rows.
     pub trained: Vec<String>,
-    /// The share of the training rows that has each; what the network sees in place of a missing
-    /// value.
+    /// The share of each text of `trained` in the training rows that have a value, from 0 to 1.
+    /// [`Missing::Mean`](super::Missing::Mean) uses the shares as inputs for a missing value.
     pub shares: Vec<f64>,
     /// The texts of the table that no training row has: all inputs are 0.
     pub untrained: Vec<String>,
 }
 
 impl Texts {
-    /// All texts, by the index that a row has for them.
+    /// All texts, in the order of their indices.
     pub fn all(&self) -> impl Iterator<Item = &String> {
         self.trained.iter().chain(&self.untrained)
     }
 }
 
 impl Feature {
-    /// A column of numbers.
+    /// A feature of numbers.
     pub fn number(name: impl Into<String>, scale: Scale) -> Self {
         Self { name: name.into(), scale, kind: FeatureKind::Number }
     }
 
-    /// The number of inputs of the network for it.
+    /// The number of the network's inputs for this feature.
     pub(super) fn inputs(&self) -> usize {
         match &self.kind {
             FeatureKind::Number | FeatureKind::Truth => 1,
@@ -67,7 +67,7 @@ impl Feature {
         }
     }
 
-    /// The mean of its inputs over the training rows.
+    /// The mean of each of its inputs over the training rows.
     pub(super) fn mean(&self) -> Vec<f32> {
         match &self.kind {
             FeatureKind::Number | FeatureKind::Truth => vec![0.0],
@@ -76,6 +76,8 @@ impl Feature {
     }
 
     /// Adds the inputs for a value: a number, 0 or 1 for a truth, or the index of a text.
+    ///
+    /// The error for a value that cannot be encoded names it by `what`.
     pub(super) fn encode(
         &self,
         value: f64,
@@ -96,7 +98,7 @@ impl Feature {
         Ok(())
     }
 
-    /// Refuses what cannot be applied.
+    /// Refuses a scale or texts that cannot be used.
     pub(super) fn check(&self) -> Result<()> {
         let what = format!("feature {}", quoted(&self.name));
         check_scale(&what, &self.scale)?;
@@ -107,12 +109,12 @@ impl Feature {
     }
 }
 
-/// Says if a value need not be saved.
+/// True if a value is the default of its type, and so need not be saved.
 pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// A value after its scale, if an `f32` holds it.
+/// A value after its scale; an error that names it by `what` if the result is not finite in `f32`.
 pub(super) fn scaled(scale: &Scale, value: f64, what: impl FnOnce() -> String) -> Result<f32> {
     let scaled = scale.apply(value) as f32;
     if scaled.is_finite() {
@@ -138,7 +140,8 @@ pub(super) fn check_names<'a>(
     }
 }
 
-/// Refuses texts that appear twice, or that lack a share.
+/// Refuses texts without a trained one, a text that appears twice, another number of shares than of
+/// trained texts, and a share outside `[0, 1]`.
 fn check_texts(what: &str, texts: &Texts) -> Result<()> {
     if texts.trained.is_empty() {
         return Err(Error::value(format!("the number of texts of {what}"), "1 or more", 0));
@@ -155,7 +158,7 @@ fn check_texts(what: &str, texts: &Texts) -> Result<()> {
     }
 }
 
-/// Refuses a scale that makes a number infinite or undefined.
+/// Refuses an offset that is not finite, and a divisor that is not a finite number above 0.
 pub(super) fn check_scale(what: &str, Scale { offset, divisor }: &Scale) -> Result<()> {
     if !offset.is_finite() {
         return Err(Error::value(format!("the offset of {what}"), "a finite number", offset));

@@ -5,9 +5,9 @@
 //! The way from a trained network to answers is [`read_rows`], then [`Preparation::encode`], the
 //! network, and [`Preparation::decode`].
 //!
-//! A file becomes text in `content`, its quotation marks are checked in `quotes`, and a `sheet` is
-//! its cells with their places.
-//! A `column` says which kind of feature its cells are, a `target` which task.
+//! `content` turns a file into text, `quotes` checks the quotation marks of the text, and `sheet`
+//! splits the text into cells with their places in the file.
+//! `column` finds the kind of a feature from the cells of its column, and `target` the task.
 
 #[cfg(feature = "train")]
 mod batch;

@@ -10,9 +10,9 @@ use super::sheet::quoted;
 use super::target::Targets;
 use burn_ema::{Error, Result};
 
-/// Everything that inference needs besides the network; saved with it.
+/// Everything that inference needs besides the network; saved with the network.
 ///
-/// A preparation is checked when it is made and when it is deserialised, so that each is usable.
+/// A preparation is checked when it is made and when it is deserialised.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
 pub struct Preparation {
@@ -28,9 +28,9 @@ pub struct Preparation {
 /// The meaning of the network's outputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Task {
-    /// One output a class, in `[0, 1]`, taught to be 1 for the class of the row and 0 for others.
+    /// One output per class, in `[0, 1]`, trained to be 1 for the row's class and 0 for others.
     ///
-    /// A network that minimises the squared error so estimates the probability of each class
+    /// A network that minimises the squared error thus estimates the probability of each class
     /// (Richard and Lippmann 1991, "Neural network classifiers estimate Bayesian a posteriori
     /// probabilities", section 2).
     /// Sigmoid outputs need not sum to 1; the probabilities are their shares of the sum.
@@ -38,9 +38,9 @@ pub enum Task {
         /// The names of the classes, in the order of the outputs; two or more.
         labels: Vec<String>,
     },
-    /// One output, the number after `scale`.
+    /// One output: the target after `scale`.
     Regression {
-        /// From the target's own unit to the network's.
+        /// The scale from the unit of the target column to that of the network's output.
         scale: Scale,
     },
 }
@@ -50,16 +50,16 @@ pub enum Task {
 pub enum Answer {
     /// A class.
     Class {
-        /// The name of the most probable class, of equals the first.
+        /// The name of the class with the largest output, the first of equal ones.
         label: String,
         /// The probability of each class, in the order of the labels; from 0 to 1, in sum 1.
         probabilities: Vec<f32>,
     },
-    /// A number in the target's own unit.
+    /// A number in the unit of the target column.
     Number(f64),
 }
 
-/// A preparation as it was read.
+/// A preparation that was deserialised and not yet checked.
 #[derive(Deserialize)]
 struct Unchecked {
     target: String,
@@ -106,7 +106,8 @@ impl Preparation {
         Ok(Self { target, features, task, reading: Reading::default(), width: None })
     }
 
-    /// For a table that is read in this way, and that has so many columns, if it has no header.
+    /// This preparation for tables that are read by `reading`. For tables without a header, `width`
+    /// is their number of columns, the target included; otherwise it is ignored.
     pub fn with_reading(self, reading: Reading, width: usize) -> Self {
         let width = (!reading.header).then_some(width);
         Self { reading, width, ..self }
@@ -117,13 +118,13 @@ impl Preparation {
         &self.reading
     }
 
-    /// The preparation for a table that has another character between cells.
+    /// This preparation for tables with another delimiter.
     pub fn with_delimiter(mut self, delimiter: char) -> Self {
         self.reading.delimiter = delimiter;
         self
     }
 
-    /// The number of columns of a table without a header, its target included.
+    /// The number of columns of a table, its target included; `None` for tables with a header.
     pub fn width(&self) -> Option<usize> {
         self.width
     }
@@ -148,12 +149,13 @@ impl Preparation {
         &self.task
     }
 
-    /// The number of inputs of a network for this: one a feature, or one for each text of it.
+    /// The number of inputs of the network: one per feature of numbers or truths, and one per
+    /// trained text of a feature of texts.
     pub fn inputs(&self) -> usize {
         self.features.iter().map(Feature::inputs).sum()
     }
 
-    /// The number of outputs of a network for this: one a class, or one for a number.
+    /// The number of outputs of the network: one per class, or one for a regression.
     pub fn outputs(&self) -> usize {
         match &self.task {
             Task::Classification { labels } => labels.len(),
@@ -164,8 +166,8 @@ impl Preparation {
     /// Turns rows of features into the inputs of a network: `rows.len()` times
     /// [`inputs`](Self::inputs) numbers, row by row.
     ///
-    /// A row has a number for each feature: in the feature's own unit, or 0 and 1 for false and
-    /// true, or the index of its text; NaN for a missing value, where those are filled.
+    /// A row has a number for each feature: in the unit of its column, or 0 and 1 for false and
+    /// true, or the index of its text. NaN is a missing value, which only [`Missing::Mean`] allows.
     ///
     /// # Errors
     ///
@@ -197,9 +199,8 @@ impl Preparation {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] for targets of the other task or with other labels, for a class that there
-    /// is no label for, and for a number that is not finite or that is beyond an `f32` once it is
-    /// scaled.
+    /// [`Error::Value`] for targets of the other task or with other labels, for a class without a
+    /// label, and for a number that is not finite or that is beyond an `f32` once it is scaled.
     /// Rows are counted from 0.
     pub fn encode_targets(&self, targets: &Targets) -> Result<Vec<Vec<f32>>> {
         match (&self.task, targets) {
@@ -234,8 +235,8 @@ impl Preparation {
         }
     }
 
-    /// Turns the outputs of a network, [`outputs`](Self::outputs) numbers a row, into an answer for
-    /// each row.
+    /// Turns the outputs of a network, [`outputs`](Self::outputs) numbers per row, into an answer
+    /// for each row.
     ///
     /// # Errors
     ///
@@ -263,9 +264,10 @@ impl Preparation {
     }
 }
 
-/// The share of each number in the sum of all; below zero counts as zero.
+/// The share of each number in the sum of all, where a number below zero counts as zero. If none is
+/// above zero, the shares are equal.
 fn shares(outputs: &[f32]) -> Vec<f32> {
-    // Of the largest, so that no sum overflows.
+    // In units of the largest number, so that the sum does not overflow.
     let largest = outputs.iter().copied().fold(0.0, f32::max);
     if largest == 0.0 {
         return vec![1.0 / outputs.len() as f32; outputs.len()];

@@ -11,12 +11,12 @@ use super::table::Table;
 use super::target::Targets;
 use burn_ema::{Error, Result};
 
-/// A row as a network sees it.
+/// A row as inputs and targets of a network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// The scaled features, [`Preparation::inputs`] of them.
     pub inputs: Vec<f32>,
-    /// The outputs that it should have, [`Preparation::outputs`] of them.
+    /// The outputs that the network is trained to have, [`Preparation::outputs`] of them.
     pub targets: Vec<f32>,
 }
 
@@ -34,8 +34,8 @@ pub struct Prepared {
     pub test: Vec<Sample>,
     /// The rows of the three parts, as a text editor counts them in the file.
     pub split: Split,
-    /// The notes of the table, of texts that no training row has, and of columns whose training rows
-    /// differ by what may be rounding alone.
+    /// The notes of the table, notes on texts that no training row has, and notes on columns whose
+    /// training rows differ by what may be rounding alone.
     pub notes: Vec<String>,
 }
 
@@ -44,13 +44,13 @@ impl Prepared {
     ///
     /// Features, and the target of a regression, are scaled to mean 0 and standard deviation 1
     /// over the training rows, so that nothing of the other rows leaks into the training.
-    /// A text becomes an input for each text of its column that the training rows have, in their
-    /// order.
+    /// The features of [`digits`](super::digits()) are divided by 16 instead.
+    /// A column of texts becomes one input for each text of the training rows, in their order.
     ///
     /// # Errors
     ///
     /// [`Error::Value`](burn_ema::Error::Value) for a number so far from the training rows that no
-    /// `f32` holds it once it is scaled, and for a column without a value in all of them.
+    /// `f32` holds it once it is scaled, and for a column without a value in all training rows.
     pub fn new(table: &Table, seed: u64) -> Result<Self> {
         let split = match table.targets() {
             Targets::Classes { of_row, .. } => Split::seeded(of_row, seed),
@@ -78,15 +78,16 @@ impl Prepared {
     }
 }
 
-/// The numbers of a feature in the training rows, but for those without a value.
+/// The numbers of a feature in the training rows that have a value.
 fn trained(table: &Table, train: &[usize], feature: usize) -> Vec<f64> {
     let values = train.iter().map(|&row| table.features()[row][feature]);
     values.filter(|value| !value.is_nan()).collect()
 }
 
-/// A note for each column of numbers that differ by so little that it may be rounding.
+/// A note for each column whose numbers differ by so little that it may be rounding.
 ///
-/// The divisor is then as small, so that a number beside them is a huge input.
+/// The divisor of such a column is as small as the differences, so that any other number becomes a
+/// huge input.
 fn narrow(table: &Table, train: &[usize]) -> Vec<String> {
     let note = |name: &str, values: &[f64], way_on: &str| {
         let (least, most) = narrow_range(values)?;
@@ -109,7 +110,7 @@ fn narrow(table: &Table, train: &[usize]) -> Vec<String> {
     features.chain(note(table.target(), &target, "")).collect()
 }
 
-/// The preparation of a table, with scales and texts that look at the training rows alone.
+/// The preparation of a table, with scales and texts from the training rows alone.
 fn preparation(table: &Table, train: &[usize]) -> Result<Preparation> {
     let feature = |(index, column): (usize, &Column)| {
         let values = trained(table, train, index);
@@ -140,7 +141,8 @@ fn preparation(table: &Table, train: &[usize]) -> Result<Preparation> {
     Ok(preparation.with_reading(table.reading().clone(), table.width()))
 }
 
-/// The texts of a column in the order of the training rows, whose indices in `all` are given.
+/// The texts of a column, in the order of the training rows. `all` is every text of the column, and
+/// `trained` the index in `all` of each training row's text.
 fn texts(all: &[String], trained: &[f64]) -> Texts {
     let mut counts: Vec<(usize, usize)> = vec![];
     for &index in trained {
@@ -158,7 +160,7 @@ fn texts(all: &[String], trained: &[f64]) -> Texts {
     }
 }
 
-/// The rows of a table, with the indices of texts that the preparation gives them.
+/// The rows of a table, where texts have the indices that they have in the preparation.
 fn rows(table: &Table, preparation: &Preparation) -> Vec<Vec<f64>> {
     let mut rows = table.features().to_vec();
     for (index, column) in table.columns().iter().enumerate() {
@@ -176,7 +178,7 @@ fn rows(table: &Table, preparation: &Preparation) -> Vec<Vec<f64>> {
     rows
 }
 
-/// A note on the texts of a feature that no training row has.
+/// A note on the texts of a feature that no training row has; `None` if there is no such text.
 fn untrained(feature: &Feature) -> Option<String> {
     let FeatureKind::Texts(texts) = &feature.kind else { return None };
     (!texts.untrained.is_empty()).then(|| {

@@ -1,11 +1,11 @@
-//! The columns of a table that cannot be used, all in one error with what to type instead.
+//! The columns of a table that cannot be used, all in one error, with options that help.
 
 use std::collections::BTreeSet;
 
 use super::sheet::Sheet;
 use crate::{Error, Result};
 
-/// A column that cannot be used as it is.
+/// A problem that makes a column unusable as it is.
 #[derive(Debug)]
 pub(super) struct Problem {
     /// The place in the table, such as `row 3, column "age"`.
@@ -15,7 +15,7 @@ pub(super) struct Problem {
     pub remedy: Remedy,
 }
 
-/// A way to go on.
+/// A remedy for a problem.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Remedy {
     /// To leave out the column of this name.
@@ -28,7 +28,7 @@ pub(super) enum Remedy {
     OneSign,
 }
 
-/// Refuses a table in which there is a problem.
+/// Refuses a table with problems, in one error.
 pub(super) fn refuse(sheet: &Sheet, problems: Vec<Problem>) -> Result<()> {
     let remedies = remedies(problems.iter().map(|problem| &problem.remedy).collect());
     match &problems[..] {
@@ -46,7 +46,7 @@ pub(super) fn refuse(sheet: &Sheet, problems: Vec<Problem>) -> Result<()> {
     }
 }
 
-/// The options that help, with what each does.
+/// The remedies in words: options with their effects, or a change of the file.
 fn remedies(all: BTreeSet<&Remedy>) -> String {
     let drops = all.iter().filter_map(|remedy| match remedy {
         Remedy::Drop(name) => Some(format!("--drop {}", word(name))),
@@ -73,7 +73,7 @@ fn remedies(all: BTreeSet<&Remedy>) -> String {
     texts.join("; ")
 }
 
-/// A name as a word of a shell's command.
+/// A name as one word of a shell command, in quotes if needed.
 pub(super) fn word(name: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./".contains(c);
     match !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {

@@ -1,8 +1,8 @@
 //! Quotation marks and blanks in the text of a table, before the csv crate splits it into cells.
 //!
-//! Where a mark is not closed, the crate reads on to the next one or to the end, and it takes text
-//! behind a closing mark as more of the cell.
-//! Both make one row of several, so both are refused here.
+//! Where a mark is not closed, the crate reads on to the next mark or to the end of the file, and
+//! it adds text after a closing mark to the cell.
+//! Both can merge several rows into one, so both are refused here.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,13 +12,13 @@ use super::content::row_ends;
 use super::delimiter;
 use crate::{Error, Result};
 
-/// The text with a cell's opening quotation mark right behind its delimiter, and with one space
-/// between cells, where spaces are between them.
+/// The text without blanks between a delimiter and an opening quotation mark. If `delimiter` is a
+/// space, also with one space between cells, and none at the ends of a row.
 ///
 /// # Errors
 ///
-/// A quotation mark that is never closed, and text behind a closing one, with the row and the cell
-/// in which the quotation opens.
+/// A quotation mark that is never closed, and text after a closing mark. The error names the row
+/// and the cell in which the quotation opens.
 pub(super) fn checked<'a>(path: &Path, text: &'a str, delimiter: u8) -> Result<Cow<'a, str>> {
     let bytes = text.as_bytes();
     let mut surplus: Vec<Range<usize>> = vec![];
@@ -29,7 +29,7 @@ pub(super) fn checked<'a>(path: &Path, text: &'a str, delimiter: u8) -> Result<C
         at = past(bytes, at, |byte| is_blank(byte, delimiter) || (spaced && byte == b' '));
         let ends = matches!(bytes.get(at), None | Some(b'\r' | b'\n'));
         match bytes.get(at) {
-            // The space before those of the row's end is no delimiter either.
+            // All spaces at the end of a row go, the one that was taken as a delimiter too.
             _ if spaced && ends && cell > 1 => surplus.push(begin - 1..at),
             Some(b'"') => surplus.push(begin..at),
             _ if spaced => surplus.push(begin..at),
@@ -68,18 +68,19 @@ pub(super) fn checked<'a>(path: &Path, text: &'a str, delimiter: u8) -> Result<C
     Ok(without(text, &surplus))
 }
 
-/// Says if a byte is a blank beside a cell.
+/// True for a space or tab that is not the delimiter.
 fn is_blank(byte: u8, delimiter: u8) -> bool {
     byte != delimiter && (byte == b' ' || byte == b'\t')
 }
 
-/// The first place from here on whose byte is of another kind.
+/// The first index from `from` on whose byte is not of the kind; the length if there is none.
 fn past(bytes: &[u8], from: usize, is_of_kind: impl Fn(u8) -> bool) -> usize {
     let length = bytes[from..].iter().take_while(|byte| is_of_kind(**byte)).count();
     from + length
 }
 
-/// The place of the mark that closes a quotation, in which a mark of the cell's text is doubled.
+/// The index of the mark that closes the quotation which begins at `open`; `None` if there is none.
+/// Marks in the text of a cell are doubled.
 fn closing(bytes: &[u8], open: usize) -> Option<usize> {
     let mut at = open + 1;
     loop {
@@ -91,7 +92,7 @@ fn closing(bytes: &[u8], open: usize) -> Option<usize> {
     }
 }
 
-/// A text without some parts of it, which follow each other.
+/// A text without some parts, which are in rising order and do not overlap.
 fn without<'a>(text: &'a str, parts: &[Range<usize>]) -> Cow<'a, str> {
     if parts.is_empty() {
         return Cow::Borrowed(text);

@@ -1,22 +1,23 @@
-//! The way in which a table's file is read: the options that a person gives, saved with the run so
-//! that its answers are asked for with a table of the same form.
+//! The options for reading the file of a table. They are saved with the run, since tables for
+//! inference must have the same form as the table of the training.
 
 use serde::{Deserialize, Serialize};
 
-/// The way in which a table is read from its file.
+/// The options for reading the file of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Reading {
-    /// The character between two cells, in ASCII.
+    /// The character between two cells: in ASCII, no quotation mark and no line end.
     ///
-    /// Several spaces in a row are one, where it is a space.
+    /// If it is a space, several successive spaces count as one.
     pub delimiter: char,
-    /// The first row has the names of the columns; without them they are called `1`, `2` and so on.
+    /// True if the first row has the names of the columns; else they are called `1`, `2` and so on.
     pub header: bool,
-    /// The header may be a cell shorter than one row alone, whose first cell then has no name.
+    /// True if the header may be one cell shorter than a single row of data; the first column then
+    /// has no name.
     ///
-    /// Several rows show that by themselves, and [`Table::reading`](super::Table::reading) has
-    /// then `true` here.
+    /// With several rows of data such a header is found without this option, and
+    /// [`Table::reading`](super::Table::reading) then has `true` here.
     pub row_names: bool,
     /// The names of columns to leave out.
     pub drop: Vec<String>,
@@ -25,7 +26,7 @@ pub struct Reading {
 }
 
 impl Default for Reading {
-    /// Commas, a header, all columns, and a value in every cell.
+    /// Commas between cells, a header, no column left out, and an error for a cell without a value.
     fn default() -> Self {
         Self {
             delimiter: ',',
@@ -37,23 +38,24 @@ impl Default for Reading {
     }
 }
 
-/// The treatment of cells without a value: empty ones, and marks such as `NA`.
+/// The treatment of cells without a value, which are empty or have a mark such as `NA`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Missing {
     /// An error.
     #[default]
     Error,
-    /// Rows with one are not learned, and get no answer.
+    /// Rows with such a cell are left out of the training, and get no answer.
     Drop,
-    /// The mean of the training rows stands in for one; of texts, the share of each.
+    /// The cell gets the mean of the training rows; for texts, each input gets the share of its
+    /// text.
     ///
-    /// Rows without a target are not learned.
+    /// Rows without a target are left out of the training.
     Mean,
 }
 
 impl Missing {
-    /// The name in options and files.
+    /// The name in options of programs and in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Error => "error",

@@ -1,4 +1,4 @@
-//! The rows of a table that are asked about, as the trained network's preparation takes them.
+//! The rows of a table for inference, in the form that the network's preparation encodes.
 
 use std::path::Path;
 
@@ -12,11 +12,11 @@ use super::reading::Missing;
 use super::sheet::{Purpose, Sheet};
 use crate::Result;
 
-/// The rows of a file that are asked about.
+/// The rows of a file for inference.
 #[derive(Clone, Debug)]
 pub struct Rows {
-    /// The features of each row, as [`Preparation::encode`] takes them; `None` where the row lacks a
-    /// value and such rows were not learned ([`Missing::Drop`]).
+    /// The features of each row, in the form for [`Preparation::encode`]. With [`Missing::Drop`],
+    /// `None` for a row that lacks a value.
     pub features: Vec<Option<Vec<f64>>>,
     /// Remarks on the file that are no errors, one sentence each.
     pub notes: Vec<String>,
@@ -28,11 +28,11 @@ pub struct Rows {
 ///
 /// # Errors
 ///
-/// Each names the file, the row and the column: a file that cannot be read, whose header lacks a
-/// feature, or whose rows differ in length; a cell without a value where that was an error; one
-/// that holds no number, or a text that is not known from the training; numbers with commas beside
-/// numbers with points in one column.
-/// A table without a header must have as many columns as that of the training, or all but the
+/// Each names the file and, where it applies, the row and the column: a file that cannot be read,
+/// whose header lacks a feature, or whose rows differ in length; with [`Missing::Error`] a cell
+/// without a value; a cell that is no number in a column of numbers, or a text that is not known
+/// from the training; numbers with commas beside numbers with points in one column.
+/// A table without a header must have as many columns as the table of the training, or all but the
 /// target.
 pub fn read_rows(path: impl AsRef<Path>, preparation: &Preparation) -> Result<Rows> {
     let reading = preparation.reading();

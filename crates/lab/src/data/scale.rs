@@ -1,4 +1,4 @@
-//! The scale of a column, to values around 0 and back; which columns have one is decided elsewhere.
+//! The scale of a column, to values around 0 and back; other modules decide which columns have one.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,13 +14,13 @@ pub struct Scale {
 impl Scale {
     /// The scale after which these values have mean 0 and standard deviation 1.
     ///
-    /// The deviation is that of all values, divided by their number.
+    /// The variance is the sum of squares divided by the number of values.
     /// Where the values differ by no more than rounding the divisor is 1, so that a constant column
-    /// becomes 0 instead of undefined or of noise.
+    /// becomes 0 and not noise or NaN. Without values, the offset is 0 and the divisor 1.
     pub fn standard(values: &[f64]) -> Self {
         let Some(&first) = values.first() else { return Self { offset: 0.0, divisor: 1.0 } };
-        // A rounded mean of equal values can differ from them, and would then give them a
-        // deviation that is nothing but the rounding; so does what was computed in two ways.
+        // The rounded mean of equal values can differ from the values, so that their deviation
+        // would be rounding alone. The same holds for equal values that were rounded differently.
         if within_rounding(values) {
             return Self { offset: first, divisor: 1.0 };
         }
@@ -30,32 +30,33 @@ impl Scale {
         let mean_from = |offset: f64| {
             offset + mean(&mut values.iter().map(|value| value - offset), values.len())
         };
-        // Once more from the mean, since the sum of many large values loses small steps.
+        // The mean is computed again with the first mean as offset, since the sum of many large
+        // values loses small differences.
         let offset = mean_from(mean_from(0.0));
         let variance = mean(&mut values.iter().map(|x| (x - offset).powi(2)), values.len());
         let deviation = variance.sqrt();
         Self { offset, divisor: if deviation > 0.0 { deviation } else { 1.0 } }
     }
 
-    /// From the column's own unit to values around 0.
+    /// A value in the column's own unit as a value around 0.
     pub fn apply(&self, value: f64) -> f64 {
         (value - self.offset) / self.divisor
     }
 
-    /// From values around 0 to the column's own unit.
+    /// A value around 0 as a value in the column's own unit.
     pub fn undo(&self, value: f64) -> f64 {
         value * self.divisor + self.offset
     }
 }
 
-/// Says if values differ by no more than the rounding of a few operations does, in relation to
-/// their size.
+/// True if values differ, in relation to their size, by no more than the rounding of a few
+/// operations.
 ///
-/// Whole numbers that an `f64` holds without rounding differ if they are not equal.
+/// For whole numbers that an `f64` holds without rounding, true only if all are equal.
 pub(super) fn within_rounding(values: &[f64]) -> bool {
     /// The roundings that a sum or a product of some values may have.
     const ROUNDINGS: f64 = 16.0;
-    /// The whole numbers up to here are exact.
+    /// An `f64` holds all whole numbers up to this one, 2^53, without rounding.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let (least, most) = range(values);
     let is_exact = |value: &f64| value.fract() == 0.0 && value.abs() < EXACT;
@@ -64,7 +65,8 @@ pub(super) fn within_rounding(values: &[f64]) -> bool {
 }
 
 /// The least and the largest of values that differ, in relation to their size, by so little that
-/// they may be equal numbers which an `f32` has rounded, or steps that are meant.
+/// they may be either equal numbers which an `f32` has rounded, or different numbers. `None` for
+/// values that differ by more, that [`within_rounding`] takes as equal, or of which there are none.
 pub(super) fn narrow_range(values: &[f64]) -> Option<(f64, f64)> {
     /// Some roundings of an `f32`, in relation to a number's size.
     const NARROW: f64 = 1e-6;
@@ -74,7 +76,7 @@ pub(super) fn narrow_range(values: &[f64]) -> Option<(f64, f64)> {
     (is_narrow && !within_rounding(values)).then_some((least, most))
 }
 
-/// The least and the largest of values.
+/// The least and the largest of values; infinity and minus infinity if there are none.
 fn range(values: &[f64]) -> (f64, f64) {
     let fold = |start, pick: fn(f64, f64) -> f64| values.iter().copied().fold(start, pick);
     (fold(f64::INFINITY, f64::min), fold(f64::NEG_INFINITY, f64::max))

@@ -1,5 +1,5 @@
-//! A CSV file as named columns of text cells, each with its place in the file; the meaning of the
-//! cells is decided elsewhere.
+//! A CSV file as named columns of text cells, each with its place in the file. Other modules decide
+//! the meaning of the cells.
 
 use std::path::{Path, PathBuf};
 
@@ -20,12 +20,12 @@ pub(super) struct Sheet {
     path: PathBuf,
     purpose: Purpose,
     delimiter: char,
-    /// The first row has the names.
+    /// True if the first row has the names.
     header: bool,
     names: Vec<String>,
-    /// The header is a cell shorter than the rows, so that the first column has no name.
+    /// True if the header is a cell shorter than the rows, so that the first column has no name.
     row_names: bool,
-    /// The number of the header's row, or of the first where there is none.
+    /// The number in a text editor of the header's row or, without a header, of the first row.
     first_row: usize,
     rows: Vec<SheetRow>,
     notes: Vec<String>,
@@ -43,7 +43,7 @@ impl Sheet {
         Self::of_text(path, &content::read(path)?, reading, purpose)
     }
 
-    /// Reads the content of a file that is learned; the path is only for errors.
+    /// Reads the content of a file for a training; the path is only for errors.
     pub(super) fn parse(path: &Path, bytes: &[u8], reading: &Reading) -> Result<Self> {
         let text = content::text(path, bytes.to_vec())?;
         Self::of_text(path, &text, reading, Purpose::Training)
@@ -102,7 +102,7 @@ impl Sheet {
         self.names.len()
     }
 
-    /// True for a header that is a cell shorter than the rows, as R writes tables with names of rows.
+    /// True if the header is a cell shorter than the rows, as R writes tables with names of rows.
     pub(super) fn has_row_names(&self) -> bool {
         self.row_names
     }
@@ -117,7 +117,7 @@ impl Sheet {
         &self.names
     }
 
-    /// The index of the column with this name.
+    /// The index of the column with this name; an error if there is none, or more than one.
     pub(super) fn column(&self, name: &str) -> Result<usize> {
         let mut indices = (0..self.width()).filter(|&index| self.names[index] == name);
         match (indices.next(), indices.next()) {
@@ -144,7 +144,8 @@ impl Sheet {
         }
     }
 
-    /// Names the columns of a table without a header as if the one of this number were there.
+    /// Names the columns of a table without a header by numbers from 1, without `skipped`: the
+    /// number of a column that this table lacks.
     pub(super) fn skip_number(&mut self, skipped: usize) {
         let numbers = (1..).filter(|number| *number != skipped);
         self.names = numbers.take(self.width()).map(|number| number.to_string()).collect();
@@ -155,14 +156,14 @@ impl Sheet {
         &self.rows[row].cells[column]
     }
 
-    /// The text of a cell with the decimal point of a number.
+    /// The text of a cell, with a decimal point in place of a decimal comma.
     pub(super) fn with_point(&self, row: usize, column: usize) -> std::borrow::Cow<'_, str> {
         with_point(self.cell(row, column), self.delimiter)
     }
 
-    /// The number in a cell.
+    /// The number in a cell; an error for another text, and for a number beyond `f32`.
     pub(super) fn number(&self, row: usize, column: usize) -> Result<f64> {
-        // The range of f32, since that is what a network computes with.
+        // The range of f32, since networks compute in f32.
         match self.with_point(row, column).parse::<f64>() {
             // Adding 0 makes -0 and 0 the same number.
             Ok(number) if number.abs() <= f64::from(f32::MAX) => Ok(number + 0.0),
@@ -228,7 +229,7 @@ impl Sheet {
     }
 }
 
-/// A counter of the rows of a text, which counts as a text editor does, blank ones too.
+/// A counter of the rows of a text, which counts as a text editor does: blank rows too.
 struct RowCounter<'a> {
     text: &'a str,
     byte: usize,
@@ -249,7 +250,7 @@ impl RowCounter<'_> {
     }
 }
 
-/// A text in quotes, cut where it is too long for an error.
+/// A text in quotes, cut after 60 characters.
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 60;
     match text.char_indices().nth(LONGEST) {
@@ -258,12 +259,12 @@ pub(super) fn quoted(text: &str) -> String {
     }
 }
 
-/// Names in quotes, cut where they are too many for an error.
+/// The first 20 of some names in quotes, and how many more there are.
 pub(super) fn listed(names: &[String]) -> String {
     first_listed(names, 20)
 }
 
-/// The first of some names in quotes, and how many more there are.
+/// The first `most` of some names in quotes, and how many more there are.
 pub(super) fn first_listed(names: &[String], most: usize) -> String {
     let mut list: Vec<_> = names.iter().take(most).map(|name| quoted(name)).collect();
     if names.len() > most {

@@ -7,6 +7,9 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 /// The rows of a table in three parts, 60/20/20, each in rising order.
+///
+/// Rows are indices from 0; in [`Prepared::split`](super::Prepared::split) they are numbers of rows
+/// in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Split {
     /// The rows to learn from.
@@ -25,7 +28,7 @@ enum SplitPart {
     Test,
 }
 
-/// The parts that successive rows go to, over and over: a split of 60/20/20.
+/// The parts for successive rows, in a cycle: a split of 60/20/20.
 ///
 /// Wherever in this cycle the rows of a class begin and end, each part gets its share of the class
 /// to within one row, and of two successive rows at least one goes to the training.
@@ -33,10 +36,10 @@ const DEAL: [SplitPart; 5] =
     [SplitPart::Test, SplitPart::Train, SplitPart::Valid, SplitPart::Train, SplitPart::Train];
 
 impl Split {
-    /// Splits as many rows as there are classes given, one a row; for a regression give all rows
-    /// the same class.
+    /// Splits rows, of which `class_of_row` has the class of each; for a regression, the same class
+    /// for all.
     ///
-    /// Each part has 60, 20 and 20 percent of all rows, and of each class, to within one row.
+    /// The parts have 60, 20 and 20 percent of all rows, and of each class, to within one row.
     /// The rows of a class are dealt in an order that the seed alone decides, so that the same
     /// classes and seed give the same split on every machine.
     /// A class of one row goes to the training, beyond these shares.
@@ -56,7 +59,7 @@ impl Split {
                 continue;
             }
             rows.shuffle(&mut rng);
-            // The deal goes on from class to class, so that all rows are shared fairly too.
+            // The cycle continues from class to class, so that the shares of all rows fit too.
             for (row, part) in rows.into_iter().zip(&mut deal) {
                 match part {
                     SplitPart::Train => split.train.push(row),

@@ -1,4 +1,4 @@
-//! A CSV file as features and targets of a task; splitting and scaling them is not done here.
+//! A CSV file as features and targets of a task, before they are split and scaled.
 
 use std::path::{Path, PathBuf};
 
@@ -16,10 +16,10 @@ use burn_ema_base::digest;
 
 use crate::Result;
 
-/// The rows below which 60/20/20 leaves a part without any.
-const FEWEST_ROWS: usize = 5;
+/// The least number of rows: 20 % of fewer are less than one row.
+const MIN_ROWS: usize = 5;
 
-/// Rows of numbers to learn from, each with a target.
+/// Rows of numbers to train on, each with a target.
 #[derive(Clone, Debug)]
 pub struct Table {
     path: PathBuf,
@@ -35,7 +35,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Reads a CSV file with commas between cells and a header, and takes the task from its target
+    /// Reads a CSV file with commas between cells and a header, and finds the task from its target
     /// column.
     ///
     /// The file is UTF-8 text, which may be compressed by gzip.
@@ -48,23 +48,23 @@ impl Table {
     /// A target of texts is a classification, and so is one of whole numbers with at most 20
     /// different values that are fewer than half of the rows; any other numbers are a regression.
     /// A target of both texts and numbers is a classification under the same limit, and an error
-    /// above it, since it is then likely a column of numbers with a slip in it.
-    /// Numbers that are exactly equal are the same class, named as in the first of its rows.
+    /// above this limit, since it is then likely a column of numbers with a slip in it.
+    /// Numbers that are exactly equal are one class, with the name that the first of its rows has.
     ///
     /// # Errors
     ///
-    /// Each names the file, the row as a text editor counts it (the header is row 1), and the
-    /// column, and all columns that cannot be used are in one:
+    /// Each names the file and, where it applies, the row as a text editor counts it (the header is
+    /// row 1) and the column. One error names all columns that cannot be used:
     /// - the file cannot be read, is not UTF-8, is empty, or has only a header;
     /// - a quotation mark is not closed, or has text behind the one that closes it;
     /// - a name in the header is empty or appears twice, or all names are numbers;
     /// - there is no target column of that name, or no column beside it;
     /// - a row has more or fewer cells than the header;
     /// - a cell has no value: it is empty or has a mark such as `NA`;
-    /// - a column has commas in some numbers and points in others, where a semicolon is between cells;
+    /// - a column has commas in some numbers and points in others (with semicolons between cells);
     /// - a cell holds a text or a number beyond `f32` where a number belongs;
     /// - a column holds nearly as many different texts as there are rows;
-    /// - there are fewer than 5 rows, since 60/20/20 would leave a part without any;
+    /// - there are fewer than 5 rows, since 20 % of them would be less than one row;
     /// - a class has fewer than 3 rows, since all of them could land in the training;
     /// - the target is the same in every row, up to rounding.
     pub fn read(path: impl AsRef<Path>, target: &str) -> Result<Self> {
@@ -80,11 +80,13 @@ impl Table {
         Self::read_with(path, target, Some(kind), &Reading::default())
     }
 
-    /// Reads a CSV file in another way, for a given task or that of its target column.
+    /// Reads a CSV file by other options, for the task `kind`; `None` finds the task from the
+    /// target column.
     ///
     /// # Errors
     ///
-    /// Like [`Table::read_as`], and columns to leave out that are not there.
+    /// Like [`Table::read_as`]; also a delimiter that is not allowed, and a column to leave out
+    /// that is not there or is the target.
     pub fn read_with(
         path: impl AsRef<Path>,
         target: &str,
@@ -136,7 +138,7 @@ impl Table {
             };
             notes.push(format!("{left_out} of {} rows lack {what} and are left out", sheet.len()));
         }
-        if rows.len() < FEWEST_ROWS {
+        if rows.len() < MIN_ROWS {
             let lacking = sheet.len() - rows.len();
             let hint = match lacking {
                 0 => String::new(),
@@ -144,7 +146,7 @@ impl Table {
             };
             return Err(sheet.error(
                 "the rows of data",
-                format!("at least {FEWEST_ROWS}, so that 60/20/20 gives each part one"),
+                format!("at least {MIN_ROWS}, so that 60/20/20 gives each part one"),
                 format!("{}{hint}", rows.len()),
             ));
         }
@@ -182,7 +184,8 @@ impl Table {
         Self { known_range: Some(largest), notes: Vec::new(), ..self }
     }
 
-    /// The largest value of the features, where it is known; the smallest is then 0.
+    /// The largest value of the features, whose smallest is then 0; `None` if the range is not
+    /// known.
     pub(super) fn known_range(&self) -> Option<f64> {
         self.known_range
     }
@@ -197,12 +200,12 @@ impl Table {
         &self.target
     }
 
-    /// The way in which the file was read.
+    /// The options by which the file was read.
     pub fn reading(&self) -> &Reading {
         &self.reading
     }
 
-    /// The number of columns in the file, those that are no features included.
+    /// The number of columns in the file, including those that are no features.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -217,8 +220,8 @@ impl Table {
         &self.rows
     }
 
-    /// The features, `[row][column]`: numbers in the units of the file, or what the
-    /// [`ColumnKind`] says; NaN for a cell without a value, where those are filled.
+    /// The features, `[row][column]`: numbers in the units of the file, or truths and texts as
+    /// numbers by [`ColumnKind`]. With [`Missing::Mean`], NaN for a cell without a value.
     pub fn features(&self) -> &[Vec<f64>] {
         &self.features
     }
@@ -228,8 +231,8 @@ impl Table {
         &self.targets
     }
 
-    /// The SHA-256 of all names, numbers and targets, in hexadecimal digits: that of what is
-    /// learned, wherever the file lies and however it is spaced.
+    /// The SHA-256 of all names, numbers and targets, in hexadecimal digits. It does not depend on
+    /// the path of the file, on its spacing or on columns that are left out.
     pub fn sha256(&self) -> String {
         let mut hash = Sha256::new();
         let mut add = |bytes: &[u8]| {
@@ -262,15 +265,15 @@ impl Table {
     }
 
     /// Remarks on the table that are no errors, one sentence each: a column or rows that were left
-    /// out, texts with an input each, cells that are filled, decimal commas, a feature that is constant, a task that
-    /// was guessed of numbers, labels that are equal numbers, a class of so few rows (below 5) that
-    /// a part may lack it.
+    /// out, texts with an input each, cells that are filled, decimal commas, a feature that is
+    /// constant, a task that was guessed from numbers, labels that are equal numbers, a class of so
+    /// few rows (below 5) that a part may lack it.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 }
 
-/// Refuses a header that is likely the first row of a table without one.
+/// Refuses a header of numbers alone, which is likely the first row of a table without a header.
 fn refuse_numbers_as_names(sheet: &Sheet) -> Result<()> {
     match sheet.names().iter().all(|name| name.parse::<f64>().is_ok()) {
         false => Ok(()),
@@ -287,7 +290,8 @@ fn refuse_numbers_as_names(sheet: &Sheet) -> Result<()> {
     }
 }
 
-/// The features with their kinds, if all of them and the target can be used.
+/// The features with their kinds. Adds notes; the error has every problem of a feature or of the
+/// target.
 fn columns(
     sheet: &Sheet,
     indices: &[usize],
@@ -321,7 +325,7 @@ fn columns(
     Ok(columns)
 }
 
-/// Says if a row is learned from, by the cells of it that have no value.
+/// True if a row is trained on: it has a target and, with [`Missing::Drop`], all features.
 fn is_learned(
     sheet: &Sheet,
     row: usize,

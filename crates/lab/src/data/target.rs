@@ -7,25 +7,25 @@ use super::scale::within_rounding;
 use super::sheet::{Sheet, listed, quoted};
 use crate::Result;
 
-/// The rows of a class below which it may have none outside the training.
-const FEWEST_OF_CLASS: usize = 3;
+/// The least number of rows of a class of which at least one is outside the training.
+const MIN_OF_CLASS: usize = 3;
 
-/// The rows of a class from which on it has some in each part.
+/// The least number of rows of a class of which each part has at least one.
 const ENOUGH_OF_CLASS: usize = 5;
 
-/// The most different whole numbers that are taken as classes without being asked to.
-const MOST_NUMBERED_CLASSES: usize = 20;
+/// The most different whole numbers that are taken as classes if no task is given.
+const MAX_NUMBERED_CLASSES: usize = 20;
 
 /// The kind of a target: classes or numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskKind {
-    /// Name the class of a row.
+    /// To name the class of a row.
     Classification,
-    /// Predict a number.
+    /// To predict a number.
     Regression,
 }
 
-/// The targets of a table, one a row.
+/// The targets of a table, one per row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Targets {
     /// Classes.
@@ -35,12 +35,16 @@ pub enum Targets {
         /// For each row the index of its class in `labels`.
         of_row: Vec<usize>,
     },
-    /// For each row a number, in the target's own unit.
+    /// For each row a number, in the unit of the target column.
     Numbers(Vec<f64>),
 }
 
-/// Reads the target column in some rows, all of which have a value there, for a task, which is
-/// guessed where none is given.
+/// Reads the target column of some rows, all of which have a target. `kind` is the task; `None`
+/// guesses it. Adds notes on a guess, on merged labels and on small classes.
+///
+/// # Errors
+///
+/// A target that is the same in every row; for a regression a text; a class of too few rows.
 pub(super) fn read(
     sheet: &Sheet,
     column: usize,
@@ -67,7 +71,7 @@ pub(super) fn read(
             if within_rounding(&numbers) {
                 return constant();
             }
-            // Nobody takes many broken numbers for classes.
+            // Many different numbers with fractions are hardly classes, and need no note.
             if guessed && (labels.are_whole() || labels.are_few(groups.len())) {
                 let whole = if labels.are_whole() { " whole" } else { "" };
                 notes.push(format!(
@@ -94,11 +98,12 @@ pub(super) fn read(
 
 /// The cells of a target.
 struct Labels<'a> {
-    /// The rows of the sheet.
+    /// The index in the sheet of each cell's row.
     rows: &'a [usize],
     cells: Vec<&'a str>,
-    /// The cells as numbers, if all of them are numbers.
+    /// The cells as numbers; `None` if one of them is no number.
     numbers: Option<Vec<Decimal>>,
+    /// The number of cells that are no numbers.
     texts: usize,
 }
 
@@ -108,7 +113,7 @@ impl<'a> Labels<'a> {
         for &row in rows {
             let text = sheet.with_point(row, column);
             let number = Decimal::parse(&text);
-            // A text is fine where classes are meant, but an infinity is a slip anywhere.
+            // A text may be a class, but an infinity or NaN is always a slip.
             if number.is_none() && text.parse::<f64>().is_ok() {
                 sheet.number(row, column)?;
             }
@@ -119,8 +124,8 @@ impl<'a> Labels<'a> {
         Ok(Self { rows, cells, numbers: numbers.into_iter().collect(), texts })
     }
 
-    /// The cells of each different value, by rising values: as numbers if all are numbers, else as
-    /// text.
+    /// The indices of the cells of each different value, by rising values: as numbers if all are
+    /// numbers, else as text.
     fn groups(&self) -> Vec<Vec<usize>> {
         let order = |a: &usize, b: &usize| match &self.numbers {
             Some(numbers) => numbers[*a].cmp(&numbers[*b]),
@@ -136,9 +141,9 @@ impl<'a> Labels<'a> {
         self.numbers.as_ref().is_some_and(|numbers| numbers.iter().all(Decimal::is_whole))
     }
 
-    /// Says if so many different values are few enough for classes.
+    /// True if `distinct` different values are few enough for classes.
     fn are_few(&self, distinct: usize) -> bool {
-        distinct <= MOST_NUMBERED_CLASSES && distinct * 2 < self.cells.len()
+        distinct <= MAX_NUMBERED_CLASSES && distinct * 2 < self.cells.len()
     }
 
     /// The task that the cells suggest, by how many different values there are.
@@ -151,7 +156,8 @@ impl<'a> Labels<'a> {
         if classes { TaskKind::Classification } else { TaskKind::Regression }
     }
 
-    /// A note on numbers that are written in several ways and so are one class.
+    /// A note on equal numbers that are written differently and become one class; `None` if there
+    /// are none.
     fn merged(&self, name: &str, groups: &[Vec<usize>]) -> Option<String> {
         let ways = |group: &Vec<usize>| {
             let mut ways: Vec<_> = group.iter().map(|&cell| self.cells[cell].to_owned()).collect();
@@ -168,7 +174,7 @@ impl<'a> Labels<'a> {
         Some(format!("column {name}: as equal numbers {}{more}", merged.first()?))
     }
 
-    /// The classes, none of which may have too few rows.
+    /// The classes, with a note on each small one; an error for a class of too few rows.
     fn classes(
         &self,
         sheet: &Sheet,
@@ -180,10 +186,10 @@ impl<'a> Labels<'a> {
         let mut of_row = vec![0; self.cells.len()];
         for cells in groups {
             let (count, label) = (cells.len(), self.cells[cells[0]]);
-            if count < FEWEST_OF_CLASS {
+            if count < MIN_OF_CLASS {
                 let (label, row) = (quoted(label), sheet.row_number(self.rows[cells[0]]));
                 let expected = format!(
-                    "at least {FEWEST_OF_CLASS} rows of each class, \
+                    "at least {MIN_OF_CLASS} rows of each class, \
                      so that one is trained and one is held out"
                 );
                 let hint = match self.numbers {

@@ -1,4 +1,5 @@
-//! A small product and its gradient, compared with plain loops: some drivers are silently wrong.
+//! A small matrix product and its gradients, compared with plain loops on the host: some drivers
+//! compute wrong results without an error.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -7,7 +8,8 @@ const ROWS: usize = 33;
 const INNER: usize = 65;
 const COLUMNS: usize = 34;
 
-/// Compares the device with the host; the error says what came out instead of what.
+/// Compares a product and, with the feature `train`, its gradients with the host's. The error is
+/// the first wrong number, with the expected one.
 pub(super) fn check(device: &Device) -> Result<(), String> {
     let left = HostMatrix::new(ROWS, INNER, 1);
     let right = HostMatrix::new(INNER, COLUMNS, 2);
@@ -42,8 +44,8 @@ struct HostMatrix {
 impl HostMatrix {
     /// Scattered multiples of 1/16 between -1 and 1.
     ///
-    /// Tensor cores may round to TF32 or BF16 first. These values survive that, so what is off
-    /// here is wrong and not merely rounded.
+    /// Tensor cores may round their inputs to TF32 or BF16. Both represent these values exactly, so
+    /// that a deviation is an error and not rounding.
     fn new(rows: usize, columns: usize, seed: u32) -> Self {
         let value = |i: usize| {
             let scattered = (i as u32 * 8 + seed).wrapping_mul(2_654_435_761) >> 16;
@@ -72,13 +74,15 @@ impl HostMatrix {
         })
     }
 
+    /// The matrix on a device, in `f32`.
     fn on(&self, device: &Device) -> Tensor<2> {
         let data = TensorData::new(self.values.clone(), [self.rows, self.columns]);
         Tensor::from_data(data.convert::<f32>(), device)
     }
 }
 
-/// Accepts a deviation of 1e-4 of the largest expected value.
+/// Fails for another shape, and for a number that deviates by more than 1e-4 of the largest
+/// expected value.
 fn compare(what: &str, found: Tensor<2>, expected: &HostMatrix) -> Result<(), String> {
     let shape = found.dims();
     if shape != [expected.rows, expected.columns] {

@@ -12,20 +12,20 @@ use burn_ema_base::regular;
 /// The history of a run, without the metrics of single batches.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Curves {
-    /// The value of each metric, by its split and name, such as `valid/Loss`, and by epoch.
+    /// The value of each metric, by its split and name, such as `valid/Loss`, and then by epoch.
     epochs: BTreeMap<String, BTreeMap<usize, f64>>,
-    /// The average that validates, by the first epoch in which it does.
+    /// The name of the average that Burn's validation runs, by the first epoch in which it does.
     validated: BTreeMap<usize, String>,
-    /// A few weights, by step.
+    /// The values of a few weights, in the order of steps.
     pub weights: Vec<Trace>,
-    /// The reason why a line was passed over, if one was; that of the first such line.
+    /// The reason why the first unreadable line was passed over; `None` if all were read.
     pub passed_over: Option<String>,
-    /// True where there is a history.
+    /// True if there is a history.
     pub exist: bool,
 }
 
 impl Curves {
-    /// The history of the run in a directory; an empty one where there is none.
+    /// The history of the run in a directory; an empty one if there is no file of metrics.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl Curves {
                         curves.pass_over(lines.position().line(), "it is no line of a history");
                     }
                 }
-                // What is no text may stand in one line alone; what is no file, in all.
+                // An I/O error ends the reading; any other error is of one line.
                 Err(error) if error.is_io_error() => {
                     return Err(Error::file("read", path, error));
                 }
@@ -58,7 +58,7 @@ impl Curves {
         self.passed_over.get_or_insert(format!("{METRICS}, before line {line}: {why}"));
     }
 
-    /// Takes a line; none if it is not as it should be.
+    /// Adds a line; `None` if it is not a line of a history.
     fn take(&mut self, line: &csv::StringRecord) -> Option<()> {
         let [split, epoch, name, value, count] = [0, 1, 2, 3, 4].map(|cell| line.get(cell));
         let (split, name, value) = (split?, name?, value?);
@@ -73,22 +73,23 @@ impl Curves {
             "text" if name == TraceMetric::NAME => {
                 self.weights.push(serde_json::from_str(value).ok()?)
             }
-            // The metrics of single batches.
+            // The metric of a single batch.
             _ => {}
         }
         Some(())
     }
 
-    /// The values of a metric of validation, by epoch; empty where it is not there.
+    /// The values of a validation metric as `(epoch, value)`; empty if the history lacks it.
     pub fn valid(&self, metric: &str) -> Vec<(f64, f64)> {
         let epochs = self.epochs.get(&format!("valid/{metric}")).into_iter().flatten();
         epochs.map(|(&epoch, &value)| (epoch as f64, value)).collect()
     }
 
-    /// The values of a metric of validation for an average, by epoch.
+    /// The values of a validation metric for an average, as `(epoch, value)`.
     ///
-    /// In the epochs that an average validates, the metric has its plain name; where it is not known
-    /// which one does, it is the first.
+    /// In the epochs in which Burn's validation runs this average, the metric has its plain name.
+    /// Where the history does not name the average that is run, it is the first of the run;
+    /// `is_first` is true if `average` is that one.
     pub fn of_average(&self, metric: &str, average: &str, is_first: bool) -> Vec<(f64, f64)> {
         let validates = |epoch: f64| match self.validated.range(..=epoch as usize).next_back() {
             Some((_, name)) => name == average,

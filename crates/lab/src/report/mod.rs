@@ -1,4 +1,4 @@
-//! Reports: scores of live and of each average on the test split, and a page with all of a run.
+//! Reports: scores of live and of each average on the test split, and a page on all of a run.
 
 mod curves; // metrics by epoch and weights by step, from the history of a run
 mod page; // the page of runs, as HTML
@@ -12,7 +12,7 @@ pub use summary::{Answered, MadeOf, Summary};
 
 use std::fmt;
 
-use burn::{data::dataloader::DataLoader, tensor::Tensor};
+use burn::{data::dataloader::DataLoader, module::Module, tensor::Tensor};
 use burn_ema::{
     Error, Result,
     model::{Batch, Mlp, half_squared_errors},
@@ -20,28 +20,28 @@ use burn_ema::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Live and each average on the test split, with full precision.
+/// The scores of live and of each average on the test split, in full precision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// The device that it was computed on.
+    /// The device that computed the scores, in words.
     pub device: String,
     /// The seed of the run.
     pub seed: u64,
     /// The losses on the validation split, by which the best average was chosen.
     pub validation: Ranking,
-    /// The live weights.
+    /// The scores of live.
     pub live: Scores,
-    /// Each average, in the order of the run.
+    /// The scores of each average, in the order of the run.
     pub averages: Vec<AverageScores>,
 }
 
 /// The scores of a network on a split; in a report, on the test split.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
-    /// The mean half squared error.
+    /// The mean over rows of the half squared error, in the network's units.
     #[serde(rename = "test_loss")]
     pub loss: f64,
-    /// The share of rows whose largest output is that of their class, in `[0, 1]`; none for a
+    /// The share of rows whose largest output is that of their class, in `[0, 1]`; `None` for a
     /// regression.
     #[serde(rename = "test_accuracy")]
     pub accuracy: Option<f64>,
@@ -58,11 +58,13 @@ pub struct AverageScores {
 }
 
 impl Report {
-    /// Scores live and its averages on a test split.
+    /// Scores live and its averages on a test split. `validation`, `device` and `seed` are only
+    /// stored.
     ///
     /// # Errors
     ///
-    /// An average that no longer fits live; data that cannot be loaded or read back.
+    /// An average that no longer fits live; a batch that cannot be loaded; outputs that cannot be
+    /// read from the device.
     pub fn of(
         model: &Averaged<Mlp>,
         validation: Ranking,
@@ -79,18 +81,18 @@ impl Report {
             device: device.to_string(),
             seed,
             validation,
-            live: Scores::of(model.live(), test)?,
+            live: Scores::of(&model.live().valid(), test)?,
             averages: averages.collect::<Result<_>>()?,
         })
     }
 }
 
 impl Scores {
-    /// Scores a network in validation mode.
+    /// Scores a network, usually in validation mode, on a split; NaN for a split without rows.
     ///
     /// # Errors
     ///
-    /// Data that cannot be loaded or read back.
+    /// A batch that cannot be loaded; outputs that cannot be read from the device.
     pub fn of(mlp: &Mlp, test: &dyn DataLoader<Batch>) -> Result<Self> {
         let (mut rows, mut loss, mut right, mut classes) = (0, 0.0, 0.0, 0);
         for batch in test.iter() {
@@ -107,7 +109,7 @@ impl Scores {
     }
 }
 
-/// The sum of a row of numbers, in double precision.
+/// The sum of a vector's numbers, in double precision.
 fn sum(row: Tensor<1>) -> Result<f64> {
     Ok(numbers(row)?.iter().sum())
 }
@@ -119,7 +121,7 @@ fn numbers<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f64>> {
     numbers.map_err(|error| Error::value("the outputs", "numbers", error))
 }
 
-/// A table with what each average gained over live.
+/// A table of the scores, with the change of each average from live.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.averages.iter().map(|average| average.rule.len());

@@ -18,7 +18,7 @@ use crate::run::RunDirectory;
 
 /// Runs on a page, one or several side by side.
 ///
-/// The page is one file of HTML and needs no network; what is drawn on it is there as SVG too.
+/// The page is one file of HTML and loads nothing. Its pictures are available as SVG files too.
 ///
 /// ```no_run
 /// use burn_ema_lab::{report::Page, run::RunDirectory};
@@ -50,7 +50,7 @@ pub struct Page {
     pictures: Vec<(String, Picture)>,
 }
 
-/// Code that uses the model of a run, after the line that opens it.
+/// Code that uses the model of a run, after the line that opens the run.
 const USE: &str = "\
 let (model, rows) = (run.model(&device)?, run.config()?.preparation);
 let inputs = TensorData::new(rows.encode(&[row])?, [1, rows.inputs()]); // in its own units
@@ -58,7 +58,7 @@ let outputs = model.forward(Tensor::from_data(inputs, &device)).into_data();
 let answers = rows.decode(&outputs.try_into_vec::<f32>()?)?;
 ";
 
-/// Code that uses a commit of a module of the user's own, after the line that opens its run.
+/// Code that uses a commit of a user's own module, after the line that opens the run.
 const USE_OF_OTHERS: &str = "\
 let commit = run.commits().newest()?.commit.ok_or(\"no commit\")?;
 use burn_ema::train::AveragedCommit as _;
@@ -68,14 +68,14 @@ let model = commit.average(MyModel::new(&device))?; // your module, as it was tr
 const STYLE: &str = include_str!("page.css");
 
 impl Page {
-    /// The page of some runs.
+    /// Reads runs, and makes a page of them.
     ///
-    /// A run that has not ended shows what there is.
+    /// For a run that has not ended, the page shows what the directory has so far.
     ///
     /// # Errors
     ///
-    /// No run; a run without a configuration and without a commit; a file of one that cannot be
-    /// read, or that is not what was written.
+    /// No run; a run without a configuration and without a commit; a file of a run that cannot be
+    /// read or was altered; a picture that cannot be drawn.
     pub fn of(runs: &[RunDirectory]) -> Result<Self> {
         if runs.is_empty() {
             return Err(Error::value("the number of runs", "1 or more", 0));
@@ -87,22 +87,22 @@ impl Page {
         Ok(Self { html: whole(&title(&runs), &body), pictures })
     }
 
-    /// The page.
+    /// The HTML of the page.
     pub fn html(&self) -> &str {
         &self.html
     }
 
-    /// The name of each picture, such as `loss.svg`, and the picture.
+    /// The name of each picture, such as `loss.svg`, and the text of its SVG file.
     pub fn pictures(&self) -> impl Iterator<Item = (&str, String)> {
         self.pictures.iter().map(|(name, picture)| (name.as_str(), picture.file()))
     }
 
-    /// Writes the page to a file, each file whole or not at all, and its pictures into a directory
-    /// of the file's name without its ending.
+    /// Writes the page to a file, and its pictures to a directory with the name of the file without
+    /// extension. Each file is written whole or not at all. Returns the directory.
     ///
     /// # Errors
     ///
-    /// A file without an ending; a file or directory that cannot be written.
+    /// A file name without an extension; a file or directory that cannot be written.
     pub fn write(&self, file: impl AsRef<Path>) -> Result<PathBuf> {
         let file = file.as_ref();
         let directory = file.with_extension("");
@@ -139,7 +139,7 @@ fn whole(title: &str, body: &str) -> String {
              .of.{name}{{background:var(--{name})}}"
         );
     }
-    // A policy by which a browser loads nothing and runs nothing, whatever a label says.
+    // The policy keeps a browser from loading and running anything, whatever a label contains.
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
@@ -154,7 +154,7 @@ fn whole(title: &str, body: &str) -> String {
     )
 }
 
-/// The sections of a page: where each begins, and what it is called.
+/// The sections of a page: the id and the title of each.
 const SECTIONS: [(&str, &str); 8] = [
     ("result", "What was gained"),
     ("epochs", "Epoch by epoch"),
@@ -216,14 +216,14 @@ impl Writer<'_> {
         self.add(format_args!("<p class=\"muted\">{}</p>\n", html(text)));
     }
 
-    /// The name of a run over what is said of it, where there are several.
+    /// Writes the name of a run as a heading, if there are several runs.
     fn heading(&mut self, run: &RunContent) {
         if self.runs.len() > 1 {
             self.add(format_args!("<h3>{}</h3>\n", html(&run.name())));
         }
     }
 
-    /// The result, in a sentence.
+    /// Writes the result of a run in a sentence.
     fn lead(&mut self, run: &RunContent) {
         let mut text = String::new();
         if self.runs.len() > 1 {
@@ -244,7 +244,7 @@ impl Writer<'_> {
         self.add(format_args!("<p class=\"lead\">{text}</p>\n"));
     }
 
-    /// The table of scores.
+    /// Writes the table of scores.
     fn scores(&mut self) {
         if self.runs.iter().all(|run| run.report.is_none()) {
             return self.muted("No run has ended yet.");
@@ -314,7 +314,7 @@ impl Writer<'_> {
         );
     }
 
-    /// Losses and accuracies by epoch.
+    /// Writes losses and accuracies by epoch, as pictures and a table.
     fn epochs(&mut self) -> Result<()> {
         let of = |metric: &'static str, y: &str, scale, best: BestIs| {
             let lines = self.runs.iter().map(|run| Lines {
@@ -383,10 +383,10 @@ impl Writer<'_> {
         text + "</tbody></table></div>\n"
     }
 
-    /// The gap in loss, and the distance of the weights.
+    /// Writes the gaps in loss and the distances of the weights between live and each average.
     fn plateau(&mut self) -> Result<()> {
         let mut gaps: Vec<_> = self.runs.iter().map(gaps).collect();
-        // One scale for all, so that they compare.
+        // One scale for all runs, so that their pictures compare.
         let scale = AxisScale::Signed(usual(&gaps));
         gaps.iter_mut().for_each(|lines| lines.scale = scale);
         let distances: Vec<_> = self.runs.iter().map(distances).collect();
@@ -405,7 +405,7 @@ impl Writer<'_> {
         ])
     }
 
-    /// Curves of all runs, side by side, in pictures that compare.
+    /// Writes the curves of all runs side by side; pictures of one kind have one range of heights.
     fn figures<const N: usize>(&mut self, kinds: [(&str, &str, Vec<Lines>); N]) -> Result<()> {
         self.open_grid();
         for (name, caption, mut all) in kinds {
@@ -432,7 +432,7 @@ impl Writer<'_> {
         self.add(format_args!("</div>\n"));
     }
 
-    /// The name of a run, where there are several; otherwise empty.
+    /// The name of a run if there are several; else empty.
     fn of_run(&self, index: usize) -> String {
         match self.runs.len() {
             1 => String::new(),
@@ -440,6 +440,7 @@ impl Writer<'_> {
         }
     }
 
+    /// Writes a picture under its caption, and keeps it for a file of this name.
     fn figure(&mut self, run: usize, name: &str, caption: &str, below: &str, picture: Picture) {
         let file = match self.runs.len() {
             1 => format!("{name}.svg"),
@@ -458,7 +459,7 @@ impl Writer<'_> {
         self.pictures.push((file, picture));
     }
 
-    /// The profile of each average, as a table and pictures.
+    /// Writes the profile of each average, as a table and pictures.
     fn averages(&mut self) -> Result<()> {
         self.add(format_args!(
             "<p>An average is made of the weights after each past step; drawn is the weight of \
@@ -485,7 +486,7 @@ impl Writer<'_> {
             for (index, average) in summary.averages.iter().enumerate() {
                 let MadeOf { name, rule, mass_on_start, mean_age, half_life, .. } = average;
                 let steps = |steps: f64| format!("<td class=\"n\">{}</td>", number(steps, 4));
-                // The weights have the sum 1, in which less than this is rounding.
+                // The weights sum to 1, so that a weight below this is rounding.
                 let start = match *mass_on_start {
                     mass if mass.abs() < f64::EPSILON => "0 %".to_owned(),
                     mass => format!("{} %", number(100.0 * mass, 3)),
@@ -527,7 +528,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// The course of a few weights.
+    /// Writes the course of a few weights.
     fn weights(&mut self) -> Result<()> {
         if self.runs.iter().all(|run| run.curves.weights.is_empty()) {
             self.muted("No weights were recorded.");
@@ -548,7 +549,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Confusions, or what was predicted for what.
+    /// Writes confusion matrices or, for a regression, predictions against targets.
     fn answers(&mut self) -> Result<()> {
         if self.runs.iter().all(|run| run.summary.is_none()) {
             self.muted("No answers were recorded.");
@@ -597,7 +598,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// The settings of the runs, with those marked in which they differ.
+    /// Writes the settings of the runs, and marks those in which the runs differ.
     fn settings(&mut self) {
         let mut names: Vec<&str> = Vec::new();
         for (name, _) in self.runs.iter().flat_map(|run| &run.settings) {
@@ -673,12 +674,13 @@ fn code_html(code: &str) -> String {
     code.lines().map(|line| html(line) + "\n").collect()
 }
 
-/// A number of a run's `report.json`, where it is there, and as it is shown.
+/// A number of a run's `report.json` as HTML: `run` is the index of the run, `from` the JSON
+/// pointer to the number, and `shown` the text.
 fn datum(run: usize, from: &str, value: f64, shown: &str) -> String {
     format!("<data data-run=\"{run}\" data-from=\"{from}\" value=\"{value}\">{shown}</data>")
 }
 
-/// A difference from live, under its number.
+/// A difference from live as HTML, to stand under a number.
 fn change(value: f64, shown: String, good: bool) -> String {
     let class = match value == 0.0 || !value.is_finite() {
         true => "",
@@ -688,7 +690,7 @@ fn change(value: f64, shown: String, good: bool) -> String {
     format!("<small{class}>{shown}</small>")
 }
 
-/// The scores of an average beside live's, in a sentence.
+/// The scores of an average, compared with those of live in a sentence.
 fn compared(average: &Scores, live: &Scores) -> String {
     let change = 100.0 * (average.loss / live.loss - 1.0);
     let loss = match change {
@@ -709,7 +711,7 @@ fn compared(average: &Scores, live: &Scores) -> String {
     text + "."
 }
 
-/// A name beside its rule, where they differ.
+/// The name and the rule of an average; the rule alone where both are equal.
 fn named(name: &str, rule: &str) -> String {
     match name == rule {
         true => rule.to_owned(),
@@ -717,14 +719,14 @@ fn named(name: &str, rule: &str) -> String {
     }
 }
 
-/// The end of the scale at which the best point of a curve is.
+/// The kind of a curve's best point.
 #[derive(Clone, Copy)]
 enum BestIs {
     Least,
     Greatest,
 }
 
-/// The curves of live and of every average in a metric of validation.
+/// The curves of a validation metric for live and every average, without those that have no point.
 fn curves(run: &RunContent, metric: &str, best: BestIs) -> Vec<Line> {
     let of = |of: Of, name: &str, points: Vec<(f64, f64)>| {
         let finite = points.iter().filter(|(_, value)| value.is_finite());
@@ -742,7 +744,7 @@ fn curves(run: &RunContent, metric: &str, best: BestIs) -> Vec<Line> {
     live.into_iter().chain(averages).collect()
 }
 
-/// By how much the loss of live is above that of each average.
+/// The loss of live minus the loss of each average, by epoch.
 fn gaps(run: &RunContent) -> Lines {
     let losses = curves(run, "Loss", BestIs::Least);
     let live = losses.iter().find(|line| line.of == Of::Live);
@@ -765,18 +767,19 @@ fn gaps(run: &RunContent) -> Lines {
     }
 }
 
-/// A tenth of the usual size of some gaps, as a power of 10: what is smaller is next to 0.
+/// A tenth of the median size of the gaps, rounded down to a power of 10: smaller gaps are drawn
+/// close to 0. Without gaps, 0.1.
 fn usual(gaps: &[Lines]) -> f64 {
     let points = gaps.iter().flat_map(|lines| &lines.lines).flat_map(|line| &line.points);
     let sizes = points.map(|(_, gap)| gap.abs()).filter(|gap| *gap > 0.0 && gap.is_finite());
     let mut sizes: Vec<f64> = sizes.collect();
     sizes.sort_by(f64::total_cmp);
-    // So small and so large a number would leave no room for its powers.
+    // Beyond these sizes, powers of 10 of the number could overflow.
     let usual = sizes.get(sizes.len() / 2).map_or(1.0, |usual| usual.clamp(1e-200, 1e200));
     10f64.powi(usual.log10().floor() as i32 - 1)
 }
 
-/// The distance of live's weights from those of each average.
+/// The distance of live's weights from those of each average, by epoch.
 fn distances(run: &RunContent) -> Lines {
     let lines = run.averages.iter().enumerate().map(|(index, (name, _))| {
         let points = run.curves.valid(&format!("Distance ({name})"));
@@ -793,7 +796,7 @@ fn distances(run: &RunContent) -> Lines {
     }
 }
 
-/// The course of each weight: its name and the curves.
+/// The course of each recorded weight: the name of the weight, and the curves by step.
 fn weights(run: &RunContent) -> Vec<(String, Lines)> {
     let samples = &run.curves.weights;
     let Some(last) = samples.last() else { return Vec::new() };

@@ -1,7 +1,7 @@
 //! Pictures as SVG: lines, columns, cells and points.
 //!
-//! Colours are of a small palette, so that a style sheet can exchange each for its counterpart on a
-//! dark ground: a presentation attribute such as `fill` gives way to any rule.
+//! All colours are from a small palette, so that a style sheet can replace each by its counterpart
+//! on a dark ground: any rule of CSS overrides a presentation attribute such as `fill`.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ use plotters_svg::SVGBackend;
 
 use super::text::{number, plain, short};
 
-/// A colour on a light and on a dark ground.
+/// A colour with its values on a light and on a dark ground.
 pub(super) struct Shade {
     pub name: &'static str,
     light: RGBColor,
@@ -74,7 +74,7 @@ fn hex(RGBColor(red, green, blue): RGBColor) -> String {
     format!("#{red:02X}{green:02X}{blue:02X}")
 }
 
-/// The rules by which a picture follows the reader's choice of light or dark.
+/// The CSS rules by which a picture follows the reader's choice of light or dark.
 fn style() -> String {
     let dark: String = SHADES
         .iter()
@@ -89,12 +89,12 @@ fn style() -> String {
     )
 }
 
-/// The weights that a line is of, which decide its colour.
+/// The module that a line shows, which decides the colour of the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// The weights that are trained.
+    /// Live.
     Live,
-    /// The average of an index; after seven the colours begin anew.
+    /// The average with this index; the seven colours repeat.
     Average(usize),
 }
 
@@ -106,7 +106,7 @@ impl Of {
         }
     }
 
-    /// The name of its colour.
+    /// The name of the colour.
     pub(super) fn shade(self) -> String {
         match self {
             Self::Live => "live".to_owned(),
@@ -115,17 +115,17 @@ impl Of {
     }
 }
 
-/// A picture, by itself and for a page that has the colours in its own style.
+/// A picture, for a file of its own or for a page whose style sheet has the colours.
 #[derive(Clone, Debug)]
 pub struct Picture {
     /// An SVG element without a style.
     pub(super) inline: String,
-    /// Its height in CSS pixels.
+    /// The height of the picture in CSS pixels.
     height: u32,
 }
 
 impl Picture {
-    /// Several pictures as one, from the top down.
+    /// Several pictures as one, from top to bottom.
     pub fn stack(pictures: &[Self]) -> Self {
         let mut height = 0;
         let pictures: String = pictures
@@ -136,7 +136,7 @@ impl Picture {
                 picture.inline.replacen("<svg ", &moved, 1)
             })
             .collect();
-        // Else a page shows through the seams of a picture that is scaled.
+        // Without a ground, a page shows through the seams of a picture that is scaled.
         let ground = hex(GROUND);
         let inline = format!(
             "<svg width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
@@ -146,7 +146,7 @@ impl Picture {
         Self { inline, height }
     }
 
-    /// The picture as a file of its own, for a light and a dark ground.
+    /// The text of an SVG file with the picture, and with a style for light and dark grounds.
     pub fn file(&self) -> String {
         let (open, rest) = self.inline.split_once('\n').unwrap_or((&self.inline, ""));
         format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{open}\n{}{rest}", style())
@@ -156,20 +156,20 @@ impl Picture {
 /// A curve.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// Its name in the legend.
+    /// The name in the legend.
     pub name: String,
-    /// Whose it is.
+    /// The module that the curve shows.
     pub of: Of,
-    /// Points that are no numbers are gaps.
+    /// The points as `(x, y)`. A point whose `y` is not finite is a gap.
     pub points: Vec<(f64, f64)>,
-    /// A point to mark.
+    /// A point to mark with a dot, if any.
     pub best: Option<(f64, f64)>,
-    /// True for a line that is drawn thin, beside another of its colour.
+    /// True for a thin line, to draw it beside another line of the same colour.
     pub thin: bool,
 }
 
 impl Line {
-    /// A curve without a mark, as thick as most.
+    /// A curve of the usual width, without a mark.
     pub fn new(
         name: impl Into<String>,
         of: Of,
@@ -183,28 +183,30 @@ impl Line {
 /// The scale of the vertical axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum AxisScale {
-    /// As they are.
+    /// Values are drawn as they are.
     Linear,
     /// Values are drawn at their decimal logarithm; values of 0 and less are gaps in a line.
     Log,
-    /// By their logarithm on either side of 0, and as they are in between, up to this height.
+    /// Values are drawn at `asinh(value / unit)` with this unit, above 0: by their logarithm on
+    /// either side of 0, and in proportion below the unit.
     Signed(f64),
-    /// Percents by the logarithm of what is missing to 100, since 98 and 99 are far apart.
+    /// Percentages are drawn by the logarithm of their distance from 100, since an error of 1 % is
+    /// half of one of 2 %.
     Percent,
 }
 
 /// The least distance from 100 % that is drawn, in percent.
-const LEAST_MISSING: f64 = 0.05;
+const MIN_MISSING: f64 = 0.05;
 
 impl AxisScale {
-    /// The place of a height in the picture; none for a gap.
+    /// The place of a height in the picture; `None` for a gap.
     fn place(self, height: f64) -> Option<f64> {
         let place = match self {
             Self::Linear => height,
             Self::Log if height > 0.0 => height.log10(),
             Self::Log => return None,
             Self::Signed(unit) => (height / unit).asinh(),
-            Self::Percent => -(100.0 - height).max(LEAST_MISSING).log10(),
+            Self::Percent => -(100.0 - height).max(MIN_MISSING).log10(),
         };
         place.is_finite().then_some(place)
     }
@@ -220,7 +222,7 @@ impl AxisScale {
         }
     }
 
-    /// The number of digits that keep the marks distinct: powers need few.
+    /// The number of digits with which the marks differ: powers of 10 need few.
     fn digits(self) -> usize {
         match self {
             Self::Log | Self::Signed(_) => 3,
@@ -228,7 +230,7 @@ impl AxisScale {
         }
     }
 
-    /// Round heights, at their places.
+    /// The places of marks at round heights, for a range of places.
     fn marks(self, range: (f64, f64)) -> Vec<f64> {
         let inside = |heights: Vec<f64>| -> Vec<f64> {
             let places = heights.into_iter().filter_map(|height| self.place(height));
@@ -256,40 +258,41 @@ impl AxisScale {
 /// Curves over a common axis.
 #[derive(Clone, Debug)]
 pub struct Lines {
-    /// The words under the axes.
+    /// The title of the horizontal axis.
     pub x: &'static str,
-    /// The words over the axes, of which 66 letters have room.
+    /// The title above the axes, cut after 66 characters.
     pub y: String,
-    /// The scale of heights.
+    /// The scale of the vertical axis.
     pub scale: AxisScale,
     /// The curves.
     pub lines: Vec<Line>,
     /// The height of the axes in CSS pixels, usually [`HEIGHT`].
     pub height: u32,
-    /// True where 0 has a line of its own, and is in the picture.
+    /// True to include the height 0, with a line of its own.
     pub zero: bool,
-    /// The heights that must be in the picture, so that several pictures compare.
+    /// The least and the largest height to include, so that several pictures have one scale;
+    /// `None` for those of the lines.
     pub include: Option<(f64, f64)>,
 }
 
 /// The width of a picture in CSS pixels.
 const WIDTH: u32 = 440;
-/// The usual height of its axes in CSS pixels.
+/// The usual height of a picture's axes in CSS pixels.
 pub const HEIGHT: u32 = 250;
-/// The height of a line of the legend.
+/// The height of a line of the legend in CSS pixels.
 const ENTRY: u32 = 19;
-/// The height of the words over the axes.
+/// The height of the title above the axes in CSS pixels.
 const TITLE: u32 = 30;
-/// The size of words.
+/// The size of letters in CSS pixels.
 const TEXT: u32 = 12;
-/// Units of a picture in a CSS pixel: the backend writes whole numbers.
+/// The units of a picture per CSS pixel, since the backend writes whole numbers.
 const FINE: u32 = 4;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, Axis>>;
 type Drawn<T = ()> = std::result::Result<T, DrawingAreaErrorKind<std::io::Error>>;
 
-/// An axis with marks of our own choice.
+/// An axis with given marks.
 struct Axis {
     range: (f64, f64),
     marks: Vec<f64>,
@@ -302,7 +305,7 @@ impl Ranged for Axis {
     fn map(&self, value: &f64, (first, last): (i32, i32)) -> i32 {
         let (from, to) = self.range;
         let place = f64::from(first) + f64::from(last - first) * (value - from) / (to - from);
-        // Of what is no number the cast makes 0, and of what is far out no overflow.
+        // The cast turns NaN into 0, and the clamp keeps later sums from overflow.
         place.round().clamp(-1e6, 1e6) as i32
     }
 
@@ -320,18 +323,19 @@ fn pixels(pixels: u32) -> i32 {
 }
 
 fn words(color: RGBColor, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
-    // The backend divides by this.
+    // The backend divides the size by 1.24.
     let size = f64::from(TEXT * FINE) * 1.24;
     let font = FontDesc::new(FontFamily::SansSerif, size, FontStyle::Normal);
     let pos = Pos::new(horizontal, vertical);
     TextStyle { font, color: color.to_backend_color(), pos }
 }
 
+/// A line of this width, in tenths of a CSS pixel.
 fn stroke(color: RGBColor, tenths: u32) -> ShapeStyle {
     color.stroke_width(tenths * FINE / 10)
 }
 
-/// Draws a picture of a height.
+/// Draws a picture of this height in CSS pixels, in units of 1 / [`FINE`] pixels.
 fn draw(height: u32, paint: impl FnOnce(&Area<'_>) -> Drawn) -> Result<Picture> {
     let mut svg = String::new();
     let drawn = {
@@ -340,13 +344,13 @@ fn draw(height: u32, paint: impl FnOnce(&Area<'_>) -> Drawn) -> Result<Picture> 
         root.fill(&GROUND).and_then(|()| paint(&root)).and_then(|()| root.present())
     };
     drawn.map_err(|error| Error::other(format!("cannot draw a picture: {error}")))?;
-    // In the units of the page, so that a reader who opens the file sees words of a usual size.
+    // The size in CSS pixels, so that letters have the usual size where the file is opened.
     let whole = format!("width=\"{}\" height=\"{}\"", WIDTH * FINE, height * FINE);
     let inline = svg.replacen(&whole, &format!("width=\"{WIDTH}\" height=\"{height}\""), 1);
     Ok(Picture { inline, height })
 }
 
-/// Whole steps of 1, 2 or 5 times a power of 10 in a range, at most about so many.
+/// The multiples of 1, 2 or 5 times a power of 10 in a range, about `most` of them or fewer.
 fn ticks((from, to): (f64, f64), most: usize) -> Vec<f64> {
     let rough = (to - from) / most as f64;
     if !(rough > 0.0 && rough.is_finite()) {
@@ -360,13 +364,13 @@ fn ticks((from, to): (f64, f64), most: usize) -> Vec<f64> {
     (0..=count.min(50)).map(|index| (first + index as f64) * step).collect()
 }
 
-/// The marks that are whole numbers, as epochs and steps are; nothing lies between them.
+/// The marks that are whole numbers, for axes of epochs or steps.
 fn whole(mut marks: Vec<f64>) -> Vec<f64> {
     marks.retain(|mark| mark.fract() == 0.0);
     marks
 }
 
-/// Round numbers in a range of logarithms.
+/// The decimal logarithms of round numbers in a range of logarithms, in general at most `most`.
 fn log_ticks((from, to): (f64, f64), most: usize) -> Vec<f64> {
     let powers = (from.floor() as i32)..=(to.ceil() as i32);
     for times in [&[1.0, 2.0, 3.0, 5.0, 7.0][..], &[1.0, 2.0, 5.0], &[1.0, 3.0], &[1.0]] {
@@ -386,7 +390,7 @@ fn log_ticks((from, to): (f64, f64), most: usize) -> Vec<f64> {
     }
 }
 
-/// The least range around all numbers, a little wider; one around 0 where there is none.
+/// The least range around all finite numbers, a little widened; 0 to 1 if there are none.
 fn range(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
     let finite = numbers.filter(|number| number.is_finite());
     let (from, to) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(from, to), number| {
@@ -400,8 +404,8 @@ fn range(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
 }
 
 impl Lines {
-    /// The heights from which to which the lines go, to [include](Self::include) in another
-    /// picture.
+    /// The least and the largest height of the lines, to [include](Self::include) in another
+    /// picture; `None` if no point can be drawn.
     pub(super) fn extent(&self) -> Option<(f64, f64)> {
         let points = self.lines.iter().flat_map(|line| &line.points);
         let heights = points.map(|(_, y)| *y).filter(|y| self.scale.place(*y).is_some());
@@ -411,11 +415,11 @@ impl Lines {
         })
     }
 
-    /// Draws them.
+    /// Draws the curves with axes and a legend.
     ///
     /// # Errors
     ///
-    /// An error of the drawing crate, which names no cause.
+    /// An error of the drawing crate.
     pub fn draw(&self) -> Result<Picture> {
         let names: Vec<_> = self.lines.iter().map(|line| (line.of, line.name.as_str())).collect();
         draw(TITLE + self.height + legend_height(&names), |root| {
@@ -450,7 +454,7 @@ impl Lines {
                 let piece: Vec<_> = piece.iter().flatten().copied().collect();
                 match piece[..] {
                     [] => {}
-                    // A line of one point would not be seen.
+                    // A line of one point would not be visible.
                     [point] => {
                         plane.draw(&Circle::new(point, pixels(2), line.of.color().filled()))?
                     }
@@ -458,7 +462,7 @@ impl Lines {
                 }
             }
         }
-        // Over all lines.
+        // The marks are drawn over all lines.
         for line in &self.lines {
             let Some((x, y)) = line.best else { continue };
             let Some(y) = self.scale.place(y) else { continue };
@@ -471,10 +475,10 @@ impl Lines {
     }
 }
 
-/// The weight of the steps of an average, in columns of equally many steps.
+/// The weights of the steps in an average, in columns of equally many steps.
 pub(super) struct Columns<'a> {
     pub of: Of,
-    /// The steps of a column.
+    /// The number of steps of a column.
     pub width: u64,
     /// The weight of each column, oldest first; the last one ends at the last step.
     pub weights: &'a [f64],
@@ -484,7 +488,7 @@ impl Columns<'_> {
     pub fn draw(&self) -> Result<Picture> {
         draw(TITLE + HEIGHT, |root| {
             let width = self.width as f64;
-            // Of one step, so that columns of other widths compare.
+            // The weight of one step, so that pictures with other widths of columns compare.
             let heights: Vec<_> = self.weights.iter().map(|weight| weight / width).collect();
             let left = -(width * heights.len() as f64);
             let (low, high) = range(heights.iter().copied().chain([0.0]));
@@ -513,11 +517,11 @@ impl Columns<'_> {
 pub(super) struct Cells<'a> {
     pub of: Of,
     pub labels: &'a [String],
-    /// The class, the answer, and how often.
+    /// The class of the row, the class of the answer, and the number of such rows.
     pub counts: &'a [(usize, usize, u64)],
 }
 
-/// The most classes whose names and counts have room.
+/// The most classes for which names and counts are written.
 const NAMED: usize = 26;
 
 impl Cells<'_> {
@@ -542,7 +546,7 @@ impl Cells<'_> {
                 }
                 let color = if right == answer { self.of.color() } else { INK };
                 let share = number as f64 / rows[right] as f64;
-                // What is rare shall be seen all the same.
+                // A rare answer is visible too.
                 let color = color.mix(0.12 + 0.5 * share).filled();
                 let cell = [corner(answer, right), corner(answer + 1, right + 1)];
                 root.draw(&Rectangle::new(cell, color))?;
@@ -563,7 +567,7 @@ impl Cells<'_> {
             if count > NAMED {
                 return Ok(());
             }
-            // As many letters as a column, and the margin, are wide.
+            // As many letters as fit in the width of a column.
             let most = (side as usize / count / 7).max(1);
             for (index, label) in self.labels.iter().enumerate() {
                 let (label, middle) = (plain(label), (place(index) + place(index + 1)) / 2);
@@ -582,7 +586,7 @@ impl Cells<'_> {
 /// Predictions against targets.
 pub(super) struct Points<'a> {
     pub right: &'a [f64],
-    /// Whose predictions, by which name.
+    /// The predictions of a module, with its name in the legend.
     pub predicted: Vec<(Of, String, &'a [f64])>,
 }
 
@@ -614,7 +618,7 @@ impl Points<'_> {
     }
 }
 
-/// The letters that have room in one of two columns, and in one that is alone.
+/// The most letters of a name in a legend of two columns, and in a legend of one.
 const LETTERS: [usize; 2] = [28, 62];
 
 /// The number of columns of a legend with these names.
@@ -642,7 +646,7 @@ fn legend(area: &Area<'_>, names: &[(Of, &str)]) -> Drawn {
     Ok(())
 }
 
-/// Axes with these ranges and marks, under some words.
+/// Axes with these ranges and marks, under a title.
 fn frame<'a, 'b>(
     area: &'a Area<'b>,
     words_above: &str,

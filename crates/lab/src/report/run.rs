@@ -13,10 +13,10 @@ use crate::{
     run::{RunConfig, RunDirectory},
 };
 
-/// The content of a run's directory, as far as it is there.
+/// The content of a run's directory; `None` or empty for what is not there.
 pub(super) struct RunContent {
     pub path: PathBuf,
-    /// The configuration of a run of the perceptron.
+    /// The configuration of a run of the perceptron; `None` for a run of another module.
     pub config: Option<RunConfig>,
     /// The settings of the run: name and value.
     pub settings: Vec<(String, String)>,
@@ -25,7 +25,7 @@ pub(super) struct RunContent {
     pub report: Option<Report>,
     pub summary: Option<Summary>,
     pub curves: Curves,
-    /// The remarks: what was skipped or warned of.
+    /// Remarks on what was skipped or warned of, and on what is missing.
     pub notes: Vec<String>,
 }
 
@@ -34,8 +34,8 @@ impl RunContent {
     ///
     /// # Errors
     ///
-    /// A run without a configuration and without a commit; a file of it that cannot be read, or
-    /// that is not what was written.
+    /// A run without a configuration and without a commit; a file of the run that cannot be read or
+    /// was altered.
     pub fn read(run: &RunDirectory) -> Result<Self> {
         let path = run.path().to_owned();
         let mut notes = run.notes()?;
@@ -97,20 +97,20 @@ impl RunContent {
         self.path.display().to_string()
     }
 
-    /// The index of the average that was saved.
+    /// The index of the average that was saved; 0 before the run has ended.
     pub fn saved(&self) -> usize {
         self.report.as_ref().map_or(0, |report| report.validation.best)
     }
 }
 
-/// A value that a run may have left as JSON.
+/// The value in a JSON file; `None` if there is no such file.
 fn json<T: DeserializeOwned>(path: PathBuf) -> Result<Option<T>> {
     let Some(file) = regular::open_if_there(&path)? else { return Ok(None) };
     let value = serde_json::from_reader(BufReader::new(file));
     value.map(Some).map_err(|error| Error::file("read", path, error))
 }
 
-/// The settings of a run of the perceptron, for people.
+/// The settings of a run of the perceptron as name and value, in words for the page.
 fn settings(config: &RunConfig, summary: Option<&Summary>) -> Vec<(String, String)> {
     let RunConfig { model, preparation, averages, optimizer, lr, epochs, batch_size, .. } = config;
     let RunConfig { data, data_sha256, seed, .. } = config;
@@ -163,7 +163,7 @@ fn settings(config: &RunConfig, summary: Option<&Summary>) -> Vec<(String, Strin
     rows.chain(averages).collect()
 }
 
-/// The settings of an average: its rule, and those that differ from the defaults.
+/// The rule of an average, and its settings that differ from the defaults.
 fn settings_of(average: &AverageConfig) -> String {
     let mut text = average.rule.to_string();
     let fields = (serde_json::to_value(average), serde_json::to_value(default_of(average)));
@@ -181,7 +181,7 @@ fn default_of(average: &AverageConfig) -> AverageConfig {
     AverageConfig::new(average.rule.clone())
 }
 
-/// The leaves of a configuration, by their paths.
+/// Adds the leaves of a configuration to `into`, as path and value, without nulls.
 fn flatten(path: &str, value: &Value, into: &mut Vec<(String, String)>) {
     match value {
         Value::Object(fields) => {

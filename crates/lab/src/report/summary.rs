@@ -15,13 +15,13 @@ use crate::data::{Answer, Preparation, Task};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
-    /// The optimizer steps.
+    /// The number of optimizer steps.
     pub steps: u64,
-    /// The optimizer steps that were refused.
+    /// The number of optimizer steps that were refused, since a number was not finite.
     pub refused_steps: u64,
-    /// The parameters of the network.
+    /// The number of parameters of the network.
     pub parameters: usize,
-    /// The rows of training, validation and test.
+    /// The numbers of rows of the training, validation and test splits.
     pub rows: [usize; 3],
     /// The profile of each average, in the order of the run.
     pub averages: Vec<MadeOf>,
@@ -29,7 +29,8 @@ pub struct Summary {
     pub answers: Answered,
 }
 
-/// Reads a number, with null as NaN: an average with more updates than a profile lists has NaNs.
+/// Reads a number, with null as NaN: JSON has no NaN, which the profile of an average has if the
+/// average had more updates than a profile lists.
 fn or_nan<'de, D: Deserializer<'de>>(number: D) -> std::result::Result<f64, D::Error> {
     Option::deserialize(number).map(|number| number.unwrap_or(f64::NAN))
 }
@@ -38,28 +39,28 @@ fn or_nan<'de, D: Deserializer<'de>>(number: D) -> std::result::Result<f64, D::E
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MadeOf {
-    /// Its name in the run.
+    /// The name of the average in the run.
     pub name: String,
-    /// Its rule, in the short form.
+    /// The rule of the average, in its short form.
     pub rule: String,
-    /// The updates that it refused.
+    /// The number of updates that the average refused, since a number was not finite.
     pub refused_updates: u64,
-    /// The weight of the start.
+    /// The weight of the start in the average; all weights sum to 1.
     #[serde(deserialize_with = "or_nan")]
     pub mass_on_start: f64,
-    /// The mean age in steps.
+    /// The mean age of the averaged weights, in steps.
     #[serde(deserialize_with = "or_nan")]
     pub mean_age: f64,
-    /// The standard deviation of the age in steps.
+    /// The standard deviation of the age, in steps.
     #[serde(deserialize_with = "or_nan")]
     pub standard_deviation: f64,
-    /// The age in steps of the newest half.
+    /// The age in steps of the newest weights that together have half of all weight.
     #[serde(deserialize_with = "or_nan")]
     pub half_life: f64,
-    /// The number of independent steps whose mean has as little noise as the average.
+    /// The number of independent steps whose mean has as much noise as the average.
     #[serde(deserialize_with = "or_nan")]
     pub effective_steps: f64,
-    /// The last step.
+    /// The number of the last step.
     pub step: u64,
     /// The number of steps in a column.
     pub width: u64,
@@ -87,9 +88,9 @@ pub enum Answered {
     Numbers {
         /// The name of the target.
         target: String,
-        /// The number of rows in the test split; at most 500 of them are below.
+        /// The number of rows in the test split, of which at most 500 are listed.
         rows: usize,
-        /// The targets.
+        /// The targets of the listed rows.
         right: Vec<f64>,
         /// The predictions of live.
         live: Vec<f64>,
@@ -108,11 +109,13 @@ const LEFT_OUT: f64 = 1e-3;
 const PREDICTIONS: usize = 500;
 
 impl Summary {
-    /// The summary of a training that has ended, of which the average of this index is saved.
+    /// The summary of a training that has ended. `saved` is the index of the average that is saved,
+    /// and `rows` the numbers of rows of the training, validation and test splits.
     ///
     /// # Errors
     ///
-    /// An average that no longer fits live; data that cannot be loaded or read back.
+    /// An average that no longer fits live; a batch that cannot be loaded; outputs that cannot be
+    /// read from the device; for a regression, an output that is not finite.
     pub fn of(
         model: &Averaged<Mlp>,
         saved: usize,
@@ -144,7 +147,7 @@ impl Summary {
 }
 
 impl MadeOf {
-    /// The numbers of a profile at a step, without a name.
+    /// The numbers of a profile at a step, with empty names and no refused update.
     fn of(profile: &Profile, step: u64) -> Self {
         let (width, columns, older) = columns(profile, step);
         Self {
@@ -164,14 +167,15 @@ impl MadeOf {
     }
 }
 
-/// The steps of a column, the weight in each, and the weight before the first.
+/// The number of steps of a column, the weight in each column, and the weight before the first.
 ///
-/// Columns are of whole steps, since columns of differently many updates would look ragged; they
-/// reach back until next to nothing is older. An update stands for the steps that it covers.
+/// A column has a whole number of steps, since columns with unequal numbers of updates would look
+/// ragged. The columns reach back until at most the share [`LEFT_OUT`] of all weight is older. The
+/// weight of an update is spread evenly over the steps that the update covers.
 fn columns(profile: &Profile, step: u64) -> (u64, Vec<f64>, f64) {
     let now = step as f64;
     let steps: Vec<f64> = profile.weights().iter().map(|(step, _)| *step).collect();
-    // The first covers as many as the second.
+    // The first update is taken to cover as many steps as the second.
     let first = match steps[..] {
         [first, second, ..] => (2.0 * first - second).max(0.0),
         _ => 0.0,
@@ -222,7 +226,7 @@ impl Answered {
         match preparation.task() {
             Task::Classification { labels } => {
                 let classes = |outputs: &[f64]| -> Vec<usize> {
-                    // Of equals the first, as in an answer.
+                    // The first of equal outputs, as in `Preparation::decode`.
                     let best = |row: &[f64]| {
                         (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
                     };

@@ -1,6 +1,6 @@
-//! Text of a user in other languages: as HTML, and as a word of a shell.
+//! Text of a user and numbers, escaped or formatted for HTML, pictures and the shell.
 
-/// Escapes a text for HTML, between tags and in quoted attributes.
+/// Escapes a text for HTML, between tags and in quoted attributes; see also [`plain`].
 pub(super) fn html(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in plain(text).chars() {
@@ -16,8 +16,8 @@ pub(super) fn html(text: &str) -> String {
     escaped
 }
 
-/// A text without the characters that act on the text around it: those that XML does not allow, or
-/// that reverse the order of a line.
+/// A text with U+FFFD in place of characters that affect the text around them: control characters,
+/// those that XML does not allow, and those that change the direction of a line.
 pub(super) fn plain(text: &str) -> String {
     let controls = |c: char| {
         c.is_control()
@@ -28,7 +28,7 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if controls(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// A text of at most so many characters.
+/// The first characters of a text, at most `most`, the last an ellipsis if the text is cut.
 pub(super) fn short(text: &str, most: usize) -> String {
     match text.chars().count() > most {
         true => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
@@ -36,7 +36,7 @@ pub(super) fn short(text: &str, most: usize) -> String {
     }
 }
 
-/// A word of a shell.
+/// A text as one word of a shell command, in quotes if needed.
 pub(super) fn word(text: &str) -> String {
     let harmless = |c: char| c.is_ascii_alphanumeric() || "/._-=+,:@".contains(c);
     match !text.is_empty() && text.chars().all(harmless) {
@@ -45,8 +45,8 @@ pub(super) fn word(text: &str) -> String {
     }
 }
 
-/// A number in so many digits, without trailing zeros; very large and very small ones with a power
-/// of 10.
+/// A number in `digits` significant digits or, if these are more, all digits before the point;
+/// without trailing zeros after the point. Sizes below 1e-4, and from 1e7 on, have a power of 10.
 pub(super) fn number(value: f64, digits: usize) -> String {
     let size = value.abs();
     if size == 0.0 {

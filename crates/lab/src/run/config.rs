@@ -1,4 +1,4 @@
-//! The configuration of a run: network, data, averages, optimizer. Saved as its `config.json`.
+//! The configuration of a run: network, data, averages, optimizer. Saved as `config.json`.
 
 use std::path::PathBuf;
 
@@ -13,26 +13,27 @@ use crate::data::Preparation;
 pub struct RunConfig {
     /// The network.
     pub model: MlpConfig,
-    /// Turns a row of data into inputs, and outputs into an answer.
+    /// The preparation, which turns a row of data into inputs, and outputs into an answer.
     pub preparation: Preparation,
-    /// The averages; the first one validates and is the model that the run leaves.
+    /// The averages, at least one. The first one runs Burn's validation; the one with the least
+    /// validation loss at the end is saved as the model of the run.
     pub averages: Vec<AverageConfig>,
     /// The optimizer that moves the weights.
     pub optimizer: OptimizerKind,
-    /// The learning rate, the same in every step.
+    /// The learning rate, above 0; the same in every step.
     pub lr: f64,
-    /// Passes over the training split.
+    /// The number of passes over the training split, at least 1.
     pub epochs: usize,
-    /// Rows in a batch.
+    /// The number of rows in a batch, at least 1.
     pub batch_size: usize,
-    /// The file of the table; none for [`digits`](crate::data::digits()).
+    /// The file of the table; `None` for [`digits`](crate::data::digits()).
     pub data: Option<PathBuf>,
     /// The digest of the table, see [`Table::sha256`](crate::data::Table::sha256).
     pub data_sha256: String,
     /// The seed of the split, the first weights and the order of the rows.
     pub seed: u64,
-    /// The steps after which the run commits within an epoch too; none or 0 for the ends of epochs
-    /// alone.
+    /// The number of optimizer steps between two commits within an epoch. With `None` or 0, the run
+    /// commits only at the ends of epochs.
     pub commit_every: Option<u64>,
 }
 
@@ -41,7 +42,7 @@ impl RunConfig {
     ///
     /// # Errors
     ///
-    /// A learning rate that is not a number above zero; no epoch; no row in a batch; no average.
+    /// A learning rate that is not a finite number above 0; no epoch; an empty batch; no average.
     pub fn check(&self) -> Result<()> {
         if !(self.lr > 0.0 && self.lr.is_finite()) {
             return Err(Error::value("the learning rate", "a number above 0", self.lr));
@@ -69,7 +70,7 @@ pub enum OptimizerKind {
 }
 
 impl OptimizerKind {
-    /// The name in options and in names of benches.
+    /// The name in options of programs and in names of benches.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sgd => "sgd",
@@ -77,7 +78,7 @@ impl OptimizerKind {
         }
     }
 
-    /// The optimizer, at its start.
+    /// The optimizer before its first step.
     #[cfg(feature = "train")]
     pub fn init(self) -> burn::optim::ModuleOptimizer {
         match self {

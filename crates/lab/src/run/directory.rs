@@ -1,4 +1,4 @@
-//! The directory of a run: made once, read at any time.
+//! The directory of a run.
 
 #[cfg_attr(not(feature = "train"), path = "directory/no_commits.rs")]
 mod commits; // configuration and models of its commits
@@ -27,17 +27,17 @@ use super::RunConfig;
 #[derive(Clone, Debug)]
 pub struct RunDirectory {
     path: PathBuf,
-    /// Held by the one that writes.
+    /// The lock of the run, for writing; `None` for a run that was opened for reading.
     #[cfg(feature = "train")]
     lock: Option<Arc<RunLock>>,
 }
 
 impl RunDirectory {
-    /// A run that exists, to be read: also while another process trains it.
+    /// Opens a run for reading, which is possible while another process trains it.
     ///
     /// # Errors
     ///
-    /// No `config.json` there, and no commit.
+    /// Neither a `config.json` nor a commit in the directory; commits that cannot be listed.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let run = Self {
             path: path.into(),
@@ -57,7 +57,8 @@ impl RunDirectory {
         &self.path
     }
 
-    /// The run's configuration: that of its newest whole commit, where `config.json` is gone.
+    /// The configuration of the run: that in `config.json` or, where this file is gone, that of the
+    /// newest whole commit. Commits need the feature `train`.
     ///
     /// # Errors
     ///
@@ -71,11 +72,11 @@ impl RunDirectory {
             return Ok(config);
         }
         const USE: &str = "use the configuration in";
-        let text = regular::read(&path, Length::AtMost(MOST_BYTES), USE)?;
+        let text = regular::read(&path, Length::AtMost(MAX_BYTES), USE)?;
         let refuse = |expected: &str, found: &str| {
             Err(Error::file(USE, &path, Error::parameter(DIGEST, expected, found)))
         };
-        // Before it is parsed, which takes more room than the text.
+        // The digest is checked before the text is parsed, which takes more memory than the text.
         match digest::sealed(&text, 0..text.len(), MARK) {
             None => return refuse("the digest of the other fields", "none (was one altered?)"),
             Some([written, found]) if written != found => {
@@ -87,15 +88,15 @@ impl RunDirectory {
         serde_json::from_slice(&text).map_err(|error| Error::file("read", &path, error))
     }
 
-    /// The averaged model that the run left, on a device, in validation mode; until it has left one,
-    /// the first average of the newest whole commit.
+    /// The averaged model of the run, on a device, in validation mode. Before the run has ended, it
+    /// is the first average of the newest whole commit, which needs the feature `train`.
     ///
-    /// The weights live in memory: what happens to the file later does not reach them.
+    /// The weights are copied to memory, so that later changes of the file do not affect them.
     ///
     /// # Errors
     ///
     /// A file that cannot be read, that was altered, or that does not hold the weights of the
-    /// configured network; a run that has left no model and no commit yet.
+    /// configured network; a run that has neither a model nor a commit yet.
     pub fn model(&self, device: &Device) -> Result<Mlp> {
         let mlp = self.config()?.model.init(device)?;
         let path = self.model_file();
@@ -110,11 +111,12 @@ impl RunDirectory {
         self.path.join("config.json")
     }
 
-    /// Remarks on what the run skipped or warned of, a line each: see `note`.
+    /// Remarks on what the run skipped or warned of, one line each; empty if there is no file of
+    /// remarks. `note` adds a line.
     ///
     /// # Errors
     ///
-    /// A file that is there and cannot be read as text.
+    /// A file of remarks that cannot be read as text.
     pub fn notes(&self) -> Result<Vec<String>> {
         let path = self.path.join(NOTES);
         let Some(file) = regular::open_if_there(&path)? else { return Ok(Vec::new()) };
@@ -123,26 +125,26 @@ impl RunDirectory {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// The file of the model that the run leaves: one of [`Average::save_file`](burn_ema::Average) or
-    /// [`save_file`](burn_ema::average::save_file).
+    /// The path of the averaged model of a finished run, a file of
+    /// [`Average::save_file`](burn_ema::Average) or [`save_file`](burn_ema::average::save_file).
     pub fn model_file(&self) -> PathBuf {
         self.path.join("model.bpk")
     }
 }
 
-/// The file of remarks on what a run skipped or warned of.
+/// The name of the file of remarks on what a run skipped or warned of.
 const NOTES: &str = "remarks.txt";
 
-/// The largest length of a configuration in bytes; a longer file is none, and is not read.
-const MOST_BYTES: u64 = 1 << 20;
+/// The largest length of a configuration in bytes; a longer file is refused, and not read.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The field of a configuration that holds the digest of the rest of its text.
 const DIGEST: &str = "sha256";
 
-/// The text before the digest; its indentation keeps a nested field of this name from matching.
+/// The text before the digest. Its indentation does not match a nested field of the same name.
 const MARK: &[u8] = b"\n  \"sha256\": \"";
 
-/// The reason for an error where there is no model.
+/// The reason in the error for a run without a model.
 const NO_MODEL: &str = match cfg!(feature = "train") {
     true => "the run has left no model yet, and has no commit",
     false => "the run has left no model yet (its commits are read with the feature `train`)",

@@ -1,4 +1,4 @@
-//! The metric logger of a training that commits: it writes Burn's metrics to the history.
+//! The metric logger of a training that commits. It writes Burn's metrics to the history.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,52 +25,54 @@ pub(super) struct Log(Mutex<LogState>);
 
 #[derive(Default)]
 struct LogState {
-    /// None until the training begins.
+    /// `None` until the training begins.
     history: Option<History>,
     names: HashMap<MetricId, String>,
-    /// The questions that Burn has put to our logger.
+    /// The number of calls of the logger's `read_numeric` by Burn.
     questions: u64,
-    /// The items of each batch whose metrics are yet to come, and none for the end of a split.
-    /// Empty under a kept strategy, which does not show its batches.
+    /// The number of items of each batch whose metrics are not logged yet; `None` for the end of a
+    /// split. Empty with a kept strategy, which does not show its batches.
     items: VecDeque<Option<usize>>,
-    /// The updates of the split so far, of which its end is one.
+    /// The number of updates in the current split; its end counts as an update.
     updates: usize,
 }
 
 impl Log {
-    /// Begins with a history, new or of a run that goes on.
+    /// Sets the history, either a new one or that of a resumed run.
     pub fn begin(&self, history: History) {
         self.lock().history = Some(history);
     }
 
-    /// Says that the metrics of a batch with so many items come next, or those of the end of a split.
+    /// Announces the next metrics: those of a batch with this number of items, or with `None` those
+    /// of the end of a split.
     pub fn expect(&self, items: Option<usize>) {
         self.lock().items.push_back(items);
     }
 
-    /// A description of what there is in the place of a metric that gave no number in an epoch that
-    /// has ended; none for one that did.
+    /// A description of what an epoch has instead of a number of this metric; `None` if it has a
+    /// number. See [`History::lacks`].
     pub fn lacks(&self, key: &str, epoch: usize) -> Option<String> {
         self.lock().history.as_ref().and_then(|history| history.lacks(key, epoch))
     }
 
-    /// Hides the epochs after `epoch`, so that early stopping decides again as it did at its end;
-    /// none shows all.
+    /// Hides the metrics of the epochs after `epoch`, so that early stopping decides again as it
+    /// did at the end of `epoch`; `None` shows all.
     pub fn show_until(&self, epoch: Option<usize>) {
         if let Some(history) = &mut self.lock().history {
             history.show_until(epoch);
         }
     }
 
-    /// Where the history is now; every event that was sent before is in it.
+    /// The mark of the history now, after all events that were sent before; `None` before the
+    /// training begins. Waits for these events.
     ///
     /// # Errors
     ///
-    /// A metric logger of the training's own, of which Burn asks the first alone; a history that
-    /// cannot be written.
+    /// A training with a metric logger of its own, since Burn reads only the first logger; a
+    /// history that cannot be written.
     pub fn mark(&self, store: &EventStoreClient) -> Result<Option<Mark>> {
         let before = self.lock().questions;
-        // The thread that takes the events answers after them. No metric has an epoch 0.
+        // The thread of the events answers this query after them. No metric has an epoch 0.
         store.find_metric("", 0, Aggregate::Mean, &Split::Train);
         let mut state = self.lock();
         if state.questions == before {
@@ -80,11 +82,11 @@ impl Log {
         state.history.as_mut().map(History::mark).transpose()
     }
 
-    /// Makes the history durable.
+    /// Syncs the history's file.
     pub fn sync(&self) -> Result<()> {
         let file = self.lock().history.as_ref().map(History::file).transpose()?;
         match file {
-            // Without the lock, since a sync may take long.
+            // The lock of the state is not held here, since a sync may take long.
             Some((path, file)) => file.sync_all().map_err(|error| Error::file("sync", path, error)),
             None => Ok(()),
         }
@@ -103,7 +105,7 @@ impl Logger {
         self.0.0.log.lock()
     }
 
-    /// Changes the history; an error stops the training.
+    /// Calls `change` with the history and the names of the metrics. An error stops the training.
     fn change(&self, change: impl FnOnce(&mut History, &HashMap<MetricId, String>) -> Result<()>) {
         let mut state = self.log();
         let LogState { history: Some(history), names, .. } = &mut *state else { return };
@@ -138,7 +140,7 @@ impl MetricLogger for Logger {
         state.questions += 1;
         let history = state.history.as_ref();
         let value = history.and_then(|history| history.value(name, epoch, split));
-        // Only early stopping asks for an epoch that has ended.
+        // Only early stopping reads the metrics of an epoch that has ended.
         let key = format!("{split}/{name}");
         let ended = history.filter(|history| history.has_ended(epoch));
         // A NaN after numbers is an epoch without improvement.
@@ -160,7 +162,8 @@ impl MetricLogger for Logger {
     fn log_epoch_summary(&mut self, summary: EpochSummary) {
         let EpochSummary { epoch_number: epoch, split } = summary;
         self.change(|history, _| history.end(epoch, &split));
-        // The end itself is an update. A training that is stopped may have no batch of the epoch.
+        // The end of the split is an update. A training that is stopped may have no batch of the
+        // epoch.
         let updates = std::mem::take(&mut Logger::log(self).updates);
         if updates <= 1 && !self.0.0.outcome.is_ending() {
             self.0.0.outcome.fail(no_batch(&split, epoch));
@@ -168,7 +171,7 @@ impl MetricLogger for Logger {
     }
 }
 
-/// The error of an epoch without a batch, in which there is nothing to train or to validate.
+/// The error of an epoch in which a loader had no batch.
 pub(super) fn no_batch(split: &Split, epoch: usize) -> Error {
     let loader = match split {
         Split::Train => "the training loader",
@@ -177,7 +180,7 @@ pub(super) fn no_batch(split: &Split, epoch: usize) -> Error {
     Error::parameter(loader, format!("a batch in epoch {epoch}"), format!("none: {EMPTY}"))
 }
 
-/// The error of a training that made no step, whose epochs are not seen.
+/// The error of a training without commits that made no step. Its epochs are not known.
 pub(crate) fn no_step() -> Error {
     let found = format!("none: {EMPTY}, or the training has no epoch to go through");
     Error::parameter("the training loader", "a batch to make a step with", found)

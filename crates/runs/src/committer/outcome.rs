@@ -26,24 +26,25 @@ impl Outcome {
         Self { interrupter, state: Mutex::default() }
     }
 
-    /// Keeps the first error, and stops the training.
+    /// Stores the error, unless there is one already, and stops the training.
     pub fn fail(&self, error: Error) {
         self.interrupter.fail(self.keep(error));
     }
 
-    /// Keeps the first error, and returns it as the one that Burn stops the training with.
+    /// Stores the error, unless there is one already. Returns `error` as a type with which Burn
+    /// stops the training.
     pub fn keep(&self, error: Error) -> CheckpointerError {
         let text = error.to_string();
         self.lock().error.get_or_insert(error);
         CheckpointerError::Unknown(text)
     }
 
-    /// The first error.
+    /// The first error that was stored, if any.
     pub fn error(&self) -> Option<Error> {
         self.lock().error.clone()
     }
 
-    /// True where someone asked to stop, or where something failed.
+    /// True if the training was asked to stop, or after an error.
     pub fn is_ending(&self) -> bool {
         self.interrupter.should_stop() || self.is_failed()
     }
@@ -53,12 +54,12 @@ impl Outcome {
         self.interrupter.error().is_some() || self.lock().error.is_some()
     }
 
-    /// Keeps what ended the training: Burn's dashboard makes the interrupter forget it.
+    /// Stores what ended the training, before Burn's dashboard resets the interrupter.
     pub fn ended(&self) {
         self.lock().end = (self.interrupter.interruption(), self.interrupter.error());
     }
 
-    /// The ending that was kept.
+    /// The interruption and the error that [`ended`](Self::ended) stored.
     pub fn end(&self) -> Ending {
         self.lock().end.clone()
     }

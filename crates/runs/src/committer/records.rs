@@ -14,13 +14,13 @@ pub(crate) struct CommitPoint {
     pub progress: Progress,
     /// The optimizer steps so far.
     pub steps: u64,
-    /// The size of the training loader, within an epoch.
+    /// The size of the training loader for a place within an epoch; `None` at the end of one.
     pub loader: Option<LoaderSize>,
     /// The mark of the history at an earlier moment; `None` for the mark when the commit is made.
     pub mark: Option<Mark>,
 }
 
-/// A commit to be made of three records.
+/// A commit that is planned, and whose three records follow.
 pub(super) struct Planned {
     pub progress: Progress,
     pub steps: u64,
@@ -28,7 +28,8 @@ pub(super) struct Planned {
     pub metrics: Mark,
 }
 
-/// The plans of commits, and the records for them; those of one kind come in the order of plans.
+/// The plans of commits, and the records for them. The records of each kind are in the order of
+/// the plans.
 #[derive(Default)]
 pub(super) struct Records {
     state: Mutex<RecordsState>,
@@ -37,7 +38,7 @@ pub(super) struct Records {
 
 #[derive(Default)]
 struct RecordsState {
-    /// The place of the next commit, where the loop says it; the end of an epoch otherwise.
+    /// The place of the next commit if the loop has set it; `None` for the end of an epoch.
     next: Option<CommitPoint>,
     plans: VecDeque<Planned>,
     models: VecDeque<Result<Bytes>>,
@@ -50,12 +51,12 @@ impl Records {
         self.lock().next = Some(place);
     }
 
-    /// The place of the next commit, where the loop said it.
+    /// Takes the place of the next commit; `None` if the loop has not set it.
     pub fn take_next(&self) -> Option<CommitPoint> {
         self.lock().next.take()
     }
 
-    /// Plans a commit, whose records follow.
+    /// Adds a planned commit, whose records follow.
     pub fn plan(&self, plan: Planned) {
         self.lock().plans.push_back(plan);
     }
@@ -70,7 +71,8 @@ impl Records {
         self.changed.notify_all();
     }
 
-    /// The oldest plan with its records of model and optimizer, for which this waits.
+    /// Takes the oldest plan with its records of the model and the optimizer, in this order. Blocks
+    /// until both records are there.
     pub fn take(&self) -> (Option<Planned>, [Result<Bytes>; 2]) {
         let mut state = self.lock();
         loop {

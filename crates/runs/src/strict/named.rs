@@ -1,12 +1,12 @@
-//! One parameter under the path that it has in its module.
+//! A module of one parameter, under the path of the parameter in its own module.
 
 use burn::{
     module::{Devices, Module, ModuleMapper, ModuleVisitor, Param},
     tensor::{Device, Tensor},
 };
 
-/// A module of a single parameter, which visitors meet under a path of any length, so that the
-/// groups of an optimizer treat it as they treat it in its own module.
+/// A module of a single parameter. Visitors and mappers get the whole path of the parameter in its
+/// own module, so that the parameter groups of an optimizer match it as they do there.
 #[derive(Clone, Debug)]
 pub(super) struct NamedParameter<const D: usize> {
     path: String,

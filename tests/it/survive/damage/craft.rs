@@ -410,7 +410,7 @@ pub fn hostile_headers() -> Vec<(&'static str, String, usize)> {
 ///
 /// Where they are as long as one may be, their digests fit, so that a parser is reached.
 pub fn hostile_configs(config: &str) -> Vec<(&'static str, String, bool)> {
-    const MOST: usize = 1 << 20;
+    const MAX_BYTES: usize = 1 << 20;
     // As many as there is room for, in place of a field that is there or beside all.
     let full = |field: Option<&str>, item: &str| {
         let mut value: Value = serde_json::from_str(config).unwrap();
@@ -420,7 +420,7 @@ pub fn hostile_configs(config: &str) -> Vec<(&'static str, String, bool)> {
         };
         *place = "here".into();
         let text = serde_json::to_string_pretty(&value).unwrap() + "\n";
-        let room = MOST - text.len();
+        let room = MAX_BYTES - text.len();
         let items = vec![item; room / (item.len() + 1)].join(",");
         sealed_config(&text.replace("\"here\"", &format!("[{items}]")))
     };
@@ -429,9 +429,9 @@ pub fn hostile_configs(config: &str) -> Vec<(&'static str, String, bool)> {
     let deep = |open: &str| sealed_config(&config.replacen('{', &open.repeat(100_000), 1));
     vec![
         ("nothing", String::new(), true),
-        ("longer than any", sealed_config(&(config.to_owned() + &" ".repeat(MOST))), true),
+        ("longer than any", sealed_config(&(config.to_owned() + &" ".repeat(MAX_BYTES))), true),
         ("a list of 100 MB", format!("[{}0]", "0,".repeat(50_000_000)), true),
-        ("a list that is not sealed", format!("[{}0]", "0,".repeat(MOST / 2 - 2)), true),
+        ("a list that is not sealed", format!("[{}0]", "0,".repeat(MAX_BYTES / 2 - 2)), true),
         ("many layers", full(Some("/model/sizes"), "2"), false),
         (
             "many features",

@@ -1,28 +1,29 @@
-//! The first row of a sheet: the names of its columns, a row of data, or neither.
+//! The first row of a sheet: a header, a row of data, or neither.
 
 use super::super::decimal::Decimal;
 use super::super::delimiter;
 use super::{Sheet, SheetRow};
 use crate::Result;
 
-/// The use of a table, which decides what can be done where its first row does not fit.
+/// The use of a table, which decides what happens where its first row does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Purpose {
-    /// To learn it, in a way that options say.
+    /// To train on the table, with options for reading it.
     Training,
-    /// To ask about its rows, in the way of the training; each has an answer.
+    /// To infer an answer for each row, with the options of the training.
     Answers,
 }
 
 impl Sheet {
-    /// Takes the first row for the names of the columns.
+    /// Removes the first row, and uses its cells as the names of the columns.
     ///
-    /// Where the rows have more cells, all of which are empty, they end with delimiters, and those
-    /// cells are left out.
-    /// Where the rows, which are several, have one cell more that is not, the first column has no
-    /// name: so R writes tables with names of rows, and pandas reads them.
-    /// One row is enough where the table of the training had that form, but its rows may then not end
-    /// with an empty cell, which could be either.
+    /// If all rows have the same number of cells, and another number than the header:
+    /// - Surplus cells at the ends of the rows are left out where all of them are empty; so are
+    ///   surplus names that are empty.
+    /// - Where several rows have one cell more than the header, the first column has no name: R
+    ///   writes tables with names of rows in this form, and pandas reads them.
+    /// - With `row_names` a single row in this form is enough. One surplus cell that is empty in
+    ///   every row is then not left out, since the rows could have either form.
     pub(super) fn take_header(&mut self, row_names: bool) {
         self.rows.remove(0);
         let Some(width) = self.rows.first().map(|row| row.cells.len()) else { return };
@@ -63,10 +64,10 @@ impl Sheet {
         }
     }
 
-    /// Names the columns by their numbers, and leaves out a first row that is none of the table's:
-    /// some files say there how many rows follow.
+    /// Names the columns by their numbers, from 1. Leaves out a first row with another number of
+    /// cells than the two rows after it: some files have the number of rows there.
     ///
-    /// Where each row has an answer, only a row that begins with that count is left out.
+    /// For [`Purpose::Answers`], only a first row that begins with this number is left out.
     pub(super) fn number_columns(&mut self) {
         let width = |row: &SheetRow| row.cells.len();
         let is_count = |row: &SheetRow| row.cells[0] == (self.rows.len() - 1).to_string();
@@ -97,15 +98,15 @@ impl Sheet {
         };
         let found = row.cells.len();
         let whose = if self.header { "the header" } else { "the first row" };
-        // Decimal commas look like more cells, and with one row more of this width, the first row
-        // is the odd one.
+        // A single row may be longer because of decimal commas. If several rows have one width, the
+        // first row is the one that does not fit.
         let mut hint = delimiter::hint(&self.names, self.delimiter, None);
         let others = || self.rows.iter().all(|row| row.cells.len() == found);
         if self.header && hint.is_empty() && others() {
             let is_empty = |row: &SheetRow| row.cells[found - 1].is_empty();
             let end_empty = found > width && self.rows.iter().all(is_empty);
             hint = match self.rows.len() {
-                // In the form of a header without a name for the first column.
+                // `row_names` was given, but the surplus cells are empty.
                 _ if end_empty => {
                     "; name the first column too, or end no row with a delimiter".to_owned()
                 }
@@ -120,8 +121,8 @@ impl Sheet {
         ))
     }
 
-    /// A hint for a first row that is likely no header: one with a number in it, or whose columns
-    /// are asked for by their numbers.
+    /// A hint for a first row that is likely no header: a name in it is a number, or `wanted` is
+    /// the number of a column. Empty for other first rows.
     pub(in super::super) fn header_hint(&self, wanted: Option<&str>) -> String {
         let is_place = |name: &str| {
             name.parse().is_ok_and(|number: usize| (1..=self.width()).contains(&number))
@@ -133,7 +134,7 @@ impl Sheet {
         }
     }
 
-    /// The way on where the first row is no header.
+    /// The hint on what to do if the first row is no header.
     pub(super) fn no_header(&self) -> String {
         let way_on = match self.purpose {
             Purpose::Training => "--no-header says so, and the columns are called 1, 2 and so on",

@@ -1,4 +1,4 @@
-//! Commits of a run: its configuration, its first average and live as the newest one holds them.
+//! The configuration, the first average and live in the newest commit of a run.
 
 use burn::{module::Module, tensor::Device};
 use burn_ema::{
@@ -16,11 +16,11 @@ impl RunDirectory {
         Commits::of(&self.path)
     }
 
-    /// The configuration of the newest whole commit, if there is one.
+    /// The configuration in the newest whole commit; `None` if there is no whole commit.
     ///
     /// # Errors
     ///
-    /// Like [`Commits::newest`]; a commit that is not of the perceptron.
+    /// The errors of [`Commits::newest`]; a commit of another configuration than a [`RunConfig`].
     pub fn committed_config(&self) -> Result<Option<RunConfig>> {
         let Some(commit) = self.commits().newest()?.commit else { return Ok(None) };
         let config = serde_json::from_value(commit.manifest().config.clone());
@@ -28,21 +28,23 @@ impl RunDirectory {
         config.map(Some).map_err(refuse)
     }
 
-    /// Live at the newest whole commit, on a device, in validation mode; none where there is no
+    /// Live at the newest whole commit, on a device, in validation mode; `None` if there is no
     /// commit.
     ///
     /// # Errors
     ///
     /// A file that cannot be read, that was altered, or that does not hold the weights of the
-    /// configured network.
+    /// configured network; commits of which none is whole.
     pub fn live(&self, device: &Device) -> Result<Option<Mlp>> {
         let mlp = self.config()?.model.init(device)?;
         self.of_newest(|commit| commit.live(mlp.clone()))
     }
 
-    /// The model of the newest whole commit; none where there is no commit.
+    /// The model that `load` reads from the newest whole commit, in validation mode; `None` without
+    /// a commit. If there are commits but none is whole, the error is that of the first one which
+    /// was passed over.
     fn of_newest(&self, load: impl Fn(&Commit) -> Result<Mlp>) -> Result<Option<Mlp>> {
-        // A commit that was the newest may have been removed before it was read.
+        // The newest commit can be removed before it is read; then the next newest is tried.
         let mut tries = 0;
         loop {
             let Newest { commit, passed_over } = self.commits().newest()?;
@@ -61,7 +63,7 @@ impl RunDirectory {
         Ok(!self.commits().list()?.is_empty())
     }
 
-    /// The first average of the newest whole commit; none where there is no commit.
+    /// The first average in the newest whole commit; `None` if there is no commit.
     pub(super) fn committed_average(&self, mlp: Mlp) -> Result<Option<Mlp>> {
         self.of_newest(|commit| commit.average(mlp.clone()))
     }

@@ -1,4 +1,4 @@
-//! Without the training stack no commits are read: a run is its `config.json` and its `model.bpk`.
+//! A build without the feature `train` reads no commits, only `config.json` and `model.bpk`.
 
 use burn::tensor::Device;
 use burn_ema::{Result, model::Mlp};
@@ -6,11 +6,11 @@ use burn_ema::{Result, model::Mlp};
 use super::{RunConfig, RunDirectory};
 
 impl RunDirectory {
-    /// None: this build reads no commits.
+    /// Always `None`, since a build without the feature `train` reads no commits.
     ///
     /// # Errors
     ///
-    /// None.
+    /// Never an error.
     pub fn live(&self, _: &Device) -> Result<Option<Mlp>> {
         Ok(None)
     }

@@ -1,4 +1,4 @@
-//! Directories of runs that are made, locked, replaced and written to.
+//! Creating, locking, replacing and writing directories of runs.
 
 use std::{
     fs, io,
@@ -16,27 +16,28 @@ use burn_ema_base::{
     regular::{self, Length},
 };
 
-use super::{DIGEST, MARK, MOST_BYTES, NOTES, RunConfig, RunDirectory};
+use super::{DIGEST, MARK, MAX_BYTES, NOTES, RunConfig, RunDirectory};
 
 impl RunDirectory {
-    /// A new run at a path where there is none yet, locked until this and its clones are gone.
+    /// Creates a run with its `config.json` in a new or empty directory, and locks it until the
+    /// returned value and all its clones are dropped.
     ///
     /// # Errors
     ///
-    /// Like [`RunConfig::check`]; a directory that is not empty, that cannot be made, or that
-    /// another process has locked.
+    /// The errors of [`RunConfig::check`]; a directory that is not empty, that cannot be created,
+    /// or that another process has locked; a configuration that cannot be written.
     pub fn create(path: impl Into<PathBuf>, config: &RunConfig) -> Result<Self> {
         config.check()?;
         let path = path.into();
         create_directory(&path)?;
-        // Before anything is made, so that a directory of another's is as it was.
+        // Checked before a file is created, so that a directory of something else stays unchanged.
         let names = names(&path)?;
         if let Some(name) = names.iter().find(|name| !LEFT_BY_US.contains(&&***name)) {
             let error = io::Error::other(format!("the directory is not empty: {name}"));
             return Err(Error::file("start a new run in", path, error));
         }
         let run = Self::locked(path)?;
-        // Another process may have made its run meanwhile.
+        // Another process may have created a run before the lock was taken.
         if run.config_file().exists() {
             let error = io::Error::other("it holds a run");
             return Err(Error::file("start a new run in", run.path, error));
@@ -45,16 +46,18 @@ impl RunDirectory {
         Ok(run)
     }
 
-    /// A run that exists, to go on with, locked until this and its clones are gone.
+    /// Opens a run to go on with it, and locks it until the returned value and all its clones are
+    /// dropped.
     ///
     /// # Errors
     ///
-    /// Neither a `config.json` nor a commit there; a run that another process has locked.
+    /// Neither a `config.json` nor a commit in the directory; a lock of another process.
     pub fn resume(path: impl Into<PathBuf>) -> Result<Self> {
         let run = Self::open(path)?;
         Self::locked(run.path)
     }
 
+    /// Locks a directory, and removes temporary files that a killed process left.
     fn locked(path: PathBuf) -> Result<Self> {
         let lock = Arc::new(RunLock::take(&path)?);
         let run = Self { path, lock: Some(lock) };
@@ -62,17 +65,16 @@ impl RunDirectory {
         Ok(run)
     }
 
-    /// Removes what a process that was killed had begun to write of a model; no other process
-    /// writes here now.
+    /// Removes the temporary files of `model.bpk` that a killed process left. No other process
+    /// writes here, since the directory is locked.
     fn clear(&self) {
         let names = names(&self.path).unwrap_or_default();
-        // What cannot be removed today is in the way of nothing, and is tried again.
+        // A file that cannot be removed does no harm; the next process tries again.
         let begun = names.iter().filter(|name| regular::begun(name) == Some("model.bpk"));
         begun.for_each(|name| _ = fs::remove_file(self.path.join(name)));
     }
 
-    /// The settings of commits in this directory: under its lock, with this configuration and its
-    /// seed.
+    /// The settings for commits in this directory: its lock, `config`, and the seed in `config`.
     ///
     /// # Errors
     ///
@@ -86,17 +88,19 @@ impl RunDirectory {
     }
 
     /// Removes what the run at a path wrote, with all that is in its `commits/`, `snapshots/` and
-    /// `report/`, and begins a new run there, locked until this and its clones are gone.
+    /// `report/`, and begins a new run there. The run is locked until the returned value and all
+    /// its clones are dropped.
     ///
     /// # Errors
     ///
-    /// Like [`RunConfig::check`]; neither a `config.json` nor a commit there; a run that another
-    /// process has locked. After these the run is untouched. Further, a configuration that cannot
-    /// be written, and something that cannot be removed.
+    /// The errors of [`RunConfig::check`]; neither a `config.json` nor a commit in the directory; a
+    /// run that another process has locked. These errors leave the run unchanged. Further, a
+    /// configuration that cannot be written, and a file or directory that cannot be removed.
     pub fn replace(path: impl Into<PathBuf>, config: &RunConfig) -> Result<Self> {
         config.check()?;
         let run = Self::resume(path)?;
-        // First what no old commit fits, so that whatever ends this here, no old run goes on.
+        // The new configuration is written first. No old commit fits it, so that the old run cannot
+        // be resumed, even if this function is interrupted.
         run.write_config(config)?;
         for name in ["commits", "snapshots", "report"] {
             run.gone(fs::remove_dir_all(run.path.join(name)), name)?;
@@ -109,6 +113,7 @@ impl RunDirectory {
         Ok(run)
     }
 
+    /// The result of a removal, where a file that was not there counts as removed.
     fn gone(&self, removed: io::Result<()>, name: &str) -> Result<()> {
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -118,12 +123,12 @@ impl RunDirectory {
         }
     }
 
-    /// True where the run has left its model already.
+    /// True if the run has saved its model.
     pub fn is_finished(&self) -> bool {
         self.model_file().exists()
     }
 
-    /// Writes the configuration.
+    /// Writes the configuration to `config.json`, whole or not at all, with its digest.
     ///
     /// # Errors
     ///
@@ -140,21 +145,21 @@ impl RunDirectory {
         let within = 0..text.len();
         let sealed = digest::seal(&mut text, within, MARK);
         sealed.ok_or_else(|| refuse(Error::parameter(DIGEST, "one field of this name", "none")))?;
-        if text.len() as u64 > MOST_BYTES {
+        if text.len() as u64 > MAX_BYTES {
             let found = Length::Exactly(text.len() as u64);
-            return Err(refuse(Error::parameter("its length", Length::AtMost(MOST_BYTES), found)));
+            return Err(refuse(Error::parameter("its length", Length::AtMost(MAX_BYTES), found)));
         }
         replace(&path, &text)
     }
 
-    /// Keeps a line about something that was skipped or warned of, once, for
-    /// [`notes`](Self::notes): a run that goes on says much of it again.
+    /// Adds a line about something that was skipped or warned of to [`notes`](Self::notes), unless
+    /// the line is there already: a resumed run repeats many remarks. Line ends become spaces.
     ///
     /// # Errors
     ///
     /// A file that cannot be read or written.
     pub fn note(&self, line: impl AsRef<str>) -> Result<()> {
-        // A name from a table may hold the end of a line.
+        // A name from a table can contain a line end.
         let line: Vec<_> = line.as_ref().lines().collect();
         let line = line.join(" ");
         let mut notes = self.notes()?;
@@ -165,7 +170,7 @@ impl RunDirectory {
         replace(&self.path.join(NOTES), (notes.join("\n") + "\n").as_bytes())
     }
 
-    /// Writes a value as JSON, whole or not at all, under a name in the directory.
+    /// Writes a value as indented JSON to the file `name` in the directory, whole or not at all.
     ///
     /// # Errors
     ///
@@ -176,7 +181,7 @@ impl RunDirectory {
     }
 }
 
-/// A value as JSON for people; the path is for the error.
+/// A value as indented JSON; the path is only for errors.
 fn json(path: &Path, value: &impl serde::Serialize) -> Result<Vec<u8>> {
     let mut text =
         serde_json::to_vec_pretty(value).map_err(|error| Error::file("write", path, error))?;
@@ -184,9 +189,10 @@ fn json(path: &Path, value: &impl serde::Serialize) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The files that a process that was killed may have left before there was a run.
+/// The files that a killed process may have left before it wrote the configuration of its run.
 const LEFT_BY_US: [&str; 2] = ["LOCK", "config.json.tmp"];
 
+/// The names of the entries of a directory; bytes that are not UTF-8 are replaced.
 fn names(path: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(path).map_err(|error| Error::file("use", path, error))?;
     let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
