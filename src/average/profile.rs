@@ -142,7 +142,8 @@ impl Profile {
         self.sigma_rel
     }
 
-    /// The age in steps of the newest weights that together have half of all weight.
+    /// The half-life in steps: the smallest age such that the updates of at most this age together
+    /// have half of all weight.
     ///
     /// The weight of an update is spread evenly over the steps that it covers.
     /// If the start has more than half of all weight, the result is the age of the start.

@@ -51,11 +51,13 @@ pub(super) fn make_all_unique(mut work: Vec<Towards<'_>>) {
     prepare(&mut steps(&mut work), true);
 }
 
-/// Moves averages towards their live tensors, unless the check `look` finds a number above the
-/// bound of its tensor: then no average moves. The device decides that, and nothing waits for it.
+/// Moves averages towards their live tensors, unless the check `look` finds a number that is not
+/// finite or whose magnitude is above the bound of its tensor: then no average moves. The device
+/// decides that, and the host does not wait for the decision.
 ///
-/// Each average must have [storage of its own](make_all_unique). A tensor that shares it all the
-/// same, such as one of a clone, changes too.
+/// The averages must be such that [`can_wait_for`] is true, and each must have
+/// [storage of its own](make_all_unique): another tensor that shares the storage, such as that of a
+/// clone, would change too.
 pub(super) fn lerp_all_unless(mut work: Vec<Towards<'_>>, look: &PendingCheck) {
     launch(moves(steps(&mut work)), Some(&look.flags));
 }

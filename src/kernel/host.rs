@@ -113,7 +113,9 @@ fn cut(pairs: Vec<Pair<'_>>) -> Vec<Pair<'_>> {
     pieces
 }
 
-/// Moves pieces of the same numbers of live, block by block.
+/// Moves averages towards live, where all pieces of the group have the same numbers of live. With
+/// several averages, each is moved by one block before any is moved by the next block, so that the
+/// block of live is in the cache for all of them.
 fn mix_group(group: &mut [Pair<'_>]) {
     let len = group.first().map_or(0, Pair::len);
     let block = if group.len() == 1 { len } else { BLOCK };

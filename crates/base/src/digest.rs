@@ -34,10 +34,11 @@ pub fn seal(bytes: &mut [u8], within: Range<usize>, mark: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// The 64 bytes after `mark` as text, and the digest that [`seal`] would write there. The two are
-/// equal if the bytes are unaltered since they were sealed.
+/// Returns the 64 bytes after `mark` as text, and the digest that [`seal`] would write there. The
+/// two are equal if `bytes` is unaltered since it was sealed.
 ///
-/// Returns `None` under the conditions of [`seal`].
+/// Returns `None` unless the range `within` lies in `bytes` and contains `mark` exactly once,
+/// followed by 64 bytes.
 ///
 /// # Panics
 ///

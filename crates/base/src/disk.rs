@@ -47,8 +47,8 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     written
 }
 
-/// Renames a file or directory whose contents are synced, and syncs the directory of the new name.
-/// An existing file at `to` is replaced.
+/// Renames a file or directory, and syncs the directory of the new name. An existing file at `to`
+/// is replaced. The contents are not synced here: sync them first.
 ///
 /// # Errors
 ///

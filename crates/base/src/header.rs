@@ -17,8 +17,8 @@ use crate::{Error, Result, regular};
 /// metadata (4).
 const HEADER: usize = 10;
 
-/// The number of metadata items that a file of any length may have, enough for about four thousand
-/// tensors.
+/// The number of metadata items that even the shortest file may have, enough for about four
+/// thousand tensors. A file may have one more for each [`BYTES_OF_ITEM`] bytes of its length.
 const FREE: u64 = 1 << 16;
 
 /// The least number of bytes that a real file has for each metadata item. The entry of a tensor of
@@ -35,8 +35,9 @@ pub fn check(bytes: &[u8]) -> Result<()> {
     check_items(&bytes[metadata(bytes)], bytes.len() as u64)
 }
 
-/// The range of the metadata in `bytes`, cut off at their end; empty if they are shorter than a
-/// header.
+/// The range of the metadata in `bytes`, the bytes of a record or the first part of them. It begins
+/// after the header and has the length that the header states, but ends at the end of `bytes` at
+/// the latest. It is empty if `bytes` is shorter than a header.
 pub fn metadata(bytes: &[u8]) -> Range<usize> {
     let start = HEADER.min(bytes.len());
     let claimed = claim(bytes).map_or(0, |claimed| claimed as usize);

@@ -15,7 +15,8 @@ use super::{
     pass::Formula,
 };
 
-/// The configuration of [`Adam`]: the fields of Burn's, with the same meaning and defaults.
+/// The configuration of [`Adam`]: the fields of [`burn::optim::AdamConfig`], with the same
+/// meanings and defaults.
 #[derive(Config, Debug)]
 pub struct AdamConfig {
     /// The share of the running mean of gradients that a step keeps, in `[0, 1)`.
@@ -36,6 +37,7 @@ pub struct AdamConfig {
     /// The share of the weights that is added to their gradient; `None`, the default, adds nothing.
     pub weight_decay: Option<WeightDecayConfig>,
     /// How gradients are clipped before a step; with `None`, the default, they are not.
+    /// [`init`](AdamConfig::init) makes an optimizer that clips;
     /// [`build`](AdamConfig::build) ignores this.
     pub grad_clipping: Option<GradientClippingConfig>,
 }

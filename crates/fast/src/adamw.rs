@@ -14,7 +14,8 @@ use super::{
     pass::Formula,
 };
 
-/// The configuration of [`AdamW`]: the fields of Burn's, with the same meaning and defaults.
+/// The configuration of [`AdamW`]: the fields of [`burn::optim::AdamWConfig`], with the same
+/// meanings and defaults.
 #[derive(Config, Debug)]
 pub struct AdamWConfig {
     /// The share of the running mean of gradients that a step keeps, in `[0, 1)`.
@@ -40,6 +41,7 @@ pub struct AdamWConfig {
     #[config(default = false)]
     pub amsgrad: bool,
     /// How gradients are clipped before a step; with `None`, the default, they are not.
+    /// [`init`](AdamWConfig::init) makes an optimizer that clips;
     /// [`build`](AdamWConfig::build) ignores this.
     pub grad_clipping: Option<GradientClippingConfig>,
 }

@@ -133,8 +133,9 @@ fn fresh<T>(count: usize) -> Box<[MaybeUninit<T>]> {
 enum Buffer<T> {
     /// The tensor's own memory.
     Own(DispatchTensor),
-    /// New memory, `to`. Before the update, it gets a copy of the numbers of `from`, whose memory
-    /// another tensor shares; where `from` is `None`, in a first step, it is filled with -0.
+    /// New memory, `to`. Before the update it is filled with the numbers of `from`, a tensor that
+    /// shares its memory with another tensor. The moments of a first step have no `from`: their
+    /// memory is filled with -0.
     New { from: Option<DispatchTensor>, to: Box<[MaybeUninit<T>]> },
 }
 

@@ -17,7 +17,8 @@ use super::{
     pass::{Formula, Tensors},
 };
 
-/// The configuration of [`Sgd`]: the fields of Burn's, with the same meaning and defaults.
+/// The configuration of [`Sgd`]: the fields of [`burn::optim::SgdConfig`], with the same
+/// meanings and defaults.
 #[derive(Config, Debug)]
 pub struct SgdConfig {
     /// The share of the weights that is added to their gradient; `None`, the default, adds nothing.
@@ -25,6 +26,7 @@ pub struct SgdConfig {
     /// The momentum; with `None`, the default, there is no velocity.
     pub momentum: Option<MomentumConfig>,
     /// How gradients are clipped before a step; with `None`, the default, they are not.
+    /// [`init`](SgdConfig::init) makes an optimizer that clips;
     /// [`build`](SgdConfig::build) ignores this.
     pub gradient_clipping: Option<GradientClippingConfig>,
 }

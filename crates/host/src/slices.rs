@@ -319,9 +319,11 @@ pub fn to_order(tensor: &DispatchTensor) -> Option<DispatchTensor> {
     Some(DispatchTensor { kind, ..tensor.clone() })
 }
 
-/// A float tensor of the host, laid out in order (row-major, without gaps); another tensor
-/// unchanged. A tensor that is not in order, such as a transposed view, is copied; a view of
-/// successive rows is not.
+/// The tensor, laid out in order (row-major, without gaps).
+///
+/// A float tensor of the host that is not in order, such as a transposed view, is copied. Every
+/// other tensor is returned unchanged: one in order, such as a view of successive rows, and one
+/// that is no float tensor of the host, in order or not.
 pub fn in_order(tensor: DispatchTensor) -> DispatchTensor {
     to_order(&tensor).unwrap_or(tensor)
 }

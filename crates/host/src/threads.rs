@@ -3,7 +3,8 @@
 //!
 //! A training step on the CPU is about a dozen operations of microseconds to milliseconds each.
 //! Waking a sleeping thread takes as long as many of these operations. So helpers spin for a moment
-//! after their work before they sleep, as OpenMP's threads do.
+//! before they sleep, as OpenMP's threads do, counted from the beginning of the last operation.
+//! Counting from its end made no measurable difference to a training step.
 //! While they spin, they yield to other threads of the machine.
 //!
 //! The helpers are a rayon pool of their own. In rayon's global pool, a thread that waits for other
@@ -32,8 +33,8 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 /// The most threads for the work of a call, the caller included.
 const MAX_THREADS: usize = 16;
 
-/// How long helpers spin after work before they sleep: longer than the time between two parallel
-/// operations of a step.
+/// How long helpers spin before they sleep, counted from the time at which they were last given
+/// work: longer than the time between two parallel operations of a step.
 const SPIN_TIME: Duration = Duration::from_micros(300);
 
 /// The number of threads that [`each`] uses for enough pieces, the caller included: 1 to 16.
@@ -137,7 +138,8 @@ fn pause() {
 struct Helpers {
     pool: ThreadPool,
     start: Instant,
-    /// The time of the last work, in microseconds since `start`.
+    /// The time at which [`each`] last gave work to the helpers, in microseconds since `start`.
+    /// They spin for [`SPIN_TIME`] from then on.
     last: AtomicU64,
     /// The number of helpers that are spinning.
     spinning: AtomicUsize,

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// How a field of a configuration may change when the run is resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Any value is allowed, also for the fields below this one.
+    /// Any value is allowed, also for the fields that are nested in this one.
     Free,
     /// The same value, or a larger number, is allowed.
     Upward,

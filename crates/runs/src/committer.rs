@@ -76,7 +76,8 @@ struct SharedCommitter {
     best: Once,
 }
 
-/// What a manifest takes from the model: its parts, and how its record is counted.
+/// What a manifest takes from the model: the name and description of each part, and the function
+/// that reads the numbers of optimizer steps and samples from a record of the model.
 struct AboutModel {
     parts: Vec<(String, String)>,
     counts: fn(Bytes) -> Result<Option<Counts>>,

@@ -410,7 +410,8 @@ impl History {
         Some(format!("{found}; those that give numbers: {numbers}"))
     }
 
-    /// True if a metric has a number, not a NaN, in any epoch of the run that has ended.
+    /// True if a metric has a final value that is not a NaN in any epoch of the run, the epochs
+    /// before a resume included.
     pub fn has_number(&self, key: &str) -> bool {
         let mut values = self.epochs.values().filter_map(|values| values.get(key));
         values.any(|value| !value.0.is_nan())

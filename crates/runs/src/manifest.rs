@@ -52,7 +52,8 @@ impl Progress {
         Self { epochs, batches: 0 }
     }
 
-    /// The name of the directory of a commit, such as `epoch-0012` or `epoch-0012-batch-000345`.
+    /// The name of the directory of the commit at this place: `epoch-0012` after 12 epochs, and
+    /// `epoch-0012-batch-000345` after 12 epochs and 345 batches of the 13th.
     pub(crate) fn name(self) -> String {
         match self {
             Self { epochs, batches: 0 } => format!("epoch-{epochs:04}"),

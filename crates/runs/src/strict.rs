@@ -54,10 +54,11 @@ pub(crate) fn model_record<M: Module>(bytes: Bytes, module: M) -> Result<M> {
     Ok(module.try_load_record(ModuleRecord::from_bytes(bytes)?)?)
 }
 
-/// Checks that Burn can load what it saves of a module.
+/// Checks that Burn can load the record that it saves of a module: that each parameter is saved in
+/// the shape that it has in memory.
 ///
-/// Burn compares the shape in a record with the shape in memory, so that it refuses a parameter
-/// that a layout mapping saves in another shape.
+/// A parameter with a layout mapping, such as the weight of a `Linear` in the column layout, can
+/// be saved in another shape. Burn saves it, but refuses to load it.
 ///
 /// # Errors
 ///

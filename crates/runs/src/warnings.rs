@@ -9,8 +9,9 @@ use crate::Error;
 ///
 /// Clones share their warnings; [`Fit::warnings`](crate::Fit::warnings) returns a clone.
 ///
-/// There is one kind of warning: the best commit is to be kept by `Loss` in validation, which is
-/// the default, and the training has no metric of this name, or its value is a NaN.
+/// There is one kind of warning, after an epoch: the metric `Loss` in validation, by which the best
+/// commit is kept by default, is missing, gives text or is a NaN. If you chose the metric by
+/// [`with_keep_best`](crate::CommitConfig::with_keep_best), this is an error and no warning.
 #[derive(Clone, Debug, Default)]
 pub struct Warnings(Arc<Mutex<Vec<Error>>>);
 

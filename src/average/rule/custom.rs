@@ -7,7 +7,8 @@ use std::{
 
 use crate::{Error, Result};
 
-/// The decay of a step, from the parameters of the rule and the step.
+/// A function that returns the decay of a step, in `[0, 1]`, from the parameters of the rule and
+/// the number of the step, counted from 1. The range is checked where the function is called.
 pub(super) type Decay = dyn Fn(&[f64], f64) -> f64 + Send + Sync;
 
 static RULES: RwLock<BTreeMap<String, Arc<Decay>>> = RwLock::new(BTreeMap::new());

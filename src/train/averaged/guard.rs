@@ -212,7 +212,8 @@ pub(super) enum Verdict {
     Refuse { what: String },
 }
 
-/// The gradients of a module's parameters; each device may have one of the same parameter.
+/// The gradients of a module's parameters, from the `GradientsParams` of one or several devices. A
+/// parameter has as many gradients here as there are devices that computed one.
 #[derive(Default)]
 struct Gradients<'a> {
     grads: Vec<&'a GradientsParams>,

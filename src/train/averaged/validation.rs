@@ -109,8 +109,8 @@ impl<M: LearnerModel> Validation<M> {
         });
     }
 
-    /// This validation without modules, since those of an earlier snapshot do not fit a live module
-    /// that has changed.
+    /// This validation without its modules, for use after live was mapped or restored from a
+    /// record: the modules were made for live as it was before.
     pub fn without_modules(self) -> Self {
         Self { modules: None, ..self }
     }
@@ -125,11 +125,11 @@ impl<M: LearnerModel> Validation<M> {
         Self { modules, ..self }
     }
 
-    /// True if there are modules, so that [`answer`](Self::answer) can compute the outputs of a
-    /// batch.
+    /// True if this is a snapshot with modules; [`answer`](Self::answer) can then compute the
+    /// outputs of a batch. Call this before each batch of a validation.
     ///
-    /// At the first batch this empties the queues of outputs, since an earlier validation that did
-    /// not end may have left some.
+    /// The first call on a snapshot removes the outputs that wait for their metrics: an earlier
+    /// validation that did not end may have left some.
     pub fn begins_answer(&self) -> bool {
         let Some(modules) = &self.modules else { return false };
         if !modules.begun.swap(true, Ordering::Relaxed) {

@@ -16,7 +16,8 @@ use multiversion::multiversion;
 /// The float types that have these functions. Each function overwrites its arguments with its
 /// results.
 pub(super) trait Curve: Real {
-    /// `1 / (1 + exp(-z))`, within 2 units of the last place, subnormal numbers included.
+    /// `1 / (1 + exp(-z))`, with an error of at most 2 units in the last place, also where the
+    /// result is subnormal.
     fn sigmoid(z: &mut [Self]);
 
     /// `tanh(z)`, within 3 units of the last place.

@@ -22,7 +22,9 @@ use super::{
     product::{Matrix, product},
 };
 
-/// The numbers in a block; two blocks of f64 are 32 KiB, a common size of the first-level cache.
+/// The most numbers in a block, unless a single row has more. The backward pass reads a block of
+/// the output while it changes a block of the gradient; in f64 the two take 32 KiB, a common size
+/// of the first-level cache.
 const BLOCK: usize = 2048;
 
 /// The least count of numbers whose blocks are divided among threads.
@@ -160,7 +162,8 @@ fn numbers<T: Real>(tensor: &FlexTensor) -> Cow<'_, [T]> {
     }
 }
 
-/// The tensor with a storage that holds just its numbers, in order; copied if it has another one.
+/// A tensor of the same numbers whose storage holds these alone, in row-major order. A tensor with
+/// another storage, such as a view of a larger tensor, is copied.
 fn owned(tensor: FlexTensor) -> FlexTensor {
     let bytes = tensor.layout().num_elements() * tensor.dtype().size();
     match tensor.is_contiguous() && tensor.bytes().len() == bytes {

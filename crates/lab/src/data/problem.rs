@@ -24,7 +24,8 @@ pub(super) enum Remedy {
     Fill,
     /// To leave out the rows without a target.
     DropRows,
-    /// To write all numbers of the column with the same decimal sign.
+    /// To write all numbers of the column with the same decimal separator, a comma or a point, and
+    /// without a separator of thousands.
     OneSign,
 }
 

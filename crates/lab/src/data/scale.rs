@@ -54,7 +54,8 @@ impl Scale {
 ///
 /// For whole numbers that an `f64` holds without rounding, true only if all are equal.
 pub(super) fn within_rounding(values: &[f64]) -> bool {
-    /// The roundings that a sum or a product of some values may have.
+    /// The largest difference that counts as rounding, in units of `f64::EPSILON` and in relation
+    /// to the values' size; enough for the rounding of a few operations.
     const ROUNDINGS: f64 = 16.0;
     /// An `f64` holds all whole numbers up to this one, 2^53, without rounding.
     const EXACT: f64 = 9_007_199_254_740_992.0;

@@ -338,7 +338,8 @@ fn is_learned(
     is_there(&target) && (missing != Missing::Drop || features())
 }
 
-/// A note for each column that is the same in every row, up to rounding.
+/// A note for each column that has one value in all rows, up to rounding for numbers. Rows without
+/// a value in the column do not count.
 fn constant_columns(columns: &[Column], features: &[Vec<f64>]) -> Vec<String> {
     let note = |(index, Column { name, kind }): (usize, &Column)| {
         let values = features.iter().map(|row| row[index]).filter(|value| !value.is_nan());

@@ -680,7 +680,8 @@ fn datum(run: usize, from: &str, value: f64, shown: &str) -> String {
     format!("<data data-run=\"{run}\" data-from=\"{from}\" value=\"{value}\">{shown}</data>")
 }
 
-/// A difference from live as HTML, to stand under a number.
+/// A difference from live as HTML, to stand under a number: the text `shown`, marked as good or
+/// bad. There is no mark if `value`, the difference, is 0 or not finite.
 fn change(value: f64, shown: String, good: bool) -> String {
     let class = match value == 0.0 || !value.is_finite() {
         true => "",

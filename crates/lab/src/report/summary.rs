@@ -79,7 +79,8 @@ pub enum Answered {
     Classes {
         /// The names of the classes.
         labels: Vec<String>,
-        /// Counts of live: class of the row, class of the answer, count above 0.
+        /// The confusion matrix of live without its zeros: the index in `labels` of the class of
+        /// the row, that of the class of the answer, and the number of such rows.
         live: Vec<(usize, usize, u64)>,
         /// Counts of the saved average.
         average: Vec<(usize, usize, u64)>,
