@@ -449,7 +449,7 @@ fn on_flex_an_update_allocates_no_weight_sized_memory_and_moves_no_buffer() {
 }
 
 #[test]
-fn statistics_are_told_by_the_layer_and_not_by_the_name_alone() {
+fn statistics_are_found_by_the_layer_and_not_by_the_name_alone() {
     #[derive(Module, Debug)]
     struct Odd {
         running_mean: Param<Tensor<1>>,

@@ -141,7 +141,7 @@ fn rows_without_pytorch_need_none() {
 }
 
 #[test]
-fn a_missing_pytorch_is_told_before_anything_is_measured() {
+fn a_missing_pytorch_is_an_error_before_anything_is_measured() {
     let directory = tempfile::tempdir().unwrap();
     let script = "#!/bin/sh\necho '{\"error\": \"No module named torch; get it\"}'\nexit 1\n";
     let message = fails(&mut compare(&python(directory.path(), script), &[]));

@@ -52,7 +52,7 @@ fn assert_names(line: &str, pid: u32) {
 }
 
 #[test]
-fn a_second_process_is_told_who_has_the_lock() {
+fn a_second_process_learns_who_has_the_lock() {
     let directory = tempfile::tempdir().unwrap();
     let mut first = start(directory.path());
     first.says("held");

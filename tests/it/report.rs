@@ -386,7 +386,7 @@ fn a_page_shows_the_run_and_only_what_we_wrote_is_html() {
 }
 
 #[test]
-fn the_best_epoch_is_told_and_marked() {
+fn the_best_epoch_is_named_and_marked() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("run");
     let run = generated(&path, 3, 1, false);
@@ -477,7 +477,7 @@ fn a_run_of_another_module_has_its_page() {
 
 /// What is damaged is an error by its name, or a note; what is lost is said.
 #[test]
-fn what_is_missing_or_damaged_is_told() {
+fn what_is_missing_or_damaged_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("run");
     let run = generated(&path, 2, 1, false);

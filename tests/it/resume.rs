@@ -133,7 +133,7 @@ fn a_record_of_other_averages_is_refused_unless_asked_for() {
 }
 
 #[test]
-fn plain_and_hooked_records_are_told_apart() {
+fn plain_and_hooked_records_differ() {
     let plain = Net::new(3, &device());
     let error = averaged(0, &[SLOW]).try_load_record(plain.clone().into_record());
     let error = error.map(|_| ()).unwrap_err().to_string();

@@ -622,7 +622,7 @@ fn what_is_done_can_be_chosen() {
 
 /// What was refused is known after a resume, so that the steps in a row go on.
 #[test]
-fn refused_steps_travel_with_the_record_and_are_told_once() {
+fn refused_steps_are_in_the_record_and_in_one_warning() {
     let at = [2, 4, 5, 6, 7];
     let mut training = faulty(&at, Site::Gradient, f32::NAN);
     (1..=5).for_each(|step| training.step(step));

@@ -34,7 +34,7 @@ const START: &str = "ema(0.99): at step 100, 37 % of this average is the weights
                      leaves less";
 
 #[test]
-fn too_much_of_the_start_is_told_at_the_beginning_and_at_the_end() {
+fn too_much_of_the_start_is_a_warning_at_the_beginning_and_at_the_end() {
     let config = AverageConfig::new(Rule::ema(0.99));
     let share = 0.99f64.powi(100);
     for average in [after(&config, 100), after(&config.with_total_steps(Some(100)), 0)] {
@@ -71,7 +71,7 @@ fn too_much_of_the_start_is_told_at_the_beginning_and_at_the_end() {
 }
 
 #[test]
-fn a_window_longer_than_the_training_is_told() {
+fn a_window_longer_than_the_training_is_a_warning() {
     // Bias correction leaves no start, and remembers no more than there is.
     let config = AverageConfig::new(Rule::debiased(0.999)).with_total_steps(Some(400));
     let expected = "ema(0.999, debias): this average remembers about 1000 steps, but the training \
@@ -101,7 +101,7 @@ fn a_window_longer_than_the_training_is_told() {
 }
 
 #[test]
-fn a_dtype_that_rounds_updates_away_is_told() {
+fn a_dtype_that_rounds_updates_away_is_a_warning() {
     if cfg!(feature = "wgpu") {
         return; // 16 bits there depend on the adapter
     }
@@ -148,7 +148,7 @@ fn a_dtype_that_rounds_updates_away_is_told() {
 }
 
 #[test]
-fn refusals_are_told() {
+fn refusals_are_warnings() {
     let mut average = after(&AverageConfig::new(Rule::Equal), 3);
     assert_eq!(average.warnings(), []);
     let mut broken = flat(&net(), false);
@@ -171,7 +171,7 @@ fn refusals_are_told() {
 }
 
 #[test]
-fn each_warning_is_told_once() {
+fn each_warning_comes_once() {
     let config = AverageConfig::new(Rule::ema(0.9999)).with_total_steps(Some(1000));
     let mut average = config.init(&net()).unwrap();
     let kinds = |warnings: &[Warning]| {
@@ -249,7 +249,7 @@ fn there_is_nothing_to_say_of_a_sane_average() {
 }
 
 #[test]
-fn an_average_that_is_never_updated_is_told() {
+fn an_average_that_is_never_updated_is_a_warning() {
     for (start, every, first) in [(30, 1, 31), (0, 21, 21), (20, 1, 21)] {
         let config = AverageConfig::new(Rule::Equal).with_start(start).with_every(every);
         let known = config.clone().with_total_steps(Some(20));
@@ -264,7 +264,7 @@ fn an_average_that_is_never_updated_is_told() {
 }
 
 #[test]
-fn an_interval_beyond_the_memory_is_told() {
+fn an_interval_beyond_the_memory_is_a_warning() {
     let of = |rule, every| {
         let config = AverageConfig::new(rule).with_every(every).with_total_steps(Some(10_000));
         texts(&after(&config, 0).warnings())
@@ -279,7 +279,7 @@ fn an_interval_beyond_the_memory_is_told() {
 }
 
 #[test]
-fn a_teacher_that_stops_before_the_end_is_told() {
+fn a_teacher_that_stops_before_the_end_is_a_warning() {
     let of = |rule: &str, total| {
         let config = AverageConfig::new(rule.parse().unwrap()).with_total_steps(Some(total));
         texts(&after(&config, 0).warnings())
