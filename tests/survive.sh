@@ -12,11 +12,15 @@ export SIGNALS=$(((KILLS + 2) / 3))
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
+# A shell starts its background jobs with SIGINT ignored, and a run keeps that.
+signals=()
+env --default-signal true 2>/dev/null && signals=(env --default-signal)
+
 # Runs a test, and adds what came of so many cases to the results.
 results='' ended=0
 run() {
     local test=survive::process::$1 cases=$2 what=$3 seed failed
-    cargo test --test it -- --exact "$test" --ignored --nocapture 2>&1 |
+    ${signals[@]+"${signals[@]}"} cargo test --test it -- --exact "$test" --ignored --nocapture 2>&1 |
         tee "$log" || true
     seed=$(sed -n 's/.*SURVIVE_SEED=//p' "$log")
     failed=$(sed -n 's/.* cases, \([0-9]*\) failed$/\1/p' "$log")
