@@ -72,7 +72,11 @@ impl Trained<'_> {
             Err(error) => println!("warning: no report.html: {:#}", anyhow::Error::new(error)),
         }
         println!("to use it:");
-        println!("  cargo run --example infer -- --run {}", shared::word(run.path()));
+        let table = match &self.config.data {
+            Some(table) => format!(" --csv {}", shared::word(table)),
+            None => String::new(),
+        };
+        println!("  cargo run --example infer -- --run {}{table}", shared::word(run.path()));
         Ok(())
     }
 }

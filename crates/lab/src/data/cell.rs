@@ -34,6 +34,20 @@ pub(super) fn with_point(text: &str, delimiter: char) -> Cow<'_, str> {
     }
 }
 
+/// For an error or a note on texts: a hint that they are numbers with a sign such as `%`; empty if
+/// this text is not.
+pub(super) fn number_hint(text: &str) -> &'static str {
+    let signs = ['%', '$', '€', '£', '¥', ',', '\'', ' ', '\u{a0}'];
+    let mut bare = text.replace(signs, "");
+    if bare.matches('.').count() > 1 {
+        bare = bare.replace('.', "");
+    }
+    match bare.len() != text.len() && bare.parse::<f64>().is_ok() {
+        true => "; if these are numbers, write them without %, currencies and thousands",
+        false => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

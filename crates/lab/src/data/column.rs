@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::cell::{is_missing, truth};
+use super::cell::{is_missing, number_hint, truth};
 use super::decimal::Decimal;
 use super::problem::{Problem, Remedy, word};
 use super::reading::Reading;
@@ -218,16 +218,23 @@ impl<'a> Cells<'a> {
         let most = if 2 * different > rows { FEW_TEXTS } else { MAX_TEXTS };
         if different > most || different == rows {
             let first = quoted(&values[0]);
-            let found = format!("{different} different ones in {rows} rows, {first} the first");
-            return Err(self.problem("numbers, or texts that are in several rows", &found));
+            let hint = number_hint(&values[0]);
+            let found =
+                format!("{different} different ones in {rows} rows, {first} the first{hint}");
+            let expected = match most {
+                MAX_TEXTS => format!("numbers, or at most {MAX_TEXTS} different texts"),
+                _ => "numbers, or texts that are in several rows".to_owned(),
+            };
+            return Err(self.problem(&expected, &found));
         }
         // A column of one text is constant, which has a note of its own.
         if different > 1 {
             let mixed = if self.texts < rows { ", some of which are numbers," } else { "" };
             notes.push(format!(
-                "column {} holds {different} different texts{mixed} with an input for each: {}",
+                "column {} holds {different} different texts{mixed} with an input for each: {}{}",
                 quoted(self.name()),
-                first_listed(&values, 6)
+                first_listed(&values, 6),
+                number_hint(&values[0])
             ));
         }
         Ok(values)

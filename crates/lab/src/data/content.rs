@@ -35,7 +35,8 @@ pub(super) fn text(path: &Path, mut bytes: Vec<u8>) -> Result<String> {
         Err(error) => {
             let (good, bad) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
             let row = format!("row {}", row_ends(good) + 1);
-            Err(Error::table(path, row, "UTF-8 text", format!("the byte 0x{:02X}", bad[0])))
+            let found = format!("the byte 0x{:02X}; save it as UTF-8", bad[0]);
+            Err(Error::table(path, row, "UTF-8 text", found))
         }
     }
 }
@@ -122,6 +123,9 @@ mod tests {
     #[test]
     fn text_that_is_not_utf8_is_refused_with_its_row() {
         let error = parse(b"a,b\n1,caf\xe9\n").unwrap_err();
-        assert_eq!(error.to_string(), "t.csv: row 2: expected UTF-8 text, found the byte 0xE9");
+        assert_eq!(
+            error.to_string(),
+            "t.csv: row 2: expected UTF-8 text, found the byte 0xE9; save it as UTF-8"
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cell::number_hint;
 use super::decimal::Decimal;
 use super::scale::within_rounding;
 use super::sheet::{Sheet, listed, quoted};
@@ -187,15 +188,18 @@ impl<'a> Labels<'a> {
         for cells in groups {
             let (count, label) = (cells.len(), self.cells[cells[0]]);
             if count < MIN_OF_CLASS {
-                let (label, row) = (quoted(label), sheet.row_number(self.rows[cells[0]]));
                 let expected = format!(
                     "at least {MIN_OF_CLASS} rows of each class, \
                      so that one is trained and one is held out"
                 );
                 let hint = match self.numbers {
                     Some(_) => "; --task regression takes the numbers as a quantity",
-                    None => "; leave its rows out of the file, or give them another class",
+                    None => match number_hint(label) {
+                        "" => "; leave its rows out of the file, or give them another class",
+                        hint => hint,
+                    },
                 };
+                let (label, row) = (quoted(label), sheet.row_number(self.rows[cells[0]]));
                 let found = format!("{count} of {label} (the first is row {row}{hint})");
                 return Err(sheet.error(place, expected, found));
             }

@@ -112,7 +112,10 @@ fn a_missing_column_is_refused_with_those_that_are_there() {
 fn bytes_that_are_no_text_are_refused() {
     let error =
         Sheet::parse(Path::new("t.csv"), b"a,b\n1,caf\xe9\n", &Reading::default()).err().unwrap();
-    assert_eq!(error.to_string(), "t.csv: row 2: expected UTF-8 text, found the byte 0xE9");
+    assert_eq!(
+        error.to_string(),
+        "t.csv: row 2: expected UTF-8 text, found the byte 0xE9; save it as UTF-8"
+    );
 }
 
 #[test]

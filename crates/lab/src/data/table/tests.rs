@@ -350,6 +350,46 @@ fn decimal_commas_are_noted_and_refused_beside_points() {
 }
 
 #[test]
+fn points_of_thousands_are_refused_beside_columns_with_decimal_commas() {
+    let reading = Reading { delimiter: ';', ..Reading::default() };
+    let table = |price: &str, size: &str| {
+        let row = |i: usize| format!("{size}{i};{};{}\n", [price, "469"][i % 2], i * i % 11);
+        format!("size;price;y\n{}", (0..12).map(row).collect::<String>())
+    };
+    let expected = "t.csv: column \"price\": expected numbers without a point, since other columns \
+        have decimal commas, found \"1.066\" in row 2 (--drop price leaves the column out)";
+    assert_eq!(refusal(read(&table("1.066", "0,"), None, &reading)), expected);
+    let target = table("-12.066", "0,").replace('y', "z").replace("price", "y");
+    let error = refusal(read(&target, None, &reading));
+    assert!(error.contains("found \"-12.066\" in row 2 (write all of them"), "{error}");
+    // These points separate no thousands, or no comma says what the point is.
+    for (price, size) in [("1.06", "0,"), ("0.066", "0,"), ("1066.123", "0,"), ("1.066", "0.")] {
+        let table = read(&table(price, size), None, &reading).unwrap();
+        assert_eq!(table.features()[0][1], price.parse::<f64>().unwrap());
+    }
+}
+
+#[test]
+fn numbers_with_signs_are_recognised() {
+    let hint = "if these are numbers, write them without %, currencies and thousands";
+    for sign in [|n: usize| format!("{n}.2%"), |n| format!("$1{n}.5"), |n| format!("\"1,{n:03}\"")]
+    {
+        let numbers: Vec<_> = (0..20).map(|n| sign(10 + n)).collect();
+        let numbers: Vec<_> = numbers.iter().map(String::as_str).collect();
+        let error = refusal(with_targets(&numbers, None));
+        assert!(error.contains(hint), "{error}");
+        let features = |different: usize| {
+            let row = |n: usize| format!("{},{}\n", numbers[n % different], n * n % 7);
+            parse(&format!("x,y\n{}", (0..20).map(row).collect::<String>()), None)
+        };
+        assert!(refusal(features(20)).contains(hint));
+        assert!(notes(&features(5).unwrap()).contains(hint));
+    }
+    let error = refusal(with_targets(&["a b", "c", "c", "c", "d", "d", "d"], None));
+    assert!(!error.contains(hint), "{error}");
+}
+
+#[test]
 fn surplus_delimiters_do_not_change_what_is_learned() {
     let row = |i: usize, end: &str| format!("{i},{}.5,{}.5{end}\n", i * i % 7, i * i % 11);
     let text = |end| format!("id,x,y\n{}", (0..9).map(|i| row(i, end)).collect::<String>());
