@@ -1,4 +1,4 @@
-//! What a commit costs beside a training: time and bytes, of a small network and of a large one.
+//! The cost of a commit beside a training: time and bytes, of a small network and of a large one.
 //!
 //! ```text
 //! cargo run --example commits

@@ -68,7 +68,7 @@ struct Args {
     /// Passes over the training split
     #[arg(long, default_value_t = 40)]
     epochs: usize,
-    /// What the split, the first weights and the order of the rows are drawn from
+    /// The seed of the split, the first weights and the order of the rows
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// The device, such as flex, ndarray or wgpu; else BURN_DEVICE, else the Cargo features decide

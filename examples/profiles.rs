@@ -1,4 +1,4 @@
-//! What averages are made of, from numbers alone: how much weight the start has, how old the rest
+//! The profiles of averages, from numbers alone: how much weight the start has, how old the rest
 //! is, and how much noise is averaged down.
 //!
 //! ```text
@@ -18,7 +18,7 @@ use anyhow::{Result, ensure};
 use burn_ema::{AverageConfig, Profile, Rule};
 use clap::Parser;
 
-/// What is shown when nothing is asked for: every kind of rule, with the numbers in use.
+/// The rules that are shown by default: every kind of rule, with the numbers in use.
 const RULES: [&str; 18] = [
     "ema(0.999)",
     "ema(0.9999)",

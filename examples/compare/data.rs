@@ -1,4 +1,4 @@
-//! What is learned: wrong labels and fewer rows for a training split, and Friedman's function.
+//! Data to learn: wrong labels and fewer rows for a training split, and Friedman's function.
 
 use std::{f64::consts::PI, fmt::Write as _};
 

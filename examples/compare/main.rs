@@ -78,7 +78,7 @@ struct Args {
     /// The column of the CSV to learn
     #[arg(long, requires = "data")]
     target: Option<String>,
-    /// What the target is [default: classes for text and for few whole numbers]
+    /// The kind of the target [default: classes for text and for few whole numbers]
     #[arg(long, requires = "data")]
     task: Option<reading::Learned>,
     #[command(flatten)]
@@ -161,7 +161,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// What is trained, each with the digest of its data.
+/// The trainings, each with the digest of its data.
 fn settings(args: &Args) -> Result<Vec<(Setting, String)>> {
     let sources = match (&args.data, &args.target) {
         (Some(file), Some(target)) => {

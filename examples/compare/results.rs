@@ -10,14 +10,14 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// What is compared with: live after the last epoch, and live where it was best in validation.
+/// The models to compare with: live after the last epoch, and live where it was best in validation.
 pub const LIVE: &str = "live";
 pub const EARLY: &str = "live, best epoch";
 
 /// A network on the splits that nothing was trained on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judged {
-    /// What tables call it.
+    /// The model's name in tables.
     pub name: String,
     /// The rule, the epoch or the width that it came to.
     pub detail: String,

@@ -1,4 +1,4 @@
-//! What is trained, and which averages; everything that decides a run.
+//! A training and its averages: everything that decides a run.
 
 use std::path::PathBuf;
 
@@ -108,7 +108,7 @@ pub struct Run {
     pub seed: u64,
     /// The digest of what is learned from.
     pub data_sha256: String,
-    /// What it is computed on, in words.
+    /// The device of the run, in words.
     pub device: String,
 }
 

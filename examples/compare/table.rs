@@ -1,4 +1,4 @@
-//! What the runs say: means, paired differences with their intervals and p values, as tables.
+//! The results of the runs: means, paired differences with their intervals and p values, as tables.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use super::{
     statistics::{self, Interval},
 };
 
-/// What a table compares with.
+/// The model that a table compares with.
 const BASES: [&str; 2] = [LIVE, EARLY];
 
 /// The least p, adjusted, that counts as none.

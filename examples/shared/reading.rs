@@ -1,10 +1,6 @@
 //! The options that say how a CSV is read, and what of it is learned.
 
-#![allow(dead_code)] // each example uses some
-
-use std::fmt::{self, Display};
-
-use burn_ema_lab::data::{Missing, Reading, Task, TaskKind};
+use burn_ema_lab::data::{Missing, Reading, TaskKind};
 use clap::ValueEnum;
 
 use crate::shared;
@@ -41,7 +37,7 @@ impl ReadingArgs {
         }
     }
 
-    /// What becomes of cells without a value, where that was given.
+    /// The treatment of cells without a value, where that was given.
     pub fn missing(&self) -> Option<Missing> {
         self.missing.map(|missing| match missing {
             Lacking::Error => Missing::Error,
@@ -76,26 +72,11 @@ pub enum Learned {
 }
 
 impl Learned {
-    /// The option for the task of a run.
-    pub fn of(task: &Task) -> Self {
-        match task {
-            Task::Classification { .. } => Self::Classification,
-            Task::Regression { .. } => Self::Regression,
-        }
-    }
-
     /// The task, as the reader of a table takes it.
     pub fn kind(self) -> TaskKind {
         match self {
             Self::Classification => TaskKind::Classification,
             Self::Regression => TaskKind::Regression,
         }
-    }
-}
-
-impl Display for Learned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.to_possible_value();
-        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
     }
 }

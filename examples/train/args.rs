@@ -35,7 +35,7 @@ pub struct Args {
     /// "ema(DECAY, debias)"; several make several averages, before those of --average
     #[arg(long, value_name = "DECAY", value_parser = rule, allow_negative_numbers = true)]
     decay: Vec<Rule>,
-    /// What the split, the first weights and the order of the rows are drawn from [default: 1]
+    /// The seed of the split, the first weights and the order of the rows [default: 1]
     #[arg(long)]
     pub seed: Option<u64>,
     /// A CSV file, gzip too, whose columns are numbers, true and false, yes and no, or some texts,
@@ -46,7 +46,7 @@ pub struct Args {
     /// The column of the CSV to learn
     #[arg(long, requires = "rows")]
     pub target: Option<String>,
-    /// What the target is [default: classes for text and for few whole numbers]
+    /// The kind of the target [default: classes for text and for few whole numbers]
     #[arg(long, requires = "rows")]
     pub task: Option<Learned>,
     #[command(flatten)]

@@ -56,7 +56,7 @@ use self::{args::Args, settings::Earlier, trained::Trained};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What to say of a training whose numbers left the range.
+/// The error of a training whose numbers left the range.
 const DIVERGED: &str = "the training diverged: try a smaller --lr, with --overwrite";
 
 fn main() -> Result<ExitCode> {

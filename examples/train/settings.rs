@@ -1,6 +1,9 @@
 //! Everything that decides a run: given by options, or taken from the run that goes on.
 
-use std::{collections::BTreeSet, fmt::Display};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Display},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn_ema::{
@@ -12,12 +15,14 @@ use burn_ema_lab::{
     run::{OptimizerKind, RunConfig, RunDirectory},
 };
 
+use clap::ValueEnum;
+
 use crate::{args::Args, reading::Learned};
 
-/// What to do where another setting is wanted.
+/// The way on where another setting is wanted, for an error.
 const ANEW: &str = "--run DIR begins another run, --overwrite replaces this one";
 
-/// What was in the directory of the run before.
+/// The run that was in the directory before.
 pub struct Earlier {
     /// There is a run.
     pub exists: bool,
@@ -30,15 +35,23 @@ pub struct Earlier {
 impl Earlier {
     pub fn find(args: &Args) -> Result<Self> {
         let older = RunDirectory::open(&args.run);
-        let exists = older.is_ok();
-        if !args.resume {
-            return Ok(Self { exists, config: None, committed: None });
-        }
-        let older = match older {
-            Ok(older) => older,
+        let mut earlier = Self { exists: older.is_ok(), config: None, committed: None };
+        match older {
+            Ok(older) if args.resume => {
+                let (config, committed) = (older.config(), older.committed_config()?);
+                let config = match committed.is_some() {
+                    true => config.context(
+                        "the configuration of the run cannot be used: delete its config.json, and \
+                         --resume takes the one in the last commit",
+                    )?,
+                    false => config?,
+                };
+                same_data(args, &config)?;
+                (earlier.config, earlier.committed) = (Some(config), committed);
+            }
             // The digits are begun by a command without --resume, so that a slip in --run begins
             // none.
-            Err(error) if args.data.is_none() => {
+            Err(error) if args.resume && args.data.is_none() => {
                 return Err(error).with_context(|| {
                     format!(
                         "--resume finds no run in {} and no --data to begin one with; without \
@@ -47,18 +60,9 @@ impl Earlier {
                     )
                 });
             }
-            Err(_) => return Ok(Self { exists, config: None, committed: None }),
-        };
-        let (config, committed) = (older.config(), older.committed_config()?);
-        let config = match committed.is_some() {
-            true => config.context(
-                "the configuration of the run cannot be used: delete its config.json, and \
-                 --resume takes the one in the last commit",
-            )?,
-            false => config?,
-        };
-        same_data(args, &config)?;
-        Ok(Self { exists, config: Some(config), committed })
+            _ => {}
+        }
+        Ok(earlier)
     }
 
     /// Says if the averages are others than those of the newest commit, by this command or by one
@@ -213,4 +217,21 @@ fn same<T: PartialEq + Display>(option: &str, wanted: Option<T>, saved: T) -> Re
         bail!("{option} is {wanted}, but {saved} in the run, which cannot change; {ANEW}");
     }
     Ok(())
+}
+
+impl Learned {
+    /// The option for the task of a run.
+    pub fn of(task: &Task) -> Self {
+        match task {
+            Task::Classification { .. } => Self::Classification,
+            Task::Regression { .. } => Self::Regression,
+        }
+    }
+}
+
+impl Display for Learned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
 }

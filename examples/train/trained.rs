@@ -1,4 +1,4 @@
-//! What a training gained, judged on rows that nothing was chosen by, reported and saved.
+//! The gain of a training, judged on rows that nothing was chosen by, reported and saved.
 
 use anyhow::{Result, ensure};
 use burn::data::dataloader::DataLoader;
@@ -14,7 +14,7 @@ use burn_ema_lab::{
 
 use crate::{DIVERGED, note, shared};
 
-/// What shows a file on this system.
+/// The command that shows a file on this system.
 const OPEN: &str = match () {
     () if cfg!(windows) => "explorer",
     () if cfg!(target_os = "macos") => "open",

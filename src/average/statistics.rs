@@ -133,7 +133,7 @@ type Passed = BTreeMap<String, Vec<f64>>;
 
 /// A batch norm that trains.
 struct Layer {
-    /// Its path in the module.
+    /// The layer's path in the module.
     path: String,
     mean: Statistic,
     var: Statistic,

@@ -115,7 +115,7 @@ pub enum Warning {
     RefusedSteps {
         /// The number of refused steps.
         count: u64,
-        /// What was not finite in the last refused step, such as
+        /// The values that were not finite in the last refused step, such as
         /// `the gradient of layers.0.weight`.
         what: String,
         /// The last refused step, in a count of steps that includes the refused ones.

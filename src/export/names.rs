@@ -66,13 +66,13 @@ impl Names {
 
 /// The place of a tensor of the module in a file.
 pub(super) struct Slot {
-    /// Its name in the file: Burn's, or PyTorch's with names of yours.
+    /// The tensor's name in the file: Burn's, or PyTorch's with names of yours.
     pub name: String,
-    /// Its path in the module.
+    /// The tensor's path in the module.
     pub path: String,
     pub id: ParamId,
     pub dtype: DType,
-    /// Its shape in the file.
+    /// The tensor's shape in the file.
     pub shape: Shape,
     /// The containers of the tensor, as burn-store names them; `None` if the file has Burn's
     /// layout.

@@ -256,8 +256,8 @@ fn an_average_that_is_never_updated_is_a_warning() {
         let expected = Warning::NoUpdate { name: "equal".into(), first, end: 20 };
         assert_eq!(after(&known, 0).warnings(), [expected]);
         let now = after(&config, 20).warnings();
-        let expects_more = now.iter().any(|warning| matches!(warning, Warning::NoUpdate { .. }));
-        assert!(!expects_more, "there may be more steps to come");
+        let warned = now.iter().any(|warning| matches!(warning, Warning::NoUpdate { .. }));
+        assert!(!warned, "there may be more steps to come");
     }
     let last = AverageConfig::new(Rule::Equal).with_start(19).with_total_steps(Some(20));
     assert_eq!(after(&last, 0).warnings(), []);

@@ -73,7 +73,7 @@ fn around(bytes: &[u8], place: &Range<usize>) -> String {
 mod tests {
     use super::*;
 
-    /// What [`sealed`] returns for a text with the mark `is `: the digest in it, and the right one.
+    /// The result of [`sealed`] for a text with the mark `is `: the digest in it, and the right one.
     fn held(text: &str) -> Option<[String; 2]> {
         sealed(text.as_bytes(), 0..text.len(), b"is ")
     }

@@ -82,7 +82,7 @@ pub enum Error {
         step.saturating_sub(*in_a_row)
     )]
     RefusedStep {
-        /// What held the NaN or infinity, such as `the gradient of layers.0.weight`.
+        /// The values that held the NaN or infinity, such as `the gradient of layers.0.weight`.
         what: String,
         /// The number of the last refused step. Refused steps are counted, as in the schedule of
         /// the learning rate.

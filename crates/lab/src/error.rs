@@ -33,7 +33,7 @@ pub enum Error {
         path: PathBuf,
         /// For each problem its place, what was expected there and what was found.
         problems: Vec<String>,
-        /// What to do about the problems, such as options that leave columns or rows out or fill
+        /// The remedies of the problems, such as options that leave columns or rows out or fill
         /// cells.
         remedies: String,
     },

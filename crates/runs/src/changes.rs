@@ -11,7 +11,7 @@ use crate::{Error, Result};
 pub enum Change {
     /// Any value is allowed, also for the fields that are nested in this one.
     Free,
-    /// The same value, or a larger number, is allowed.
+    /// A number may stay or grow; another value must stay.
     Upward,
 }
 
@@ -27,18 +27,14 @@ pub enum Change {
 /// The first field that differs, with the saved and the given value. If the values of a sequence
 /// differ only in their order, the error mentions that a set has no stable order.
 pub(crate) fn check(saved: &Value, given: &Value, may: &[(String, Change)]) -> Result<()> {
-    compare("", saved, given, may)
+    compare("config", saved, given, may)
 }
 
 fn compare(path: &str, saved: &Value, given: &Value, may: &[(String, Change)]) -> Result<()> {
-    let change = may.iter().find(|(known, _)| known == path && !path.is_empty());
+    // The root is no field.
+    let field = path.strip_prefix("config.");
+    let change = may.iter().find(|(known, _)| Some(&known[..]) == field);
     let change = change.map(|(_, change)| *change);
-    // For an error.
-    let shown = || match path {
-        "" => "config".to_owned(),
-        path if path.starts_with('[') => format!("config{path}"),
-        path => format!("config.{path}"),
-    };
     match (change, saved, given) {
         (Some(Change::Free), ..) => Ok(()),
         (Some(Change::Upward), Value::Number(saved), Value::Number(given))
@@ -59,8 +55,7 @@ fn compare(path: &str, saved: &Value, given: &Value, may: &[(String, Change)]) -
                 let of = |fields: &serde_json::Map<String, Value>| {
                     fields.get(name).cloned().unwrap_or(Value::Null)
                 };
-                let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                compare(&below, &of(saved), &of(given), may)
+                compare(&format!("{path}.{name}"), &of(saved), &of(given), may)
             })
         }
         (None, Value::Array(those), Value::Array(these)) if those.len() == these.len() => {
@@ -71,7 +66,7 @@ fn compare(path: &str, saved: &Value, given: &Value, may: &[(String, Change)]) -
             match compared {
                 Err(_) if sorted(those) == sorted(these) => {
                     let found = format!("{given}: {UNORDERED}");
-                    Err(Error::parameter(shown(), format!("{saved}, as in the run"), found))
+                    Err(Error::parameter(path, format!("{saved}, as in the run"), found))
                 }
                 compared => compared,
             }
@@ -80,7 +75,7 @@ fn compare(path: &str, saved: &Value, given: &Value, may: &[(String, Change)]) -
         (change, saved, given) => {
             let more = if change == Some(Change::Upward) { " or more" } else { "" };
             let expected = format!("{saved}{more}, as in the run");
-            Err(Error::parameter(shown(), expected, given))
+            Err(Error::parameter(path, expected, given))
         }
     }
 }

@@ -76,7 +76,7 @@ struct SharedCommitter {
     best: Once,
 }
 
-/// What a manifest takes from the model: the name and description of each part, and the function
+/// The facts of the model for a manifest: the name and description of each part, and the function
 /// that reads the numbers of optimizer steps and samples from a record of the model.
 struct AboutModel {
     parts: Vec<(String, String)>,

@@ -43,7 +43,9 @@ pub(super) fn number_hint(text: &str) -> &'static str {
         bare = bare.replace('.', "");
     }
     match bare.len() != text.len() && bare.parse::<f64>().is_ok() {
-        true => "; if these are numbers, write them without %, currencies and thousands",
+        true => {
+            "; if these are numbers, write them without %, currency signs and separators of thousands"
+        }
         false => "",
     }
 }

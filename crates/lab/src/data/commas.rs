@@ -12,67 +12,57 @@ use super::sheet::{Sheet, listed, quoted};
 /// Other numbers of the column have points: either sign is likely a separator of thousands. So are
 /// points that are each before three digits, where other columns have decimal commas.
 pub(super) fn check(sheet: &Sheet, column: usize, remedy: Remedy) -> Result<bool, Problem> {
-    let rows = || (0..sheet.len()).filter(|&row| !is_missing(sheet.cell(row, column)));
-    let is_number = |row| sheet.with_point(row, column).parse::<f64>().is_ok();
-    let first = |sign: char| rows().find(|&row| sheet.cell(row, column).contains(sign));
-    if !rows().all(is_number) {
-        return Ok(false);
-    }
-    let Some(comma) = first(',') else {
-        let others = || (0..sheet.width()).any(|other| has_decimal_commas(sheet, other));
-        return match thousands(sheet, column).filter(|_| others()) {
-            None => Ok(false),
-            Some(row) => Err(Problem {
-                place: format!("column {}", quoted(&sheet.names()[column])),
-                expected: "numbers without a point, since other columns have decimal commas".into(),
-                found: format!("{} in row {}", sheet.found(row, column), sheet.row_number(row)),
-                remedy,
-            }),
-        };
-    };
-    let Some(point) = first('.') else { return Ok(true) };
-    let [with_comma, with_point] = [comma, point].map(|row| sheet.found(row, column));
-    Err(Problem {
+    let rows = rows_of_numbers(sheet, column);
+    let first = |sign| first_with(sign, sheet, column, &rows);
+    let problem = |expected: &str, found: String| Problem {
         place: format!("column {}", quoted(&sheet.names()[column])),
-        expected: "either commas or points in its numbers".into(),
-        found: format!(
-            "{with_comma} in row {} and {with_point} in row {}",
-            sheet.row_number(comma),
-            sheet.row_number(point)
-        ),
+        expected: expected.into(),
+        found,
         remedy,
-    })
-}
-
-/// True if all values of a column are numbers, and some have a decimal comma.
-fn has_decimal_commas(sheet: &Sheet, column: usize) -> bool {
-    let mut rows = (0..sheet.len()).filter(|&row| !is_missing(sheet.cell(row, column)));
-    let numbers = rows.clone().all(|row| sheet.with_point(row, column).parse::<f64>().is_ok());
-    numbers && rows.any(|row| sheet.cell(row, column).contains(','))
-}
-
-/// The first row with a point, if each point of the column can separate thousands: one to three
-/// digits before it, of which the first is not 0, and three digits after it.
-fn thousands(sheet: &Sheet, column: usize) -> Option<usize> {
-    let separates = |(whole, part): (&str, &str)| {
-        let whole = whole.trim_start_matches(['+', '-']);
-        let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-        (1..=3).contains(&whole.len())
-            && part.len() == 3
-            && !whole.starts_with('0')
-            && are_digits(whole)
-            && are_digits(part)
     };
-    let mut first = None;
-    for row in 0..sheet.len() {
-        if let Some(halves) = sheet.cell(row, column).split_once('.') {
-            if !separates(halves) {
-                return None;
-            }
-            first = first.or(Some(row));
+    let shown = |row| format!("{} in row {}", sheet.found(row, column), sheet.row_number(row));
+    match (first(','), first('.')) {
+        (Some(comma), Some(point)) => Err(problem(
+            "either commas or points in its numbers",
+            format!("{} and {}", shown(comma), shown(point)),
+        )),
+        (Some(_), None) => Ok(true),
+        (None, Some(point))
+            if rows.iter().all(|&row| may_have_thousands(sheet.cell(row, column)))
+                && (0..sheet.width()).any(|other| has_decimal_commas(sheet, other)) =>
+        {
+            Err(problem(
+                "numbers without a point, since other columns have decimal commas",
+                shown(point),
+            ))
         }
+        (None, _) => Ok(false),
     }
-    first
+}
+
+/// The rows with a value in a column of numbers; empty if a value of the column is no number.
+fn rows_of_numbers(sheet: &Sheet, column: usize) -> Vec<usize> {
+    let rows = (0..sheet.len()).filter(|&row| !is_missing(sheet.cell(row, column)));
+    let number = |row| sheet.with_point(row, column).parse::<f64>().ok().map(|_| row);
+    rows.map(number).collect::<Option<_>>().unwrap_or_default()
+}
+
+fn first_with(sign: char, sheet: &Sheet, column: usize, rows: &[usize]) -> Option<usize> {
+    rows.iter().copied().find(|&row| sheet.cell(row, column).contains(sign))
+}
+
+fn has_decimal_commas(sheet: &Sheet, column: usize) -> bool {
+    first_with(',', sheet, column, &rows_of_numbers(sheet, column)).is_some()
+}
+
+/// True for a number without a point, and for one whose point can separate thousands: one to three
+/// digits before it, of which the first is not 0, and three digits after it.
+fn may_have_thousands(number: &str) -> bool {
+    let Some((whole, part)) = number.split_once('.') else { return true };
+    let whole = whole.trim_start_matches(['+', '-']);
+    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let lengths_fit = (1..=3).contains(&whole.len()) && part.len() == 3;
+    lengths_fit && !whole.starts_with('0') && are_digits(whole) && are_digits(part)
 }
 
 /// A note on the columns with decimal commas, with an example; `None` if `columns` is empty.

@@ -371,7 +371,8 @@ fn points_of_thousands_are_refused_beside_columns_with_decimal_commas() {
 
 #[test]
 fn numbers_with_signs_are_recognised() {
-    let hint = "if these are numbers, write them without %, currencies and thousands";
+    let hint =
+        "if these are numbers, write them without %, currency signs and separators of thousands";
     for sign in [|n: usize| format!("{n}.2%"), |n| format!("$1{n}.5"), |n| format!("\"1,{n:03}\"")]
     {
         let numbers: Vec<_> = (0..20).map(|n| sign(10 + n)).collect();
