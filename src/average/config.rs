@@ -71,7 +71,7 @@ pub struct AverageConfig {
     /// the parameter's own dtype for others.
     pub dtype: Option<FloatDType>,
     /// The policy for an update that would take in a NaN or an infinity.
-    #[config(default = "NonFinite::Skip { limit: 3 }")]
+    #[config(default = "NonFinite::Auto")]
     pub non_finite: NonFinite,
     /// The optimizer steps of the whole training, at least 1, or `None` if unknown. If it is set,
     /// warnings describe from the start on what the average will be at the end.
@@ -87,6 +87,10 @@ pub struct AverageConfig {
 /// it keeps the parameter, since the difference of average and live must be finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NonFinite {
+    /// `Skip { limit: 3 }`, except for a target network on a GPU (all of whose rules are
+    /// [`Rule::Target`] or [`Rule::Copy`]): it takes any number without a check, since a check
+    /// waits for the device, and a loop that uses a target at each step should wait for nothing.
+    Auto,
     /// Skips the update or step and counts it; at `limit` refusals in a row an error is returned.
     Skip {
         /// The number of refusals in a row at which an error is returned; at least 1.
@@ -102,6 +106,7 @@ impl NonFinite {
     /// True if this many refusals in a row are an error.
     pub(crate) fn ends_at(self, in_a_row: u64) -> bool {
         match self {
+            Self::Auto => in_a_row >= 3,
             Self::Skip { limit } => in_a_row >= limit,
             Self::Error | Self::Take => true,
         }
@@ -235,7 +240,13 @@ impl AverageConfig {
             (true, Some(samples)) => samples,
             (true, None) => return Err(missing("samples_per_step", "time in samples")),
         };
-        Ok(Schedule { samples, per_step, start, every: self.every })
+        // Between its copies a target network needs no update, unless it counts samples.
+        let copies = self.rules().map(|rule| match *rule {
+            Rule::Copy { every } if !samples => every,
+            _ => 1,
+        });
+        let every = self.every.max(copies.min().unwrap_or(1));
+        Ok(Schedule { samples, per_step, start, every })
     }
 
     /// A rule with its times in steps.

@@ -72,9 +72,9 @@ pub use statistics::reestimate_statistics;
 pub use synthesis::{Grid, Synthesis, Tried};
 #[cfg(feature = "train")]
 pub(crate) use unconfirmed::{Rollback, Unconfirmed};
-pub use update::update_all;
 #[cfg(feature = "train")]
 pub(crate) use update::{StepFacts, update_after};
+pub use update::{Updated, update_all};
 #[cfg(feature = "export")]
 pub(crate) use walk::{Entry, Place, Recorded, describe, recorded};
 #[cfg(feature = "train")]

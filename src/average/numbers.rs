@@ -97,9 +97,14 @@ impl Group {
         }
     }
 
-    /// The share of the start in a new average after `steps` steps, whether one update covers them
-    /// or several; `None` if the rule returns an error.
-    pub fn start_after(&self, steps: u64) -> Option<f64> {
+    /// The share of the start in a new average after `updates` updates of `every` steps each;
+    /// `None` if the rule returns an error.
+    pub fn start_after(&self, updates: u64, every: u64) -> Option<f64> {
+        if let Rule::Target { tau } = self.rule {
+            return Some((1.0 - tau).powf(updates as f64));
+        }
+        // For other rules one update that covers all these steps leaves as much of the start.
+        let steps = updates * every;
         let fresh = Self::new(self.rule.clone());
         if steps == 0 {
             return Some(fresh.start);
@@ -140,6 +145,9 @@ impl Group {
             return Ok(Move { how: Moved::Snapshot { left }, group });
         }
         let Update { alpha, mass } = self.rule.update(self.mass, from, to)?;
+        if matches!(self.rule, Rule::Copy { .. }) && alpha == 0.0 {
+            return Ok(Move { how: Moved::Kept, group: self.clone() });
+        }
         let start = self.start * (1.0 - alpha);
         let group = Self { mass, start, ..self.clone() };
         Ok(Move { how: Moved::Mixed { alpha, beside }, group })

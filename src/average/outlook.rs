@@ -116,6 +116,8 @@ impl<'a, M: Module> Outlook<'a, M> {
 
     fn start(&self) -> Option<Warning> {
         let shares = self.groups().zip(self.shares());
+        // A target network starts as live on purpose; only a training's end shows that it stayed.
+        let shares = shares.filter(|(group, _)| self.has_end || !group.rule.is_target());
         let shares = shares.filter_map(|(group, share)| Some((group, share?)));
         let (group, share) = shares.max_by(|a, b| a.1.total_cmp(&b.1))?;
         if share <= 0.1 || self.no_update().is_some() {
@@ -129,8 +131,8 @@ impl<'a, M: Module> Outlook<'a, M> {
     fn shares(&self) -> Vec<Option<f64>> {
         let Average { numbers, schedule, forecast, .. } = self.average;
         if self.end > self.average.last_step() {
-            let covered = self.steps / schedule.every * schedule.every;
-            let predict = || self.groups().map(|group| group.start_after(covered)).collect();
+            let (updates, every) = (self.steps / schedule.every, schedule.every);
+            let predict = || self.groups().map(|g| g.start_after(updates, every)).collect();
             return forecast.get_or_init(predict).clone();
         }
         let last = numbers.course.last(schedule);

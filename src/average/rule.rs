@@ -24,6 +24,7 @@ use crate::{Error, Result};
 /// Steps `t` count from 1 at the start of the average.
 /// An update that covers several steps weighs the past as that many updates with the same weights
 /// would, so the width of an average does not depend on how often it is updated.
+/// The one exception is [`Target`](Self::Target), whose share counts per update.
 ///
 /// # Printed form
 ///
@@ -47,6 +48,8 @@ use crate::{Error, Result};
 /// | `cosine(0.996, end=1, steps=10000)` | [`Cosine`](Self::Cosine) |
 /// | `linear(0.999, end=0.9999, steps=30000)` | [`Linear`](Self::Linear) |
 /// | `bema(rho=10, gamma=1, eta=0.2, kappa=0.5)` | [`Bema`](Self::Bema) |
+/// | `target(tau=0.005)` | [`Target`](Self::Target) |
+/// | `copy(every=1000)` | [`Copy`](Self::Copy) |
 /// | `its-name`, `its-name(1, 2.5)` | [`Custom`](Self::Custom) |
 ///
 /// Spaces and the case of names do not matter.
@@ -318,6 +321,37 @@ pub enum Rule {
         kappa: f64,
     },
 
+    /// A target network that each update moves the share `tau` of the way to live, however many
+    /// steps the update covers (the soft update of Lillicrap et al. 2015, "Continuous Control with
+    /// Deep Reinforcement Learning", DDPG; so count TD3 and SAC too).
+    ///
+    /// ```math
+    /// a \leftarrow (1 - \tau)\,a + \tau\,w \quad\text{per update}
+    /// ```
+    ///
+    /// Updated at every step it is `ema(1 - tau)`.
+    /// Updated every 4 steps, `target(tau=0.005)` takes the share 0.005 of live once in 4 steps and
+    /// remembers 200 updates, 800 steps; `ema(0.995)` takes the share `1 - 0.995^4 = 0.0199` then,
+    /// and remembers 200 steps as before.
+    Target {
+        /// The share of live in each update, in `(0, 1]`; 0.005 is usual.
+        tau: f64,
+    },
+
+    /// A target network that is a copy of live, made anew every `every` steps and kept unchanged
+    /// between (the hard update of Mnih et al. 2015, "Human-Level Control through Deep
+    /// Reinforcement Learning", DQN).
+    ///
+    /// An update between two copies computes and copies nothing.
+    /// The copy of `copy(every=1000)` is 0 to 999 steps old. `ema(0)` with an update every 1000
+    /// steps has the same weights, and `target(tau=1)` too.
+    /// As the rule of a single [path](super::Policy::Rule) it copies at the first update at or
+    /// after each multiple of `every` steps.
+    Copy {
+        /// The steps from one copy to the next, from 1.
+        every: u64,
+    },
+
     /// A rule of the program's own: a function that was [registered](Self::register) computes the
     /// decay of step `t`.
     Custom {
@@ -390,6 +424,16 @@ impl Rule {
     /// [`Bema`](Self::Bema) with the numbers of its paper.
     pub fn bema() -> Self {
         Self::Bema { rho: 10.0, gamma: 1.0, eta: 0.2, kappa: 0.5 }
+    }
+
+    /// [`Target`](Self::Target): each update takes the share `tau` of live.
+    pub fn target(tau: f64) -> Self {
+        Self::Target { tau }
+    }
+
+    /// [`Copy`](Self::Copy): a copy of live every `every` steps.
+    pub fn copy(every: u64) -> Self {
+        Self::Copy { every }
     }
 
     /// Adds a rule to this process, under the name that [`Custom`](Self::Custom) then takes.
@@ -502,6 +546,10 @@ impl Rule {
                 at_least(0, "eta", eta)?;
                 at_least(0, "kappa", kappa)
             }
+            Self::Target { tau } => {
+                within(tau > 0.0 && tau <= 1.0, "tau", "a number in (0, 1]", tau)
+            }
+            Self::Copy { every } => within(every > 0, "every", "a whole number from 1", every),
             Self::Custom { ref name, ref parameters } => {
                 custom::function(name)?;
                 for (position, &parameter) in (1..).zip(parameters) {
@@ -573,6 +621,11 @@ impl Rule {
     pub(crate) fn snapshots_due(&self, from: f64, to: f64) -> u64 {
         let Some((_, interval)) = self.window() else { return 0 };
         taken(interval, to).saturating_sub(taken(interval, from))
+    }
+
+    /// True if the average is a target network, from which live's loss bootstraps.
+    pub(crate) fn is_target(&self) -> bool {
+        matches!(self, Self::Target { .. } | Self::Copy { .. })
     }
 
     /// The factor of `live - start` that the output of [`Bema`](Self::Bema) adds to the average
@@ -682,6 +735,8 @@ pub(crate) mod tests {
             }),
             (1.0..50.0, 0.0..5.0, 0.0..2.0, 0.0..2.0)
                 .prop_map(|(rho, gamma, eta, kappa)| Rule::Bema { rho, gamma, eta, kappa }),
+            prop_oneof![Just(1.0), 1e-3..1.0].prop_map(Rule::target),
+            (1_u64..30).prop_map(Rule::copy),
             custom.prop_map(|parameters| Rule::Custom { name: "any-rule".into(), parameters }),
         ]
     }
@@ -774,6 +829,8 @@ pub(crate) mod tests {
         zero_up("gamma", &|value| bema(10.0, value, 0.2, 0.5));
         zero_up("eta", &|value| bema(10.0, 1.0, value, 0.5));
         zero_up("kappa", &|value| bema(10.0, 1.0, 0.2, value));
+        let taus = [f64::MIN_POSITIVE, 0.005, 1.0];
+        assert_range("tau", "a number in (0, 1]", Rule::target, &taus, &[0.0, low, high]);
 
         Rule::lawa(1, 1).check().unwrap();
         let whole = "expected a whole number from 1";
@@ -781,6 +838,9 @@ pub(crate) mod tests {
         assert_eq!(error, format!("snapshots is 0, {whole}"));
         let error = Rule::lawa(1, 0).check().unwrap_err().to_string();
         assert_eq!(error, format!("interval is 0, {whole}"));
+        Rule::copy(1).check().unwrap();
+        let error = Rule::copy(0).check().unwrap_err().to_string();
+        assert_eq!(error, format!("every is 0, {whole}"));
     }
 
     #[test]
@@ -798,6 +858,8 @@ pub(crate) mod tests {
             (Rule::lawa(5, 100), "window(5 snapshots, 100 steps)"),
             (Rule::cosine(10_000.0), "cosine(0.996, end=1, steps=10000)"),
             (Rule::bema(), "bema(rho=10, gamma=1, eta=0.2, kappa=0.5)"),
+            (Rule::target(0.005), "target(tau=0.005)"),
+            (Rule::copy(1000), "copy(every=1000)"),
         ];
         for (rule, form) in forms {
             rule.check().unwrap();

@@ -238,8 +238,18 @@ impl<M: Module> Average<M> {
     /// A parameter that only one side has, or of another shape or dtype.
     pub fn module_like(&self, live: &M) -> Result<M> {
         // A traversal shows running states one forward pass late; `valid` makes them current.
-        let live = live.valid();
-        let walked = Live::walk(&live);
+        self.module_beside(&live.valid())
+    }
+
+    /// Like [`module_like`](Self::module_like), but it leaves live's running states alone: `valid`
+    /// applies what other threads have left pending in them. So a running state that is left out is
+    /// as it was before live's last forward pass.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`module_like`](Self::module_like).
+    pub(crate) fn module_beside(&self, live: &M) -> Result<M> {
+        let walked = Live::walk(live);
         let tensors = walked.pair(self.parameters(), &mut self.paired.clone())?;
         let mut live_of: HashMap<_, _> =
             self.parameters().map(|p| p.path.as_str()).zip(tensors.iter()).collect();
@@ -252,7 +262,7 @@ impl<M: Module> Average<M> {
             }
         });
         Ok(match &live.devices()[..] {
-            [device] => module.to_device(device),
+            [device] => module.to_device(&device.clone().inner()),
             _ => module,
         })
     }

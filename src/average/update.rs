@@ -12,7 +12,7 @@ use super::{
     config::NonFinite,
     course::Due,
     kept::{Kept, Treatment},
-    numbers::Move,
+    numbers::{Move, Moved},
     sample::Sample,
     state::Average,
     unconfirmed::{Rollback, Unconfirmed},
@@ -23,7 +23,21 @@ use crate::{
     kernel::{self, PendingCheck, Towards},
 };
 
+/// The effect of a call of [`Average::update`] on the average.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Updated {
+    /// Averaged parameters took in live's weights.
+    Moved,
+    /// No averaged parameter took in anything: no update was due, the rule takes nothing at this
+    /// step, or the average had seen the step before.
+    Kept,
+    /// The update was [refused](Average::refused), since live holds a NaN or an infinity.
+    Refused,
+}
+
 /// Updates several averages of one module, which is traversed and read once for all of them.
+///
+/// The result has an entry for each average.
 ///
 /// `step` is that of [`Average::update`], and `samples` is the number of samples so far, as in
 /// [`Average::update_at`]. With `None`, each step counts as `samples_per_step` samples.
@@ -37,8 +51,8 @@ pub fn update_all<M: Module>(
     live: &M,
     step: u64,
     samples: Option<u64>,
-) -> Result<()> {
-    update_after(averages, live, step, samples, StepFacts::default()).map(drop)
+) -> Result<Vec<Updated>> {
+    Ok(update_after(averages, live, step, samples, StepFacts::default())?.0)
 }
 
 /// Facts about the optimizer step before an update.
@@ -52,7 +66,8 @@ pub(crate) struct StepFacts<'a> {
 
 /// Like [`update_all`], after an optimizer step about which these facts are known.
 ///
-/// Returns the update if a GPU has not confirmed it yet, see [`Unconfirmed`]; else `None`.
+/// Returns the effect on each average, and the update if a GPU has not confirmed it yet, see
+/// [`Unconfirmed`]; else `None`.
 ///
 /// # Errors
 ///
@@ -64,7 +79,7 @@ pub(crate) fn update_after<M: Module>(
     step: u64,
     samples: Option<u64>,
     facts: StepFacts<'_>,
-) -> Result<Option<Unconfirmed<M>>> {
+) -> Result<(Vec<Updated>, Option<Unconfirmed<M>>)> {
     let clock = |average: &Average<M>| average.clock_at(step, samples);
     let dues = averages
         .iter()
@@ -115,6 +130,8 @@ pub(crate) fn update_after<M: Module>(
         }
     }
     let mut taken = Vec::with_capacity(averages.len());
+    let updated =
+        averages.iter().zip(&plans).map(|(average, plan)| plan.effect(&average.kept)).collect();
     for (average, plan) in averages.iter_mut().zip(plans) {
         let now = clock(average);
         let is_new = now.step > average.last_step();
@@ -158,7 +175,7 @@ pub(crate) fn update_after<M: Module>(
     if let Some(current) = current {
         Structure::follow(takers, current);
     }
-    Ok(unconfirmed)
+    Ok((updated, unconfirmed))
 }
 
 #[cfg(feature = "train")]
@@ -306,8 +323,26 @@ enum Plan<'a> {
     },
 }
 
+impl Plan<'_> {
+    fn effect(&self, parameters: &[Kept]) -> Updated {
+        let moves = match self {
+            Self::Take { moves, .. } => moves,
+            Self::Refuse { .. } => return Updated::Refused,
+            Self::Nothing | Self::Look { .. } => return Updated::Kept,
+        };
+        let mut groups = parameters.iter().filter_map(|kept| match kept.how {
+            Treatment::Averaged(group) => Some(group),
+            _ => None,
+        });
+        match groups.any(|group| !matches!(moves[group].how, Moved::Kept)) {
+            true => Updated::Moved,
+            false => Updated::Kept,
+        }
+    }
+}
+
 impl<M: Module> Average<M> {
-    /// Updates the average with live's weights after optimizer step `step`.
+    /// Updates the average with live's weights after optimizer step `step`, and returns the effect.
     ///
     /// Steps count from 1, through the whole training.
     /// A second call with the same step changes nothing. If live's weights are in host memory and
@@ -329,8 +364,24 @@ impl<M: Module> Average<M> {
     /// changes step by step, an update that covers more than 16,777,216 steps.
     /// After an error the average is as it was, except that it [counts](Self::refused) a refused
     /// update.
-    pub fn update(&mut self, live: &M, step: u64) -> Result<()> {
-        update_all(slice::from_mut(self), live, step, None)
+    ///
+    /// # Memory
+    ///
+    /// The update writes in place unless a module that [`module`](Self::module) has returned still
+    /// shares the weights. Then it copies them first, so drop such a module before.
+    pub fn update(&mut self, live: &M, step: u64) -> Result<Updated> {
+        self.updated(live, step, None)
+    }
+
+    /// Like [`update`](Self::update) at the step after the last one: the average counts its calls.
+    /// For loops whose averages are updated less often than, or apart from, the optimizer's steps,
+    /// such as those with a target network.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`update`](Self::update).
+    pub fn advance(&mut self, live: &M) -> Result<Updated> {
+        self.update(live, self.last_step().saturating_add(1))
     }
 
     /// Like [`update`](Self::update), for a training whose steps have different numbers of samples:
@@ -340,8 +391,13 @@ impl<M: Module> Average<M> {
     ///
     /// The errors of [`update`](Self::update); if time is counted in samples, fewer samples than at
     /// the last step.
-    pub fn update_at(&mut self, live: &M, clock: Clock) -> Result<()> {
-        update_all(slice::from_mut(self), live, clock.step, Some(clock.samples))
+    pub fn update_at(&mut self, live: &M, clock: Clock) -> Result<Updated> {
+        self.updated(live, clock.step, Some(clock.samples))
+    }
+
+    fn updated(&mut self, live: &M, step: u64, samples: Option<u64>) -> Result<Updated> {
+        let updated = update_all(slice::from_mut(self), live, step, samples)?;
+        Ok(updated[0])
     }
 
     /// The clock at a step. If `samples` is `None`, each step since the last clock counts as
@@ -358,11 +414,24 @@ impl<M: Module> Average<M> {
     /// The bound of each parameter, in the average's order: the largest magnitude that the average
     /// may take from live. `None` if it takes nothing from the parameter, or any number.
     fn bounds(&self) -> impl Iterator<Item = Option<f64>> {
-        let looks = self.config.non_finite != NonFinite::Take;
+        let looks = match self.config.non_finite {
+            NonFinite::Take => false,
+            NonFinite::Auto => !(self.is_target() && self.is_on_gpu()),
+            NonFinite::Skip { .. } | NonFinite::Error => true,
+        };
         let begun = self.has_begun();
         self.kept.iter().map(move |Kept { parameter, how, .. }| {
             how.most(parameter, parameter.tensor.dtype(), begun).filter(|_| looks)
         })
+    }
+
+    /// True if the average is a target network, by all its rules.
+    fn is_target(&self) -> bool {
+        self.numbers.groups.iter().all(|group| group.rule.is_target())
+    }
+
+    fn is_on_gpu(&self) -> bool {
+        self.kept.iter().any(|kept| kernel::is_on_gpu(&kept.parameter.tensor))
     }
 
     /// True if live is sampled at this step: a new step keeps the sample for later calls, the last

@@ -132,11 +132,15 @@ impl fmt::Display for Warning {
                  {}",
                 100.0 * share,
                 match rule {
-                    Rule::Constant { .. } =>
+                    Rule::Constant { decay, .. } => format!(
                         "a smaller decay, bias correction, a later start or a rule that warms up \
-                         leaves less",
-                    Rule::Window { .. } => "its first snapshot comes after its first interval",
-                    _ => "a shorter memory or a later start leaves less",
+                         leaves less; for a target network take the rule `{}`",
+                        Rule::target(((1.0 - decay) * 1e12).round() / 1e12)
+                    ),
+                    Rule::Window { .. } =>
+                        "its first snapshot comes after its first interval".into(),
+                    Rule::Target { .. } => "a larger tau or more updates leave less".into(),
+                    _ => "a shorter memory or a later start leaves less".into(),
                 }
             ),
             Self::NoUpdate { name, first, end } => write!(
@@ -147,7 +151,9 @@ impl fmt::Display for Warning {
             Self::Every { name, every, window } => write!(
                 f,
                 "{name}: an update every {every} steps covers more than the {window:.0} steps that \
-                 count, so that it is next to live: update it more often"
+                 count, so that it is next to live: update it more often, or for the copies of a \
+                 target network take the rule `{}`",
+                Rule::copy(*every)
             ),
             Self::Stops { name, step, end } => write!(
                 f,

@@ -11,12 +11,13 @@ mod record; // its records
 #[cfg(feature = "runs")]
 mod run; // `RunModel` for it, for trainings that commit
 mod step; // Burn's step traits for it
+mod teacher; // the average that live learns from
 mod validation; // the modules that compute outputs in validation, and their metrics
 
 use burn::{
     tensor::Device,
     train::{
-        Interrupter, LearnerModel, TrainStep,
+        Interrupter, LearnerModel, TrainOutput, TrainStep,
         metric::{Adaptor, LossInput, Metric, Numeric},
     },
 };
@@ -26,6 +27,7 @@ use self::{
     guard::Guard,
     handle::Handle,
     options::Options,
+    teacher::Teacher,
     validation::{Output, Validation},
 };
 use super::{
@@ -166,6 +168,7 @@ pub struct Averaged<M: LearnerModel> {
     averages: Handle<M>,
     guard: Guard<M>,
     validation: Validation<M>,
+    teacher: Option<Teacher<M>>,
     options: Options,
 }
 
@@ -202,6 +205,7 @@ impl<M: LearnerModel> Averaged<M> {
             clock: StepClock::default(),
             averages: Handle::new(averages),
             validation: Validation::default(),
+            teacher: None,
             options: Options::default(),
         })
     }
@@ -256,6 +260,84 @@ impl<M: LearnerModel> Averaged<M> {
     ) -> Self {
         self.clock.count_by(of);
         self
+    }
+
+    /// Makes the average of this index the teacher of live: `learn` computes each training step
+    /// from live, the teacher and the batch, in place of live's own [`TrainStep::step`]
+    /// (Tarvainen and Valpola 2017, "Mean Teachers Are Better Role Models"; the teachers of BYOL,
+    /// DINO and JEPA).
+    ///
+    /// The teacher is the average as it is after the last optimizer step, on live's device, without
+    /// a copy of its weights where they are there already. All micro-batches and all devices of a
+    /// step have the same teacher.
+    ///
+    /// - It is in validation mode: its dropout is off, and its batch norms use their running
+    ///   statistics. See [`with_teacher_in_training_mode`](Self::with_teacher_in_training_mode).
+    /// - Its weights are constants: Burn combines tensors with and without autodiff, and takes the
+    ///   latter as constants. So no gradient reaches the teacher, the batch needs no conversion,
+    ///   and its outputs can be used in a loss with live's at once. Gradients through an *input* of
+    ///   the teacher that live has computed are kept; `detach` such an input if that is not wanted.
+    /// - Parameters that the average leaves out ([`Policy::LeaveOut`](crate::Policy::LeaveOut)),
+    ///   such as a head that only live has, are live's own.
+    /// - `learn` must keep no tensor of the teacher's weights beyond its call, or the next update
+    ///   copies them first.
+    ///
+    /// ```
+    /// # use burn::train::TrainOutput;
+    /// # use burn_ema::{AverageConfig, Rule, model::{Answers, Batch, Mlp, MlpConfig, half_squared_errors}, train::Averaged};
+    /// # let device = Default::default();
+    /// # let live = MlpConfig::new(vec![2, 3, 1]).init(&device)?;
+    /// let model = Averaged::new(live, [AverageConfig::new(Rule::ema(0.99))])?
+    ///     .with_teacher(0, |student: &Mlp, teacher: &Mlp, batch: Batch| {
+    ///         let outputs = student.forward(batch.inputs.clone());
+    ///         let targets = teacher.forward(batch.inputs);
+    ///         let loss = half_squared_errors(outputs.clone(), targets.clone());
+    ///         let gradients = loss.clone().mean().backward();
+    ///         TrainOutput::new(student, gradients, Answers { loss, outputs, targets })
+    ///     })?;
+    /// # let _ = model;
+    /// # Ok::<_, burn_ema::Error>(())
+    /// ```
+    ///
+    /// If the average cannot teach, since it no longer fits live, live was changed
+    /// [past](Self#what-burn-sees) it, or this clone's averages [stand still](Self#what-is-shared),
+    /// that is an [error](Self#errors-in-a-step): `learn` then gets live itself in the teacher's
+    /// place, and the step is not made. After any error no step is made, since the teacher stands
+    /// still.
+    ///
+    /// # Errors
+    ///
+    /// No average of this index.
+    pub fn with_teacher(
+        self,
+        index: usize,
+        learn: impl Fn(&M, &M, <M as TrainStep>::Input) -> TrainOutput<<M as TrainStep>::Output>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<Self> {
+        self.averages.average(index)?;
+        Ok(Self { teacher: Some(Teacher::new(index, false, learn)), ..self })
+    }
+
+    /// Like [`with_teacher`](Self::with_teacher), but the teacher is in training mode: its dropout
+    /// is on, and its batch norms use the statistics of each batch.
+    ///
+    /// What its forward passes do to its running statistics is dropped with it.
+    ///
+    /// # Errors
+    ///
+    /// No average of this index.
+    pub fn with_teacher_in_training_mode(
+        self,
+        index: usize,
+        learn: impl Fn(&M, &M, <M as TrainStep>::Input) -> TrainOutput<<M as TrainStep>::Output>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<Self> {
+        self.averages.average(index)?;
+        Ok(Self { teacher: Some(Teacher::new(index, true, learn)), ..self })
     }
 
     /// Copies the first average back into live at regular steps, see [`Switch`].

@@ -308,7 +308,9 @@ fn a_record_brings_the_average_back_bit_for_bit() {
     for debias in [false, true] {
         let config = AverageConfig::new(Rule::Constant { decay: 0.9, debias });
         let mut average = config.init(&Net::new(0, &device)).unwrap();
-        (1..=3).for_each(|step| average.update(&Net::new(step, &device), step).unwrap());
+        for step in 1..=3 {
+            average.update(&Net::new(step, &device), step).unwrap();
+        }
         let record = average.clone().into_record();
         let fresh = config.init(&Net::new(9, &device)).unwrap();
         let mut loaded = fresh.try_load_record(record).unwrap();

@@ -50,7 +50,9 @@ fn by_hand(seed: u64, pages: &[(Clock, Diary)]) -> Vec<Average<Diary>> {
     let start = Diary::new(seed);
     let averages = configs().map(|config| {
         let mut average = config.init(&start).unwrap();
-        pages.iter().for_each(|(clock, live)| average.update_at(live, *clock).unwrap());
+        for (clock, live) in pages {
+            average.update_at(live, *clock).unwrap();
+        }
         average
     });
     averages.into()

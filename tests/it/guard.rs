@@ -210,8 +210,9 @@ fn trained(non_finite: NonFinite, steps: &[u64]) -> (Result<(), Error>, Vec<Aver
 fn too_many_in_a_row_are_an_error_of_fit() {
     let skip = |limit| NonFinite::Skip { limit };
     // The limit of three is the default.
-    assert_eq!(AverageConfig::new(Rule::Equal).non_finite, skip(3));
+    assert_eq!(AverageConfig::new(Rule::Equal).non_finite, NonFinite::Auto);
     for (non_finite, steps, end) in [
+        (NonFinite::Auto, &[2, 3, 4][..], Some((4, 3))),
         (skip(3), &[2, 3, 4][..], Some((4, 3))),
         (skip(3), &[2, 3, 5, 6, 8, 9], None),
         (skip(2), &[2, 4, 6, 7], Some((7, 2))),
@@ -268,7 +269,9 @@ fn everything_that_is_taken_is_guarded_and_nothing_else() {
             let before = flat(&average.module(), true);
             // The first time it is paired by path, the second time by the same ids.
             let live = poisoned(Net::new(1, &device()), path, number);
-            (1..=2).for_each(|step| average.update(&live, step).unwrap());
+            for step in 1..=2 {
+                average.update(&live, step).unwrap();
+            }
             assert_eq!(average.refused().last, Some((path.to_owned(), 2)));
             assert_eq!(average.refused().count, 2);
             assert_eq!(flat(&average.module(), true), before, "{path}: refused whole");

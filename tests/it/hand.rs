@@ -63,6 +63,11 @@ pub trait Hand: Clone + Debug + Send + Sync + 'static {
     /// A batch is about to be computed.
     fn at_batch(&mut self, _net: &Net, _samples: u64) {}
 
+    /// The forward and backward pass of a batch.
+    fn learn(&self, net: &Net, points: Points) -> TrainOutput<RegressionOutput> {
+        TrainStep::step(net, points)
+    }
+
     /// The optimizer stepped: what live is from then on.
     fn after_step(&mut self, net: Net) -> Net;
 }
@@ -133,7 +138,7 @@ impl<H: Hand> TrainStep for ByHand<H> {
 
     fn step(&self, points: Points) -> TrainOutput<RegressionOutput> {
         self.hand.lock().unwrap().at_batch(&self.net, points.x.dims()[0] as u64);
-        TrainStep::step(&self.net, points)
+        self.held().learn(&self.net, points)
     }
 
     fn optimize(

@@ -87,6 +87,8 @@ mod switch; // the average copied back into live
 #[cfg(feature = "train")]
 mod tables; // tables as people have them, learned and asked about
 #[cfg(all(feature = "train", target_os = "linux"))]
+mod teacher; // an average that live learns from
+#[cfg(all(feature = "train", target_os = "linux"))]
 mod terminal; // a terminal for a program that wants one
 #[cfg(feature = "train")]
 mod unusual; // modules and loops that users bring beside the usual ones

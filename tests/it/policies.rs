@@ -248,7 +248,9 @@ fn a_rule_of_its_own_is_an_average_of_its_own() {
         for step in 1..=12 {
             let live = Tower::new(10 + step);
             mixed.update(&live, step).unwrap();
-            others.iter_mut().for_each(|other| other.update(&live, step).unwrap());
+            for other in &mut others {
+                other.update(&live, step).unwrap();
+            }
             let module = mixed.module();
             for path in PATHS {
                 let other = match path {
@@ -288,7 +290,9 @@ fn averaged_statistics_equal_a_lerp_by_hand() {
                 lerp(&mut slow[index], now, 1.0 - 0.9);
                 lerp(&mut fast[index], now, 1.0 - 0.7);
             }
-            averages.iter_mut().for_each(|average| average.update(&live, step).unwrap());
+            for average in &mut averages {
+                average.update(&live, step).unwrap();
+            }
         }
         let found = averages.each_ref().map(|average| {
             let module = average.module();

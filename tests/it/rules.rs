@@ -8,7 +8,7 @@ use burn::{
     nn::{BatchNorm, BatchNormConfig},
     tensor::{DType, Device, Tensor, TensorData},
 };
-use burn_ema::{Average, AverageConfig, Clock, Policy, Profile, Rule};
+use burn_ema::{Average, AverageConfig, Clock, Policy, Profile, Rule, average::Updated};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -102,6 +102,10 @@ pub fn every_rule() -> Vec<Rule> {
         Rule::Linear { start: 0.2, end: 0.95, steps: 40.0 },
         Rule::bema(),
         Rule::Bema { rho: 2.0, gamma: 0.5, eta: 1.1, kappa: 0.7 },
+        Rule::target(0.05),
+        Rule::target(1.0),
+        Rule::copy(1),
+        Rule::copy(7),
         custom(5.0),
     ]
 }
@@ -199,6 +203,8 @@ fn by_formula(rule: &Rule, w: &[f64]) -> Vec<f64> {
                 steps().zip(averages).map(|(t, e)| e + base(t as f64).powf(-eta) * (w[t] - w[0]));
             corrected.collect()
         }
+        Rule::Target { tau } => of_decay(&|_| 1.0 - tau),
+        Rule::Copy { every } => steps().map(|t| w[t - t % every as usize]).collect(),
         Rule::Custom { ref parameters, .. } => {
             of_decay(&|t| 1.0 - (1.0 + t / parameters[0]).powf(-0.5))
         }
@@ -312,6 +318,92 @@ fn rules_follow_their_formulas_every_few_steps() {
     }
 }
 
+/// A target network takes its share of live once in each update, however many steps the update
+/// covers, while a decay counts them: in both loops below, one that calls at every step and one that
+/// calls at every fourth.
+#[test]
+fn a_target_counts_updates_where_a_decay_counts_steps() {
+    for (device, dtype, tolerance) in kinds() {
+        let path = descent(6, 64, 3);
+        for (rule, kept) in [(Rule::target(0.05), 0.95), (Rule::ema(0.95), 0.95f64.powi(4))] {
+            for every in [1, 4] {
+                let config = config(rule.clone()).with_every(4 / every);
+                let mut average = config.init(&Weights::new(&path[0], dtype, &device)).unwrap();
+                let mut expected = path[0].clone();
+                for (step, w) in (1..).zip(&path[1..]) {
+                    if step % every == 0 {
+                        let live = Weights::new(w, dtype, &device);
+                        let updated = average.update(&live, step).unwrap();
+                        let due = if step % 4 == 0 { Updated::Moved } else { Updated::Kept };
+                        assert_eq!(updated, due, "step {step}");
+                    }
+                    if step % 4 == 0 {
+                        let pairs = expected.iter_mut().zip(w);
+                        pairs.for_each(|(e, w)| *e = kept * *e + (1.0 - kept) * w);
+                    }
+                    assert_close(&flat(&average.module(), true), &expected, tolerance);
+                }
+                assert_eq!(average.profile().weights().len(), 16);
+                let start = kept.powi(16);
+                assert_close(&[average.mass_on_start()], &[start], 1e-12);
+                assert_close(&[average.profile().mass_on_start()], &[start], 1e-12);
+            }
+        }
+    }
+}
+
+/// Between its copies a target is what it was, bit for bit, and says so; where updates are called
+/// at other steps, it copies at the first one after its time.
+#[test]
+fn a_copy_is_live_of_the_last_time_and_nothing_else() {
+    for (device, dtype, _) in kinds() {
+        let path = descent(7, 40, 3);
+        let live = |step: usize| Weights::new(&path[step], dtype, &device);
+        let mut average = config(Rule::copy(6)).init(&live(0)).unwrap();
+        // Beside an average of another rule, a path of its own copies at the same steps.
+        let config = config(Rule::ema(0.5)).on("w", Policy::Rule(Rule::copy(6)));
+        let mut beside = config.init(&live(0)).unwrap();
+        let mut copied = 0;
+        for step in [1, 2, 5, 6, 7, 11, 13, 14, 15, 23, 25, 26, 29, 30, 40_usize] {
+            let due = [6, 13, 23, 25, 30, 40].contains(&step);
+            let all_due = [6, 13, 23, 29, 40].contains(&step);
+            let updated = average.update(&live(step), step as u64).unwrap();
+            assert_eq!(updated, if all_due { Updated::Moved } else { Updated::Kept }, "{step}");
+            let updated = beside.update(&live(step), step as u64).unwrap();
+            assert_eq!(updated, if due { Updated::Moved } else { Updated::Kept }, "{step}");
+            if all_due {
+                copied = step;
+            }
+            assert_eq!(flat(&average.module(), true), flat(&live(copied), true), "{step}");
+        }
+        assert_eq!(average.profile().mass_on_start(), 0.0);
+    }
+}
+
+#[test]
+fn an_average_can_count_its_own_updates() {
+    let path = descent(8, 12, 2);
+    let live = |step: usize| Weights::new(&path[step], DType::F64, &Device::flex());
+    for rule in [Rule::target(0.1), Rule::debiased(0.9), Rule::copy(5)] {
+        let mut counting = config(rule).init(&live(0)).unwrap();
+        let mut told = counting.clone();
+        for step in 1..=12 {
+            let updated = counting.advance(&live(step)).unwrap();
+            assert_eq!(told.update(&live(step), step as u64).unwrap(), updated);
+            // A step that was seen before.
+            assert_eq!(told.update(&live(step), step as u64).unwrap(), Updated::Kept);
+            assert_eq!(counting.last_step(), step as u64);
+        }
+        assert_eq!(flat(&counting.module(), true), flat(&told.module(), true));
+        let before = counting.last_step();
+        let bad = Weights::new(&[f64::NAN, 1.0], DType::F64, &Device::flex());
+        let updated = (0..5).map(|_| counting.advance(&bad)).next().unwrap();
+        let due = *counting.rule() != Rule::copy(5);
+        assert_eq!(updated.unwrap(), if due { Updated::Refused } else { Updated::Kept });
+        assert_eq!(counting.last_step(), before + 1);
+    }
+}
+
 /// A step that keeps next to nothing still keeps its part where an update covers a part of it:
 /// the share of the new weights alone, which rounds to 1, does not say how much.
 #[test]
@@ -410,8 +502,15 @@ fn any_rule() -> impl Strategy<Value = Rule> {
             eta,
             kappa
         }),
+        (0.01..1.0).prop_map(Rule::target),
+        (1_u64..12).prop_map(Rule::copy),
         (0.1..50.0).prop_map(custom),
     ]
+}
+
+/// The rules whose share depends on the time that an update covers: all but a target's.
+fn any_rule_of_time() -> impl Strategy<Value = Rule> {
+    any_rule().prop_filter("a target counts updates", |rule| !matches!(rule, Rule::Target { .. }))
 }
 
 fn is_bema(rule: &Rule) -> bool {
@@ -458,10 +557,17 @@ struct Training {
 }
 
 fn any_training() -> impl Strategy<Value = Training> {
+    any_training_of(any_rule(), any_rule())
+}
+
+fn any_training_of(
+    rule: impl Strategy<Value = Rule>,
+    own: impl Strategy<Value = Rule>,
+) -> impl Strategy<Value = Training> {
     let batch = prop_oneof![4 => Just(BATCH), 1 => 1_u64..300];
     let steps = prop::collection::vec((batch, prop::bool::weighted(0.9)), 1..80);
     let start = prop_oneof![2 => Just(0), 1 => 0_u64..20];
-    let rules = (any_rule(), prop::option::of(any_rule()));
+    let rules = (rule, prop::option::of(own));
     (rules, 1_u64..=7, start, any::<bool>(), steps, any::<u64>()).prop_map(
         |((rule, own), every, start, samples, steps, seed)| Training {
             rule,
@@ -589,7 +695,9 @@ proptest! {
         let config = config(rule).with_every(every).with_start(start).with_count_samples(samples);
         let live = Both::new(&[0.5, 0.25], DType::F64);
         let mut average = config.init(&live).unwrap();
-        (1..=steps).for_each(|step| average.update(&live, step).unwrap());
+        for step in 1..=steps {
+            average.update(&live, step).unwrap();
+        }
         prop_assert_eq!(config.profile_after(steps).unwrap(), average.profile());
     }
 
@@ -643,7 +751,9 @@ proptest! {
 
     /// An update that covers several steps is as many updates with the same weights.
     #[test]
-    fn an_update_over_several_steps_is_these_steps(training in any_training(), k in 1_usize..30) {
+    fn an_update_over_several_steps_is_these_steps(
+        training in any_training_of(any_rule_of_time(), any_rule_of_time()), k in 1_usize..30,
+    ) {
         // Before its start an average is live, and only what it covers after that is averaged.
         let start = training.start.min(training.steps.len() as u64);
         let mut training = Training { every: 1, start, ..training };
@@ -669,7 +779,8 @@ proptest! {
     /// steps of 32 samples count as those of one step of 64 do.
     #[test]
     fn the_batch_size_does_not_change_an_average_in_samples(
-        rule in any_rule(), per_step in prop_oneof![Just(64_u64), 1_u64..200], steps in 1_usize..60,
+        rule in any_rule_of_time(), per_step in prop_oneof![Just(64_u64), 1_u64..200],
+        steps in 1_usize..60,
         seed: u64,
     ) {
         let config = config(rule).with_count_samples(true).with_samples_per_step(Some(per_step));

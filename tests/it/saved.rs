@@ -129,7 +129,9 @@ fn run(config: &AverageConfig, dtype: DType) -> Vec<Average<Small>> {
 /// An average of other weights that has come elsewhere, as a new process may have it.
 fn elsewhere(config: &AverageConfig, dtype: DType) -> Average<Small> {
     let mut average = config.init(&Small::at(100, dtype)).unwrap();
-    (101..105).for_each(|step| average.update(&Small::at(step, dtype), step).unwrap());
+    for step in 101..105 {
+        average.update(&Small::at(step, dtype), step).unwrap();
+    }
     average
 }
 
@@ -535,7 +537,9 @@ proptest! {
 fn numbers_that_no_average_has_are_refused() {
     let config = config(Rule::ema(0.9)).with_every(2).with_start(2);
     let mut average = config.init(&Small::at(100, DType::F32)).unwrap();
-    (1..=12).for_each(|step| average.update(&Small::at(100 + step, DType::F32), step).unwrap());
+    for step in 1..=12 {
+        average.update(&Small::at(100 + step, DType::F32), step).unwrap();
+    }
     let record = average.clone().into_record().into_bytes().unwrap();
     // The settings come first: as many pairs of texts as a number says.
     let state = words(&average);

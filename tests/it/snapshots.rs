@@ -89,7 +89,9 @@ fn stored(
     let mut averages: Vec<_> = configs.iter().map(|config| config.init(&start).unwrap()).collect();
     for step in 1..=STEPS {
         let live = course.live(step);
-        averages.iter_mut().for_each(|average| average.update(&live, step).unwrap());
+        for average in &mut averages {
+            average.update(&live, step).unwrap();
+        }
         if step.is_multiple_of(EVERY) {
             averages.iter().for_each(|average| drop(snapshots.store(average).unwrap()));
         }
@@ -141,7 +143,9 @@ fn a_width_that_was_not_stored_is_made_within_the_reported_error() {
         let mut ends = Vec::new();
         let snapshots =
             stored(directory.path(), FloatDType::F32, seed, &widths(), |step, live, averages| {
-                tracked.iter_mut().for_each(|average| average.update(live, step).unwrap());
+                for average in &mut tracked {
+                    average.update(live, step).unwrap();
+                }
                 lives.push(flat(live, false));
                 ends = averages.iter().map(|average| flat(&average.module(), false)).collect();
             });
@@ -346,7 +350,9 @@ fn the_learner_stores_and_what_is_made_is_what_was_tracked() {
         let mut tracked =
             AverageConfig::new(Rule::power_function(0.15)).init(&Diary::new(seed)).unwrap();
         let pages = model.live().pages();
-        pages.iter().for_each(|(clock, live)| tracked.update(live, clock.step).unwrap());
+        for (clock, live) in &pages {
+            tracked.update(live, clock.step).unwrap();
+        }
         let made = snapshots.synthesize(&Diary::new(9), &target(0.15), None, Solve::Published);
         let made = flat(&made.unwrap().module, false);
         let expected = flat(&tracked.module(), false);
@@ -393,7 +399,9 @@ fn a_course_that_was_given_up_is_removed() {
         let mut at_checkpoint = None;
         for step in 1..=200 {
             let live = course.live(step);
-            averages.iter_mut().for_each(|average| average.update(&live, step).unwrap());
+            for average in &mut averages {
+                average.update(&live, step).unwrap();
+            }
             if step.is_multiple_of(EVERY) && (step <= 100 || stores_on) {
                 averages.iter().for_each(|average| drop(snapshots.store(average).unwrap()));
             }
@@ -412,7 +420,9 @@ fn a_course_that_was_given_up_is_removed() {
         let mut course = Course::new(5);
         for step in 101..=150 {
             let live = course.live(step);
-            averages.iter_mut().for_each(|average| average.update(&live, step).unwrap());
+            for average in &mut averages {
+                average.update(&live, step).unwrap();
+            }
             if step.is_multiple_of(EVERY) {
                 averages.iter().for_each(|average| drop(snapshots.store(average).unwrap()));
             }
@@ -614,7 +624,9 @@ fn averages_that_cannot_be_stored_are_refused() {
     let net = Net::new(0, &device());
     let after = |config: AverageConfig, steps: u64| {
         let mut average = config.init(&net).unwrap();
-        (1..=steps).for_each(|step| average.update(&net, step).unwrap());
+        for step in 1..=steps {
+            average.update(&net, step).unwrap();
+        }
         average
     };
     let refusal = |average: &Average<Net>| snapshots.store(average).unwrap_err().to_string();

@@ -184,7 +184,9 @@ impl ByHand {
         self.live.will(deed);
         let grads = TrainStep::step(&self.live, batch(step, dtype)).grads;
         let live = self.live.optimize(&mut self.optim, self.lr.into(), grads);
-        self.averages.iter_mut().for_each(|average| average.update(&live, step).unwrap());
+        for average in &mut self.averages {
+            average.update(&live, step).unwrap();
+        }
         Self { live, ..self }
     }
 

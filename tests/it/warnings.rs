@@ -21,7 +21,9 @@ fn net() -> Net {
 fn after(config: &AverageConfig, steps: u64) -> Average<Net> {
     let live = net();
     let mut average = config.init(&live).unwrap();
-    (1..=steps).for_each(|step| average.update(&live, step).unwrap());
+    for step in 1..=steps {
+        average.update(&live, step).unwrap();
+    }
     average
 }
 
@@ -31,7 +33,7 @@ fn texts(warnings: &[Warning]) -> Vec<String> {
 
 const START: &str = "ema(0.99): at step 100, 37 % of this average is the weights it started from; \
                      a smaller decay, bias correction, a later start or a rule that warms up \
-                     leaves less";
+                     leaves less; for a target network take the rule `target(tau=0.01)`";
 
 #[test]
 fn too_much_of_the_start_is_a_warning_at_the_beginning_and_at_the_end() {
@@ -244,8 +246,37 @@ fn there_is_nothing_to_say_of_a_sane_average() {
     // Before its start an average is live, and there is nothing to say yet.
     let late = AverageConfig::new(Rule::ema(0.999)).with_start(50);
     assert_eq!(after(&late, 50).warnings(), []);
-    assert_eq!(late.non_finite, NonFinite::Skip { limit: 3 });
+    assert_eq!(late.non_finite, NonFinite::Auto);
     assert_eq!(after(&late, 49).module().num_params(), net().num_params());
+}
+
+/// A target network starts as live, and its copies are rare, on purpose.
+#[test]
+fn a_target_network_is_warned_of_only_if_it_stays_behind() {
+    for (rule, every) in [(Rule::target(0.005), 1), (Rule::target(0.005), 50), (Rule::copy(100), 1)]
+    {
+        let config = AverageConfig::new(rule).with_every(every);
+        for steps in [0, 1, 99, 101, 600] {
+            assert_eq!(after(&config, steps).warnings(), [], "{} after {steps}", config.rule);
+        }
+        let whole = config.with_total_steps(Some(100_000));
+        assert_eq!(after(&whole, 10).warnings(), []);
+    }
+    // 0.995^100 is 0.61, and an update every ten steps leaves 0.995^10, 0.95.
+    for (every, share) in [(1, "61"), (10, "95")] {
+        let config = AverageConfig::new(Rule::target(0.005)).with_every(every);
+        let expected = format!(
+            "target(tau=0.005): at step 100, {share} % of this average is the weights it started \
+             from; a larger tau or more updates leave less"
+        );
+        assert_eq!(texts(&after(&config, 100).final_warnings()), [expected.as_str()]);
+        let known = config.with_total_steps(Some(100));
+        assert_eq!(texts(&after(&known, 0).warnings()), [expected]);
+    }
+    let never = AverageConfig::new(Rule::copy(100)).with_total_steps(Some(99));
+    let expected = "copy(every=100): its first update would come at step 100, and the training has \
+                    99: it is live, or what it started from, until the end";
+    assert_eq!(texts(&after(&never, 0).warnings()), [expected]);
 }
 
 #[test]
@@ -270,7 +301,8 @@ fn an_interval_beyond_the_memory_is_a_warning() {
         texts(&after(&config, 0).warnings())
     };
     let expected = "ema(0.9): an update every 11 steps covers more than the 10 steps that count, \
-                    so that it is next to live: update it more often";
+                    so that it is next to live: update it more often, or for the copies of a \
+                    target network take the rule `copy(every=11)`";
     assert_eq!(of(Rule::ema(0.9), 11), [expected]);
     assert!(of(Rule::ema(0.9), 9).is_empty());
     assert!(of(Rule::lawa(5, 10), 10).is_empty());

@@ -28,7 +28,7 @@ const fn counted(key: &'static str, unit: &'static str) -> Argument {
     Argument { key, unit: Some(unit) }
 }
 
-const FORMS: [Notation; 13] = [
+const FORMS: [Notation; 15] = [
     Notation {
         name: "ema",
         example: "`ema(0.999)` or `ema(0.999, debias)`",
@@ -95,6 +95,12 @@ const FORMS: [Notation; 13] = [
         example: "`bema(rho=10, gamma=1, eta=0.2, kappa=0.5)`",
         arguments: &[plain("rho"), plain("gamma"), plain("eta"), plain("kappa")],
     },
+    Notation { name: "target", example: "`target(tau=0.005)`", arguments: &[plain("tau")] },
+    Notation {
+        name: "copy",
+        example: "`copy(every=1000)`",
+        arguments: &[counted("every", "steps")],
+    },
 ];
 
 /// True if a built-in rule has this name.
@@ -144,6 +150,8 @@ impl fmt::Display for Rule {
             Self::Bema { rho, gamma, eta, kappa } => {
                 write!(f, "bema(rho={rho}, gamma={gamma}, eta={eta}, kappa={kappa})")
             }
+            Self::Target { tau } => write!(f, "target(tau={tau})"),
+            Self::Copy { every } => write!(f, "copy(every={every})"),
             Self::Custom { name, parameters } => {
                 f.write_str(name)?;
                 for (index, parameter) in parameters.iter().enumerate() {
@@ -385,6 +393,8 @@ impl<'a> Given<'a> {
                 eta: self.number("eta")?,
                 kappa: self.number("kappa")?,
             },
+            "target" => Rule::Target { tau: self.number("tau")? },
+            "copy" => Rule::Copy { every: self.count("every")? },
             _ => return Err(unknown(self.text)),
         };
         Ok(rule)

@@ -4,6 +4,7 @@
 //! that keeping from `a` to `b` and then from `b` to `c` is keeping from `a` to `c`.
 //! Some rules have it in closed form. For the others, a step that an update covers only in part
 //! counts with the covered part as the exponent of its decay.
+//! The rule of a target network is the exception: its share counts per update.
 
 use std::f64::consts::{LN_2, PI};
 
@@ -143,6 +144,11 @@ impl Rule {
             Self::Bema { rho, gamma, kappa, .. } => {
                 self.product(from, to, |t| Ok(Shares::of_new((rho + gamma * t).powf(-kappa))))
             }
+            Self::Target { tau } => Ok(Shares::of_new(tau)),
+            Self::Copy { every } => Ok(match taken(every, to) > taken(every, from) {
+                true => Shares::REPLACE,
+                false => Shares { keep: 1.0, new: 0.0 },
+            }),
             Self::Custom { ref name, ref parameters } => {
                 let function = custom::function(name)?;
                 self.product(from, to, |t| match function(parameters, t) {

@@ -43,7 +43,9 @@ impl RecordModule {
         let configs = [Rule::ema(0.9), Rule::lawa(2, 1), Rule::bema()].map(AverageConfig::new);
         let averages = configs.clone().map(|config| {
             let mut average = config.init(&live.valid()).unwrap();
-            (1..=3).for_each(|step| average.update(&live.valid(), step).unwrap());
+            for step in 1..=3 {
+                average.update(&live.valid(), step).unwrap();
+            }
             average
         });
         let mut optimizer = AdamConfig::new().init();

@@ -9,7 +9,7 @@ use burn::{
 
 use super::Averaged;
 use crate::{
-    AverageConfig, Error, Rule,
+    AverageConfig, Error, NonFinite, Rule,
     kernel::reads,
     model::{Batch, Mlp, MlpConfig},
 };
@@ -19,7 +19,7 @@ struct Training {
     model: Averaged<Mlp>,
     optimizer: ModuleOptimizer,
     device: Device,
-    /// The most reads in a step so far.
+    /// The most reads in a step so far, its forward pass included.
     most: usize,
 }
 
@@ -34,8 +34,8 @@ impl Training {
     fn step(&mut self, input: f32, rate: f64) {
         let inputs = Tensor::<2>::full([4, 3], input, &self.device);
         let targets = Tensor::<2>::full([4, 2], 0.25, &self.device);
-        let output = TrainStep::step(&self.model, Batch { inputs, targets });
         let before = reads();
+        let output = TrainStep::step(&self.model, Batch { inputs, targets });
         let model = self.model.clone();
         self.model = model.optimize(&mut self.optimizer, rate.into(), output.grads);
         self.most = self.most.max(reads() - before);
@@ -71,6 +71,48 @@ fn a_guarded_step_waits_for_the_device_once() {
         let close = |(a, b): (f32, f32)| (a - b).abs() <= 1e-6 * a.abs().max(1.0);
         assert!(expected.into_iter().zip(found).all(close));
     }
+}
+
+/// The teacher is there before the check of its last update has come back.
+#[test]
+fn a_step_with_a_teacher_waits_no_more_often() {
+    let mut trainings = trainings().map(|training| {
+        let model = training.model.with_teacher(0, |student: &Mlp, teacher, batch| {
+            let targets = teacher.forward(batch.inputs.clone()) * 0.5 + batch.targets * 0.5;
+            TrainStep::step(student, Batch { targets, ..batch })
+        });
+        Training { model: model.unwrap(), ..training }
+    });
+    for training in &mut trainings {
+        (1..=6).for_each(|step| training.step(0.1 * step as f32, 0.5));
+        assert!(training.model.error().is_none());
+    }
+    let [flex, gpu] = trainings;
+    assert_eq!((flex.most, gpu.most), (0, 1));
+    for (expected, found) in flex.averages().into_iter().zip(gpu.averages()) {
+        let close = |(a, b): (f32, f32)| (a - b).abs() <= 1e-6 * a.abs().max(1.0);
+        assert!(expected.into_iter().zip(found).all(close));
+    }
+}
+
+#[test]
+fn a_target_network_on_a_gpu_waits_for_nothing_unless_asked_to() {
+    let mlp = MlpConfig::new(vec![3, 5, 2]).init(&Device::wgpu(Default::default())).unwrap();
+    let waits = |config: AverageConfig| {
+        let mut target = config.init(&mlp).unwrap();
+        let before = reads();
+        for _ in 0..10 {
+            target.advance(&mlp).unwrap();
+            drop(target.module());
+        }
+        reads() - before
+    };
+    for rule in [Rule::target(0.1), Rule::copy(2)] {
+        assert_eq!(waits(AverageConfig::new(rule.clone())), 0, "{rule}");
+        let asked = AverageConfig::new(rule.clone()).with_non_finite(NonFinite::Error);
+        assert!(waits(asked) >= 5, "{rule}");
+    }
+    assert_eq!(waits(AverageConfig::new(Rule::ema(0.9))), 10);
 }
 
 #[test]

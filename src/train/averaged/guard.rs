@@ -61,7 +61,7 @@ struct StepBackup {
 
 impl<M: LearnerModel> Guard<M> {
     pub fn new(statistics: BTreeSet<String>) -> Self {
-        let (policy, statistics) = (NonFinite::Skip { limit: 3 }, Arc::new(statistics));
+        let (policy, statistics) = (NonFinite::Auto, Arc::new(statistics));
         Self { policy, statistics, finite_loss: None, state: Arc::default() }
     }
 

@@ -127,8 +127,22 @@ impl<M: LearnerModel> Handle<M> {
     ///
     /// No average of this index; averages that were replaced by others with later steps.
     pub fn of_training(&self, index: usize) -> Result<Average<M>> {
-        let average = self.average(index)?;
-        match self.lock().replaced_at() {
+        // Ends an unconfirmed update.
+        drop(self.lock());
+        self.teacher(index)
+    }
+
+    /// Like [`of_training`](Self::of_training), but without a wait for a GPU: if the last update is
+    /// unconfirmed, the average is as the GPU makes it, which is right in any case.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`of_training`](Self::of_training).
+    pub fn teacher(&self, index: usize) -> Result<Average<M>> {
+        let shared = self.lock_as_is();
+        let average = shared.averages.get(index).cloned();
+        let average = average.ok_or_else(|| no_average(shared.averages.len(), index))?;
+        match shared.replaced_at() {
             None => Ok(average),
             Some((step, last)) => {
                 let expected = format!("those of step {step}, with which a clone goes on");
@@ -221,7 +235,7 @@ impl<M: LearnerModel> Handle<M> {
         let stores = self.snapshots.as_ref().is_some_and(|storing| storing.is_due(clock.steps));
         let facts = StepFacts { trained, may_wait: !stores };
         let updated = update_after(averages, live, clock.steps, clock.counted(), facts);
-        let updated = updated.and_then(|waiting| {
+        let updated = updated.and_then(|(_, waiting)| {
             *unconfirmed = waiting;
             match &self.snapshots {
                 Some(storing) => storing.store(averages, clock.steps),

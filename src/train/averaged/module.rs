@@ -45,6 +45,7 @@ impl<M: LearnerModel> Module for Averaged<M> {
             guard: self.guard.snapshot(),
             live,
             averages,
+            teacher: self.teacher.clone(),
             options: self.options.clone(),
         }
     }

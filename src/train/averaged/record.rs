@@ -128,6 +128,7 @@ impl<M: LearnerModel> Averaged<M> {
             guard: self.guard.with_refused(refused),
             averages: self.averages.restored(averages),
             validation: self.validation.without_modules(),
+            teacher: self.teacher,
             options: self.options,
         })
     }

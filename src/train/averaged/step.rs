@@ -20,7 +20,7 @@ impl<M: LearnerModel> TrainStep for Averaged<M> {
         self.guard.before_step(&self.live, &self.clock);
         self.validation.trace(self.clock.steps, &self.live, || self.averages());
         self.clock.batch(&item);
-        let output = TrainStep::step(&self.live, item);
+        let output = self.pass(item);
         self.guard.after_forward(&output.item, &self.clock);
         output
     }
@@ -87,7 +87,12 @@ impl<M: LearnerModel> Averaged<M> {
     /// Makes the step, or refuses it so that it changes nothing, by the verdict. After an error
     /// that ends the training, it refuses every step.
     fn stepped(self, verdict: Result<Verdict>, step: impl FnOnce(M) -> M) -> Self {
-        if let Some(error @ (Error::RefusedStep { .. } | Error::Weights { .. })) = self.error() {
+        let ends = |error: &Error| {
+            // A teacher stands still after any error.
+            self.teacher.is_some()
+                || matches!(error, Error::RefusedStep { .. } | Error::Weights { .. })
+        };
+        if let Some(error) = self.error().filter(ends) {
             self.options.stop(error.to_string());
             return self.refused();
         }

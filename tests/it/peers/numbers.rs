@@ -238,7 +238,9 @@ fn a_number_that_is_not_finite_is_refused_by_every_rule() {
                 let mut live = live.clone();
                 match step == spoilt {
                     true => live[(seed + 2) as usize] = bad,
-                    false => without.update(&weights(&live), step).unwrap(),
+                    false => {
+                        without.update(&weights(&live), step).unwrap();
+                    }
                 }
                 average.update(&weights(&live), step).unwrap();
             }
@@ -322,7 +324,9 @@ fn the_average_of_a_bf16_model_moves() {
         let run = |dtype: Option<FloatDType>| {
             let config = AverageConfig::new(Rule::ema(0.999)).with_dtype(dtype);
             let mut average = config.init(&of(start)).unwrap();
-            (1..=1000).for_each(|step| average.update(&of(live), step).unwrap());
+            for step in 1..=1000 {
+                average.update(&of(live), step).unwrap();
+            }
             average
         };
         let kept = |average: &Average<Weights>| average.module_as_kept().w.val().dtype();

@@ -14,7 +14,9 @@ use super::*;
 fn after(config: &AverageConfig, steps: u64) -> Average<Net> {
     let live = Net::new(0, &device());
     let mut average = config.init(&live).unwrap();
-    (1..=steps).for_each(|step| average.update(&live, step).unwrap());
+    for step in 1..=steps {
+        average.update(&live, step).unwrap();
+    }
     average
 }
 
@@ -42,7 +44,9 @@ fn a_share_that_grew_worse_is_a_warning_again() {
     let mut average = after(&config, 0);
     let foretold = share(&average.take_warnings()).unwrap();
     assert!((foretold - 0.998_f64.powi(980)).abs() < 1e-12);
-    (1..=10).for_each(|step| average.update(&Net::new(0, &device()), step).unwrap());
+    for step in 1..=10 {
+        average.update(&Net::new(0, &device()), step).unwrap();
+    }
     assert_eq!(average.take_warnings(), []);
     let found = share(&average.take_final_warnings()).unwrap();
     assert!((found - 0.998_f64.powi(10)).abs() < 1e-12);

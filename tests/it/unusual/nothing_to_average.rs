@@ -21,7 +21,9 @@ fn a_module_without_a_floating_point_parameter_is_a_warning_from_the_start_on() 
     fn warned<M: Module>(config: AverageConfig, module: &M) -> Vec<Warning> {
         let mut average = config.init(module).unwrap();
         let first = average.take_warnings();
-        (1..=20).for_each(|step| average.update(module, step).unwrap());
+        for step in 1..=20 {
+            average.update(module, step).unwrap();
+        }
         assert_eq!(average.warnings(), first);
         assert_eq!(average.take_warnings(), []);
         first

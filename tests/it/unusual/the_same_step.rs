@@ -68,7 +68,9 @@ fn a_small_part_is_enough_and_an_update_need_not_be_due() {
     };
     for every in [1, 10] {
         let mut average = copy_of_live().with_every(every).init(&live(0)).unwrap();
-        (1..=50).for_each(|seed| average.update(&live(seed), 1).unwrap());
+        for seed in 1..=50 {
+            average.update(&live(seed), 1).unwrap();
+        }
         let warnings = average.warnings();
         let repeated =
             warnings.iter().any(|w| matches!(w, Warning::RepeatedStep { count: 49, .. }));

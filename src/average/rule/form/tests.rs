@@ -55,6 +55,8 @@ fn every_rule_has_its_form() {
             "linear(0.999, end=0.9999, steps=30000)",
         ),
         (Rule::bema(), "bema(rho=10, gamma=1, eta=0.2, kappa=0.5)"),
+        (Rule::target(0.005), "target(tau=0.005)"),
+        (Rule::copy(1000), "copy(every=1000)"),
     ];
     for (rule, form) in forms {
         assert_eq!(rule.to_string(), form);
@@ -114,6 +116,8 @@ fn spaces_case_keys_and_positions_are_as_the_writer_likes() {
         ("half-life-ramp(0.1, 20)", "half-life-ramp(0.1, max=20 steps)"),
         ("half-life-ramp(fraction=0.1)", "half-life-ramp(0.1)"),
         ("power(0.1)", "power(sigma_rel=0.1)"),
+        ("target(0.005)", "target(tau=0.005)"),
+        ("copy(1000 steps)", "copy(every=1000)"),
         ("Equal()", "equal"),
         ("window(5, 100)", "window(5 snapshots, 100 steps)"),
         ("window(100 steps, 5 snapshots)", "window(5 snapshots, 100 steps)"),
