@@ -59,6 +59,7 @@
 
 mod fit;
 mod header;
+pub mod merge;
 mod names;
 mod options;
 mod source;

@@ -53,7 +53,7 @@ pub use clock::Clock;
 pub use config::{AverageConfig, NonFinite};
 #[cfg(feature = "export")]
 pub(crate) use file::KEPT;
-pub use file::{Description, load_file, save_file};
+pub use file::{Description, MergedFile, load_file, save_file};
 pub use numbers::Refused;
 #[cfg(feature = "export")]
 pub(crate) use pack::{DIGEST, OURS, Pack, write_whole};
@@ -76,7 +76,7 @@ pub use update::update_all;
 #[cfg(feature = "train")]
 pub(crate) use update::{StepFacts, update_after};
 #[cfg(feature = "export")]
-pub(crate) use walk::{Entry, Place, Recorded, describe, recorded};
+pub(crate) use walk::{Entry, Place, Recorded, describe, load, recorded, running_states};
 #[cfg(feature = "train")]
 pub(crate) use walk::{path_of, put_statistics, statistics};
 pub use warning::Warning;
