@@ -171,6 +171,7 @@ fn start(args: &Args) -> Result<RunDirectory> {
         data_sha256: table.sha256(),
         seed: args.seed,
         commit_every: None,
+        keep_every: None,
     };
     if RunDirectory::open(&args.run).is_err() {
         return Ok(RunDirectory::create(&args.run, &config)?);

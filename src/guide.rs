@@ -5,7 +5,8 @@
 //! - [`speed`]: time and memory, beside PyTorch; how to measure them;
 //! - [`evidence`]: whether averages do better on data that was not trained on, over many seeds;
 //! - [`shipping`]: one file for Burn, safetensors or PyTorch, and a program that runs the model in
-//!   it.
+//!   it;
+//! - [`merging`]: several saved models as one, by which weights.
 //!
 //! The pages have no code of the crate's; each number in them comes from a command beside it.
 
@@ -51,6 +52,7 @@ pub mod survival {
     #![doc = include_str!("guide/survival.md")]
     //!
     //! [`Fit`]: crate::runs::Fit
+    //! [merge]: super::merging
 }
 
 pub mod speed {
@@ -66,4 +68,13 @@ pub mod shipping {
     //!
     //! [`export`]: crate::export
     //! [`export::LoadOptions`]: crate::export::LoadOptions
+}
+
+pub mod merging {
+    #![doc = include_str!("guide/merging.md")]
+    //!
+    //! [`export`]: crate::export
+    //! [`export::merge`]: crate::export::merge
+    //! [`Commit::path`]: crate::runs::Commit::path
+    //! [`reestimate_statistics`]: crate::reestimate_statistics
 }

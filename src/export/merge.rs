@@ -40,7 +40,7 @@ mod files; // opened, checked against the module, read tensor by tensor
 mod greedy; // files that are added where a score gets better
 mod weights; // the weight of each file
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{cmp::Ordering, collections::HashMap, path::PathBuf};
 
 use burn::{
     module::Module,
@@ -158,7 +158,11 @@ impl Merge {
     /// Opens the files, and checks all of them against the module.
     fn open<M: Module>(&self, module: &M) -> Result<Vec<OpenFile>> {
         if self.files.len() < 2 {
-            return Err(Error::value("the number of files of a merge", "2 or more", self.files.len()));
+            return Err(Error::value(
+                "the number of files of a merge",
+                "2 or more",
+                self.files.len(),
+            ));
         }
         let (mut files, mut faults) = (Vec::new(), Vec::new());
         for path in &self.files {
@@ -181,9 +185,10 @@ impl Merge {
         let steps = files.iter().filter_map(|file| Some((file, file.description.as_ref()?)));
         let step = steps.clone().map(|(_, said)| said.step).max().unwrap_or(0);
         let samples = steps.map(|(_, said)| said.samples).max().unwrap_or(0);
-        let on_start = files.iter().zip(weights).filter_map(|(file, weight)| {
-            Some(weight * file.description.as_ref()?.mass_on_start)
-        });
+        let on_start = files
+            .iter()
+            .zip(weights)
+            .filter_map(|(file, weight)| Some(weight * file.description.as_ref()?.mass_on_start));
         let merged = files.iter().zip(weights).map(|(file, &weight)| MergedFile {
             path: file.path.display().to_string(),
             sha256: file.sha256.clone(),
@@ -210,9 +215,8 @@ impl Merge {
             let &(id, dtype) = places.get(path).filter(|_| failed.is_none())?;
             let is_statistic = statistics.contains(path);
             let data = match (dtype.is_float(), is_statistic, self.statistics, self.integers) {
-                (true, true, policy @ (Buffers::First | Buffers::Last), _) | (false, _, _, policy) => {
-                    taken(files, path, dtype, policy)
-                }
+                (true, true, policy @ (Buffers::First | Buffers::Last), _)
+                | (false, _, _, policy) => taken(files, path, dtype, policy),
                 (true, ..) => mixed(files, weights, &order, path, dtype),
             };
             let data = data.and_then(|data| match is_statistic && path.ends_with("running_var") {
@@ -233,7 +237,10 @@ impl Merge {
                 notes.push(format!("{file} has the content of {first}, which so counts twice"));
             }
             if weights[index] == 0.0 {
-                notes.push(format!("{} has the weight 0: no part in the weights", file.path.display()));
+                notes.push(format!(
+                    "{} has the weight 0: no part in the weights",
+                    file.path.display()
+                ));
             }
         }
         if let Some(path) = running_states(module).first() {
@@ -291,15 +298,36 @@ fn mixed(
         mass += weights[index];
         let alpha = weights[index] / mass;
         let data = files[index].read(path)?;
-        sum.iter_mut().zip(data.iter::<f64>()).for_each(|(a, w)| *a += alpha * (w - *a));
+        let add = |(a, w): (&mut f64, f64)| *a += alpha * (w - *a);
+        match data.as_slice::<f32>() {
+            Ok(numbers) => sum.iter_mut().zip(numbers.iter().map(|&w| w.into())).for_each(add),
+            Err(_) => sum.iter_mut().zip(data.iter()).for_each(add),
+        }
     }
-    let merged = TensorData::new(sum, shape).convert_dtype(dtype);
+    let merged = match dtype.size() {
+        2 => TensorData::new(sum.into_iter().map(rounded_to_odd).collect(), shape),
+        _ => TensorData::new(sum, shape),
+    };
+    let merged = merged.convert_dtype(dtype);
     match first_non_finite(merged.as_bytes(), dtype) {
         None => Ok(merged),
         Some((index, what)) => {
             let expected = format!("a sum that {} holds", dtype.name());
             Err(Error::parameter(path, expected, format!("{what} at index {index}")))
         }
+    }
+}
+
+/// The number in f32, with its last bit set if it is not exact, so that rounding it to 16 bits is
+/// rounding the number itself to 16 bits (Boldo and Melquiond 2008, "Emulation of FMA and Correctly
+/// Rounded Sums: Proved Algorithms Using Rounding to Odd").
+fn rounded_to_odd(number: f64) -> f32 {
+    let near = number as f32;
+    match f64::from(near).abs().total_cmp(&number.abs()) {
+        Ordering::Equal => near,
+        _ if near.is_infinite() => near,
+        Ordering::Greater => f32::from_bits((near.to_bits() - 1) | 1),
+        Ordering::Less => f32::from_bits(near.to_bits() | 1),
     }
 }
 

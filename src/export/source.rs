@@ -250,10 +250,7 @@ impl Source {
 
 /// Refuses a file that [`save`](super::save) wrote and that was changed since; `sealed` are the
 /// digest in the file and that of its bytes.
-fn check_digest(
-    sealed: Option<[String; 2]>,
-    metadata: &BTreeMap<String, String>,
-) -> Result<()> {
+fn check_digest(sealed: Option<[String; 2]>, metadata: &BTreeMap<String, String>) -> Result<()> {
     if !metadata.keys().any(|key| key.starts_with(OURS)) {
         return Ok(());
     }

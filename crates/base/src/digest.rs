@@ -76,7 +76,8 @@ pub fn sealed_file(
     regular::visit(path, Length::Any, "read", |piece| {
         whole.update(piece);
         if let Some(place) = &place {
-            let [from, to] = [place.start, place.end].map(|at| at.clamp(start, start + piece.len()));
+            let [from, to] =
+                [place.start, place.end].map(|at| at.clamp(start, start + piece.len()));
             around.update(&piece[..from - start]);
             around.update(&UNSEALED[..to - from]);
             around.update(&piece[to - start..]);

@@ -72,7 +72,9 @@ impl Merge {
         scores.sort_by(|(one, _), (other, _)| rank(*other).total_cmp(&rank(*one)));
         let (mut best, first) = scores[0];
         if best.is_nan() {
-            return Err(Error::value("the scores of a merge", "a number", "NaN for each file").into());
+            return Err(
+                Error::value("the scores of a merge", "a number", "NaN for each file").into()
+            );
         }
         let (mut taken, mut merged) = (vec![first], merge(&[first])?);
         let mut candidates = Vec::with_capacity(files.len());

@@ -26,22 +26,12 @@ pub enum Weights {
     ///
     /// The files are checkpoints of one training at a constant learning rate, at equal distances,
     /// oldest first. With the decay `f` from `f(0) = 1` to `f(1) = 0`, file `j` of `n`, counted from
-    /// 0, has the weight
-    ///
-    /// ```math
-    /// c_j = f\left(\frac{j}{n}\right) - f\left(\frac{j + 1}{n}\right)
-    /// ```
-    ///
-    /// so that the steps from file `j - 1` to file `j` count `f(j / n)` times.
+    /// 0, has the weight `f(j / n) - f((j + 1) / n)`, so that the steps from file `j - 1` to file `j`
+    /// count `f(j / n)` times.
     Decay(Decay),
     /// Task arithmetic (Ilharco et al. 2023, "Editing Models with Task Arithmetic"): the first file
-    /// is the base, and the result is
-    ///
-    /// ```math
-    /// \text{base} + \text{scale} \sum_i (\text{file}_i - \text{base})
-    /// ```
-    ///
-    /// Each of the `n` other files has the weight `scale`, and the base has `1 - n scale`.
+    /// is the base, to which `scale` times the sum of the differences `file - base` is added. Each of
+    /// the `n` other files so has the weight `scale`, and the base has `1 - n scale`.
     TaskArithmetic {
         /// The factor of each difference, such as 0.3; a negative one takes a task away.
         scale: f64,
