@@ -6,7 +6,7 @@
 //! cargo run --example merge -- --run artifacts/runs/default --last 5 --decay sqrt --to merged.bpk --format burnpack
 //! ```
 //!
-//! For a module of yours, `export::merge` does all of this in a few lines.
+//! For a module of yours, `export::merge` does this in a few lines.
 
 #[macro_use]
 mod shared; // the standard output of a reader that may leave
@@ -17,30 +17,28 @@ mod weights; // files of weights, and how they are read
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use burn::tensor::Device;
 use burn_ema::{
     Rule,
+    average::Description,
     export::{
         LoadOptions,
         merge::{Candidate, Decay, Greedy, Merge, Merged, Weights},
     },
     model::{Mlp, MlpConfig},
-    runs::LastCommits,
+    runs::{Commits, LastCommits},
+    train::AveragedCommit as _,
 };
 use burn_ema_lab::{
     data::{Prepared, digits, loader},
     device,
     report::Scores,
-    run::RunDirectory,
+    run::{RunConfig, RunDirectory},
 };
-use clap::{ArgGroup, Parser, ValueEnum};
+use clap::{ArgGroup, Parser};
 
 use self::{output::OutputArgs, weights::ReadOptions};
-
-/// Tensors come and go.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 #[command(
@@ -75,9 +73,10 @@ struct Args {
     /// The rule of an average over the files, such as "ema(0.9)" or "power(sigma_rel=0.1)"
     #[arg(long)]
     rule: Option<Rule>,
-    /// The decay of a learning rate whose effect the merge has
-    #[arg(long)]
-    decay: Option<DecayKind>,
+    /// The decay of a learning rate whose effect the merge has: sqrt (1 - sqrt(x)), linear (equal
+    /// weights) or cosine
+    #[arg(long, value_parser = decay)]
+    decay: Option<Decay>,
     /// The base of task arithmetic: base + scale * (the sum of FILE - base)
     #[arg(long, value_name = "FILE", requires = "scale", conflicts_with = "run")]
     base: Option<PathBuf>,
@@ -93,44 +92,52 @@ struct Args {
     read: ReadOptions,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum DecayKind {
-    /// 1 - sqrt(x)
-    Sqrt,
-    /// 1 - x: equal weights
-    Linear,
-    /// Half a cosine
-    Cosine,
+/// A decay, as its option names it.
+fn decay(text: &str) -> Result<Decay, String> {
+    match text {
+        "sqrt" => Ok(Decay::Sqrt),
+        "linear" => Ok(Decay::Linear),
+        "cosine" => Ok(Decay::Cosine),
+        _ => Err("expected sqrt, linear or cosine".to_owned()),
+    }
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let device = device::select(None)?.device;
-    let (mut files, options) = match &args.run {
+    let (of_run, options) = match &args.run {
         Some(run) => commits(run, &args)?,
-        None => (args.files.clone(), args.read.of_model()),
+        None => (Vec::new(), args.read.of_model()),
     };
-    files.splice(0..0, args.base.clone());
+    let commits = of_run.iter().map(|(path, _)| path.clone());
+    let files: Vec<_> = args.base.clone().into_iter().chain(args.files).chain(commits).collect();
     let weights = match (args.rule, args.decay, args.scale) {
         (Some(rule), ..) => Weights::Rule(rule),
-        (_, Some(DecayKind::Sqrt), _) => Weights::Decay(Decay::Sqrt),
-        (_, Some(DecayKind::Linear), _) => Weights::Decay(Decay::Linear),
-        (_, Some(DecayKind::Cosine), _) => Weights::Decay(Decay::Cosine),
+        (_, Some(decay), _) => Weights::Decay(decay),
         (.., Some(scale)) => Weights::TaskArithmetic { scale },
         _ if args.weights.is_empty() => Weights::Equal,
         _ => Weights::Given(args.weights),
     };
-    // The network that the first file holds, which all others must be; a score needs that of the
-    // digits.
+    // The network that the first file holds, which all others must be. Activations do not matter but
+    // for a score.
     let digits = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../artifacts/digits"));
-    let run = RunDirectory::open(args.run.as_deref().unwrap_or(digits))?;
-    let config = run.config()?.model;
-    let (config, _) = args.read.network(&files[0], &options, &config, args.greedy)?;
+    let trained = || RunDirectory::open(args.run.as_deref().unwrap_or(digits))?.config();
+    let trained = args.greedy.then(trained).transpose()?;
+    let like = trained.as_ref().map_or(MlpConfig::new(vec![1, 1]), |run| run.model.clone());
+    let (config, _) = args.read.network(&files[0], &options, &like, args.greedy)?;
+    let fresh = config.init(&device)?;
     let merge = Merge::new(files).with_weights(weights).with_options(options);
-    let Merged { module, description, notes, .. } = match args.greedy {
-        true => greedy(&merge, &config, &run, &device)?,
-        false => merge.load(&config.init(&device)?)?,
+    let Merged { module, mut description, notes, .. } = match trained {
+        Some(run) => greedy(&merge, &fresh, &run, &device)?,
+        None => merge.load(&fresh)?,
     };
+    // Commits hold no description of their weights; the run has it.
+    for (path, said) in of_run {
+        let path = path.display().to_string();
+        let file = description.files.iter().find(|file| file.path == path);
+        description.mass_on_start += file.map_or(0.0, |it| it.weight) * said.mass_on_start;
+        (description.step, description.samples) = (said.step, said.samples);
+    }
     for file in &description.files {
         println!("{:>10.6}  {}...  {}", file.weight, &file.sha256[..16], file.path);
     }
@@ -141,10 +148,10 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The files of the newest commits of a run, oldest first, and the part of them that is merged.
-fn commits(run: &Path, args: &Args) -> Result<(Vec<PathBuf>, LoadOptions)> {
-    let directory = RunDirectory::open(run)?;
-    let LastCommits { commits, passed_over } = directory.commits().last(args.last)?;
+/// The files of the newest commits of a run, oldest first, with what is merged of each, and how that
+/// part is read.
+fn commits(run: &Path, args: &Args) -> Result<(Vec<(PathBuf, Description)>, LoadOptions)> {
+    let LastCommits { commits, passed_over } = Commits::of(run).last(args.last)?;
     for error in passed_over {
         println!("warning: {:#}", anyhow::Error::new(error));
     }
@@ -158,39 +165,36 @@ fn commits(run: &Path, args: &Args) -> Result<(Vec<PathBuf>, LoadOptions)> {
     if count < args.last {
         println!("note: {run} has {count} commits, fewer than --last {}", args.last);
     }
-    let first = |it: &(String, String)| it.0.clone();
-    let name = commits[0].manifest().parts.first().map(first);
-    let prefix = match (name, args.average) {
-        (Some(name), true) => format!("averages.{name}.weights"),
+    let prefix = match (commits[0].manifest().parts.first(), args.average) {
+        (Some((name, _)), true) => format!("averages.{name}.weights"),
         (Some(_), false) => "live".to_owned(),
         (None, average) => {
             ensure!(!average, "{run} has no averages: leave out --average");
             String::new()
         }
     };
-    let files = commits.iter().map(|commit| commit.path().join("model.bpk")).collect();
-    Ok((files, args.read.under(Some(&prefix))))
+    let files = commits.iter().map(|commit| {
+        let said = match args.average {
+            true => commit.describe_average("")?,
+            false => Description::new("live", commit.manifest().steps, ""),
+        };
+        anyhow::Ok((commit.path().join("model.bpk"), said))
+    });
+    Ok((files.collect::<Result<_>>()?, args.read.under(Some(&prefix))))
 }
 
 /// The greedy merge by the loss on the validation rows of the digits.
-fn greedy(
-    merge: &Merge,
-    config: &MlpConfig,
-    run: &RunDirectory,
-    device: &Device,
-) -> Result<Merged<Mlp>> {
-    let trained = run.config()?;
-    ensure!(trained.data.is_none(), "--greedy scores by the digits, and this run learned a table");
-    let valid = Prepared::new(&digits()?, trained.seed)?.valid;
-    let valid = loader(valid, trained.batch_size, None, device)?;
+fn greedy(merge: &Merge, fresh: &Mlp, run: &RunConfig, device: &Device) -> Result<Merged<Mlp>> {
+    ensure!(run.data.is_none(), "--greedy scores by the digits, and this run learned a table");
+    let valid = Prepared::new(&digits()?, run.seed)?.valid;
+    let valid = loader(valid, run.batch_size, None, device)?;
     let score = |mlp: &Mlp| anyhow::Ok(-Scores::of(mlp, &*valid)?.loss);
-    let Greedy { merged, score, candidates, .. } = merge.greedy(&config.init(device)?, score)?;
+    let Greedy { merged, score, candidates, .. } = merge.greedy(fresh, score)?;
     println!("validation loss: alone   merged");
     for Candidate { path, alone, merged, taken, .. } in candidates {
         let word = if taken { "taken" } else { "left" };
         println!("{:>22.6} {:>8.6}  {word:<5}  {}", -alone, -merged, path.display());
     }
     println!("loss of the merge: {:.6}, on rows that it was chosen by", -score);
-    merged.description.files.first().context("no file was taken")?;
     Ok(merged)
 }

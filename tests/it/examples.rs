@@ -503,7 +503,7 @@ fn saved_models_are_merged() {
     let soup = text("soup.safetensors");
     let (said, _) = succeeds(&mut merge(&["--run", of_run, "--last", "4", "--to", &soup]));
     let description = Contents::read(&soup).unwrap().description.unwrap();
-    assert_eq!((&description.rule[..], description.step), ("merge of 4 files, equal weights", 0));
+    assert_eq!((&description.rule[..], description.step), ("merge of 4 files, equal weights", 810));
     assert_eq!(description.files.len(), 4);
     for file in &description.files {
         let line = format!("  0.250000  {}...  {}", &file.sha256[..16], file.path);
@@ -517,6 +517,8 @@ fn saved_models_are_merged() {
     let (said, _) = succeeds(&mut merge(&average));
     assert!(said.contains("weights of the decay 1-sqrt"), "{said}");
     assert!(said.contains("  0.447214  "), "{said}");
+    let of_average = Contents::read(&soup).unwrap().description.unwrap();
+    assert!(of_average.step == 810 && of_average.samples == 6 * 1078, "{of_average:?}");
     let (said, _) = succeeds(&mut merge(&["--run", of_run, "--last", "9", "--to", &soup]));
     assert!(said.contains("has 6 commits, fewer than --last 9"), "{said}");
 

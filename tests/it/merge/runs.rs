@@ -40,8 +40,10 @@ fn commits_are_files_of_a_merge() {
         let each: Vec<_> = each.iter().map(|net| flat(net, true)).collect();
         weighted(&each, &[1.0 / 3.0; 3])
     };
-    let live = commits.iter().map(|commit| commit.live(fresh.clone()).unwrap()).collect();
-    let average = commits.iter().map(|commit| commit.average(fresh.clone()).unwrap()).collect();
+    // Clones of one net would share their statistics.
+    let other = || Net::new(8, &device());
+    let live = commits.iter().map(|commit| commit.live(other()).unwrap()).collect();
+    let average = commits.iter().map(|commit| commit.average(other()).unwrap()).collect();
     for (prefix, expected) in [("live", mean(live)), ("averages.ema(0.9).weights", mean(average))] {
         let options = LoadOptions::new().with_prefix(prefix);
         let found = Merge::new(files_of(&commits)).with_options(options).load(&fresh).unwrap();
