@@ -9,21 +9,19 @@
 
 #[macro_use]
 mod shared; // the standard output of a reader that may leave
+#[path = "shared/output.rs"]
+mod output; // where and how a model is written
 #[path = "shared/weights.rs"]
 mod weights; // files of weights, and how they are read
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use burn_ema::{
-    average::Description,
-    export::{self, Contents, Form},
-    train::AveragedCommit as _,
-};
+use burn_ema::{average::Description, export::Contents, train::AveragedCommit as _};
 use burn_ema_lab::{device, run::RunDirectory};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 
-use self::weights::ReadOptions;
+use self::{output::OutputArgs, weights::ReadOptions};
 
 /// Tensors come and go.
 #[global_allocator]
@@ -35,12 +33,8 @@ struct Args {
     /// The directory of the run; while it has left no model, its newest commit has the average
     #[arg(default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../artifacts/digits"))]
     run: PathBuf,
-    /// The file to write; an older one is replaced
-    #[arg(long, value_name = "FILE")]
-    to: PathBuf,
-    /// What to write
-    #[arg(long, default_value = "torch")]
-    format: Format,
+    #[command(flatten)]
+    output: OutputArgs,
     /// Live at the newest commit, in place of the average
     #[arg(long)]
     live: bool,
@@ -50,16 +44,6 @@ struct Args {
     model: Option<PathBuf>,
     #[command(flatten)]
     read: ReadOptions,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    /// Burn's own form
-    Burnpack,
-    /// Safetensors under Burn's paths
-    Safetensors,
-    /// Safetensors under PyTorch's names, in its layout
-    Torch,
 }
 
 fn main() -> Result<()> {
@@ -90,21 +74,6 @@ fn main() -> Result<()> {
         let commit = newest()?.context("the run has left no model yet, and has no commit")?;
         (commit.average(fresh()?)?, commit.describe_average(&source)?)
     };
-    let form = match args.format {
-        Format::Burnpack => Form::Burnpack,
-        Format::Safetensors => Form::Safetensors,
-        Format::Torch => Form::torch(),
-    };
-    let to = match (args.to.extension(), args.format) {
-        (Some(_), _) => args.to,
-        (None, Format::Burnpack) => args.to.with_extension("bpk"),
-        (None, _) => args.to.with_extension("safetensors"),
-    };
-    export::save(&model, &to, &form, &description)?;
-    let Contents { kind, tensors, .. } = Contents::read(&to)?;
-    println!("{}: {kind}, {description}", to.display());
-    for (name, (dtype, shape)) in tensors {
-        println!("  {name:<16} {} {:?}", dtype.name(), shape.as_slice());
-    }
+    args.output.write(&model, &description)?;
     Ok(())
 }

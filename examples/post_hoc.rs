@@ -118,7 +118,7 @@ fn main() -> Result<()> {
     let widths = args.widths.iter().map(|&sigma_rel| Target::PowerFunction { sigma_rel });
     let targets: Vec<_> = widths.chain(others).collect();
     let valid = loader(data.valid, config.batch_size, None, &device)?;
-    let loss = |mlp: &Mlp| anyhow::Ok(Scores::of(mlp, &*valid)?.loss);
+    let loss = |mlp: &Mlp| Ok::<_, burn_ema::Error>(Scores::of(mlp, &*valid)?.loss);
     let structure = config.model.init(&device)?;
     let grid = snapshots.evaluate(&structure, &targets, None, Solve::Published, loss)?;
 
@@ -171,6 +171,7 @@ fn start(args: &Args) -> Result<RunDirectory> {
         data_sha256: table.sha256(),
         seed: args.seed,
         commit_every: None,
+        keep_every: None,
     };
     if RunDirectory::open(&args.run).is_err() {
         return Ok(RunDirectory::create(&args.run, &config)?);

@@ -1,4 +1,5 @@
-//! Saves a model as a file that other programs can open, and loads a model from such a file.
+//! Saves a model as a file that other programs can open, loads a model from such a file, and
+//! [merges](merge) several into one.
 //!
 //! [`save`] writes an average or live, of any module, as burnpack, as safetensors, or as
 //! safetensors that PyTorch loads, with a description and a digest in the metadata.
@@ -59,6 +60,7 @@
 
 mod fit;
 mod header;
+pub mod merge;
 mod names;
 mod options;
 mod source;

@@ -6,7 +6,8 @@
 //! - [`evidence`]: whether averages do better on data that was not trained on, over many seeds;
 //! - [`coming_from`]: what takes the place of a hand-written average, or of one in PyTorch or JAX;
 //! - [`shipping`]: one file for Burn, safetensors or PyTorch, and a program that runs the model in
-//!   it.
+//!   it;
+//! - [`merging`]: several saved models as one, by which weights.
 //!
 //! Each number in the pages comes from a command beside it.
 
@@ -52,6 +53,7 @@ pub mod survival {
     #![doc = include_str!("guide/survival.md")]
     //!
     //! [`Fit`]: crate::runs::Fit
+    //! [merge]: super::merging
 }
 
 pub mod speed {
@@ -75,4 +77,13 @@ pub mod shipping {
     //!
     //! [`export`]: crate::export
     //! [`export::LoadOptions`]: crate::export::LoadOptions
+}
+
+pub mod merging {
+    #![doc = include_str!("guide/merging.md")]
+    //!
+    //! [`export`]: crate::export
+    //! [`export::merge`]: crate::export::merge
+    //! [`Commit::path`]: crate::runs::Commit::path
+    //! [`reestimate_statistics`]: crate::reestimate_statistics
 }

@@ -50,7 +50,8 @@
 //!   afterwards from stored ones;
 //! - `kernel`, private: the kernels that update averages;
 //! - [`model`]: the perceptron, its loss, its gradients in closed form;
-//! - [`export`]: saves a model as a file of Burn, safetensors or PyTorch, and loads one;
+//! - [`export`]: saves a model as a file of Burn, safetensors or PyTorch, loads one, and merges
+//!   several;
 //! - [`train`]: the hook, for models and their averages in Burn's Learner;
 //! - [`guide`]: how to choose an average, without code;
 //! - `runs`: trainings that commit and go on, in a crate of its own, `burn-ema-runs`;

@@ -1,5 +1,7 @@
 //! The perceptron in a file of weights, and the options that say how the file is read.
 
+#![allow(dead_code)] // each example uses some
+
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Result, ensure};
@@ -65,12 +67,26 @@ impl ReadOptions {
         config: &MlpConfig,
         device: &Device,
     ) -> Result<(Mlp, Option<Description>)> {
-        let Contents { kind, bytes, description, tensors, .. } =
-            Contents::read_with(file, options)?;
+        let (config, Contents { kind, description, .. }) =
+            self.network(file, options, config, true)?;
         match &description {
             Some(said) => eprintln!("{}: {kind}, {said}", file.display()),
             None => eprintln!("{}: {kind}", file.display()),
         }
+        Ok((export::load_with(config.init(device)?, file, options)?, description))
+    }
+
+    /// The configuration as wide as the network in a file, and what is in the file. With `fixed`,
+    /// the network must have as many inputs and outputs as the configuration.
+    pub fn network(
+        &self,
+        file: &Path,
+        options: &LoadOptions,
+        config: &MlpConfig,
+        fixed: bool,
+    ) -> Result<(MlpConfig, Contents)> {
+        let contents = Contents::read_with(file, options)?;
+        let Contents { kind, bytes, tensors, .. } = &contents;
         let matrices: Vec<_> = tensors.iter().filter(|(_, (_, shape))| shape.len() == 2).collect();
         // The layers of a part of the file, each from inputs to outputs.
         let layers = |part: &str, is_of_torch: bool| -> Vec<[usize; 2]> {
@@ -83,7 +99,9 @@ impl ReadOptions {
             within.sort_by_key(|(number, _)| *number);
             within.into_iter().map(|(_, widths)| widths).collect()
         };
-        let follow = |layers: &[[usize; 2]]| layers.windows(2).all(|it| it[0][1] == it[1][0]);
+        let follow = |layers: &[[usize; 2]]| {
+            (fixed || !layers.is_empty()) && layers.windows(2).all(|it| it[0][1] == it[1][0])
+        };
         let [inputs, outputs] = [config.sizes[0], config.sizes[config.sizes.len() - 1]];
         let ends = |layers: &[[usize; 2]]| match layers {
             [] => (inputs, outputs),
@@ -104,7 +122,8 @@ impl ReadOptions {
         let parts: BTreeSet<_> = [""].into_iter().chain(parts).collect();
         let all = parts.iter().flat_map(|part| layouts.iter().map(move |layout| (*part, *layout)));
         let mut all = all.map(|(part, is_of_torch)| (part, layers(part, is_of_torch)));
-        let fitting = all.find(|(_, layers)| follow(layers) && ends(layers) == (inputs, outputs));
+        let is_wide = |layers: &[_]| !fixed || ends(layers) == (inputs, outputs);
+        let fitting = all.find(|(_, layers)| follow(layers) && is_wide(layers));
         let (part, layers) = fitting.unwrap_or_else(|| ("", layers("", layouts[0])));
         ensure!(
             follow(&layers),
@@ -113,7 +132,7 @@ impl ReadOptions {
         );
         let found = ends(&layers);
         ensure!(
-            found == (inputs, outputs),
+            is_wide(&layers),
             "{}: expected a network from {inputs} inputs to {outputs} outputs, found one from {} to {}",
             file.display(),
             found.0,
@@ -124,17 +143,18 @@ impl ReadOptions {
             tensors.values().map(|(dtype, shape)| (dtype.size() * shape.num_elements()) as u64);
         let claimed: u64 = claimed.sum();
         ensure!(
-            claimed <= bytes,
+            claimed <= *bytes,
             "{}: expected at most {bytes} bytes of weights, as the file has, found {claimed}",
             file.display()
         );
         let sizes = match &layers[..] {
             [] => config.sizes.clone(),
-            _ => [inputs].into_iter().chain(layers.iter().map(|widths| widths[1])).collect(),
+            [first, ..] => {
+                [first[0]].into_iter().chain(layers.iter().map(|widths| widths[1])).collect()
+            }
         };
         let config = MlpConfig { sizes, ..config.clone() };
         let is_bias = |name: &String| name.starts_with(part) && name.ends_with("bias");
-        let config = config.with_bias(tensors.keys().any(is_bias));
-        Ok((export::load_with(config.init(device)?, file, options)?, description))
+        Ok((config.with_bias(tensors.keys().any(is_bias)), contents))
     }
 }

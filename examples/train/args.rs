@@ -57,14 +57,18 @@ pub struct Args {
     /// The directory of the run
     #[arg(long, default_value = "artifacts/runs/default")]
     pub run: PathBuf,
-    /// Go on from the newest commit of the run, as it was begun: more epochs, other averages and
-    /// another --commit-every may be given. With --data and --target, begin it where there is none
+    /// Go on from the newest commit of the run, as it was begun: more epochs, other averages, another
+    /// --commit-every and another --keep-every may be given. With --data and --target, begin it where there is none
     #[arg(long)]
     pub resume: bool,
     /// Commit within epochs too, after so many steps, and not at the end of each alone; 0 for the
     /// ends alone [default: that of the run with --resume, else 0]
     #[arg(long, value_name = "STEPS")]
     pub commit_every: Option<u64>,
+    /// Keep, beside the newest commits and the best, the first commit of each so many steps, for the
+    /// example `merge`; 0 to keep none of these [default: that of the run with --resume, else 0]
+    #[arg(long, value_name = "STEPS")]
+    pub keep_every: Option<u64>,
     /// Remove the run that is in the directory and start anew
     #[arg(long, conflicts_with = "resume")]
     pub overwrite: bool,

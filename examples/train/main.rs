@@ -139,7 +139,9 @@ fn main() -> Result<ExitCode> {
         .commit_config(&config)?
         .with_config(&committed_as)?
         .with_every_steps(config.commit_every)
+        .with_keep_every_steps(config.keep_every)
         .with_change("commit_every", Change::Free)
+        .with_change("keep_every", Change::Free)
         .with_change("data", Change::Free);
     if changes_averages {
         commits = commits.with_change("averages", Change::Free);

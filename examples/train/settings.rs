@@ -152,7 +152,8 @@ fn resumed(
     let averages = args.averages();
     let averages = if averages.is_empty() { saved.averages.clone() } else { averages };
     let commit_every = args.commit_every.or(saved.commit_every);
-    Ok(RunConfig { epochs, averages, commit_every, ..saved.clone() })
+    let keep_every = args.keep_every.or(saved.keep_every);
+    Ok(RunConfig { epochs, averages, commit_every, keep_every, ..saved.clone() })
 }
 
 /// The configuration of a new run.
@@ -183,6 +184,7 @@ fn begun(args: &Args, data: &Prepared, data_sha256: String, seed: u64) -> RunCon
         data_sha256,
         seed,
         commit_every: args.commit_every,
+        keep_every: args.keep_every,
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use burn::{backend::TensorMetadata, module::Module};
+use serde::{Deserialize, Serialize};
 
 use super::{
     kept::Treatment,
@@ -24,6 +25,7 @@ const MASS: &str = "burn-ema.mass";
 const START: &str = "burn-ema.mass-on-start";
 const SOURCE: &str = "burn-ema.source";
 const VERSION: &str = "burn-ema.version";
+const FILES: &str = "burn-ema.files";
 const STATE: &str = "burn-ema.state";
 
 /// The path prefix of tensors as they are kept, if they differ from those that plain Burn loads.
@@ -49,6 +51,19 @@ pub struct Description {
     pub source: String,
     /// The version of this crate that wrote the file.
     pub version: String,
+    /// The files of a merge, in its order; empty for all else.
+    pub files: Vec<MergedFile>,
+}
+
+/// A file of which a merge was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MergedFile {
+    /// The path as it was given.
+    pub path: String,
+    /// The SHA-256 of the file, as `sha256sum` prints it.
+    pub sha256: String,
+    /// The weight of the file in the merge; all weights sum to 1.
+    pub weight: f64,
 }
 
 impl<M: Module> Average<M> {
@@ -187,6 +202,7 @@ impl Description {
             mass_on_start: 0.0,
             source: source.into(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            files: Vec::new(),
         }
     }
 
@@ -202,7 +218,9 @@ impl Description {
             (SOURCE, self.source.clone()),
             (VERSION, self.version.clone()),
         ];
-        entries.map(|(key, value)| (key.to_owned(), value)).into()
+        let files = (!self.files.is_empty()).then(|| serde_json::json!(self.files).to_string());
+        let entries = entries.into_iter().chain(files.map(|files| (FILES, files)));
+        entries.map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
     /// Reads the description of the average in a file; the weights are neither read nor checked.
@@ -234,6 +252,11 @@ impl Description {
             mass_on_start: number(metadata, START)?,
             source: text(SOURCE)?,
             version: text(VERSION)?,
+            files: match metadata.get(FILES) {
+                None => Vec::new(),
+                Some(files) => serde_json::from_str(files)
+                    .map_err(|error| Error::parameter(FILES, "the files of a merge", error))?,
+            },
         })
     }
 }

@@ -53,7 +53,7 @@ pub use clock::Clock;
 pub use config::{AverageConfig, NonFinite};
 #[cfg(feature = "export")]
 pub(crate) use file::KEPT;
-pub use file::{Description, load_file, save_file};
+pub use file::{Description, MergedFile, load_file, save_file};
 pub use numbers::Refused;
 #[cfg(any(feature = "export", feature = "train"))]
 pub(crate) use pack::Pack;
@@ -80,7 +80,7 @@ pub use update::{Updated, update_all};
 #[cfg(any(feature = "export", feature = "train"))]
 pub(crate) use walk::Entry;
 #[cfg(feature = "export")]
-pub(crate) use walk::{Place, Recorded, describe, recorded};
+pub(crate) use walk::{Place, Recorded, describe, load, recorded, running_states};
 #[cfg(feature = "train")]
 pub(crate) use walk::{path_of, put_statistics, statistics};
 pub use warning::Warning;

@@ -4,6 +4,8 @@
 
 use burn_ema_base::digest::{self, UNSEALED};
 use burn_ema_base::header;
+#[cfg(feature = "export")]
+use burn_ema_base::regular::Parts;
 use burn_ema_base::regular::{self, Length};
 use std::{collections::BTreeMap, io::Write as _, path::Path};
 
@@ -122,25 +124,37 @@ impl Pack {
     pub fn of_any(bytes: Vec<u8>) -> Result<(bool, Self)> {
         header::check(&bytes)?;
         let metadata = header::metadata(&bytes);
-        // Searched in the bytes, since damage to a file may hide its metadata from the parser.
-        let is_ours =
-            bytes[metadata.clone()].windows(OURS.len()).any(|text| text == OURS.as_bytes());
+        let is_ours = is_ours(&bytes[metadata.clone()]);
         let sealed = digest::sealed(&bytes, metadata, MARK);
         let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(Error::other)?;
-        match &sealed {
-            Some([written, found]) if written != found => {
-                let found = format!("{found}: it was altered");
-                return Err(Error::parameter(DIGEST, written, found));
-            }
-            None if is_ours => {
-                let found = "none: it was altered";
-                return Err(Error::parameter(DIGEST, "an entry of this name", found));
-            }
-            _ => {}
-        }
+        check_digest(is_ours, &sealed)?;
         let mut metadata = reader.metadata().clone();
         metadata.remove(DIGEST);
         Ok((sealed.is_some(), Self { entries: entries(reader).map_err(Error::other)?, metadata }))
+    }
+
+    /// Like [`read_any`](Self::read_any), without reading the tensors: returns whether this crate
+    /// wrote the file, the file's tensors and metadata, and its SHA-256.
+    ///
+    /// The bytes of a tensor are read from the file when they are asked for.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`read_any`](Self::read_any).
+    #[cfg(feature = "export")]
+    pub fn open_any(file: &Parts) -> Result<(bool, Vec<Tensor>, BTreeMap<String, String>, String)> {
+        let path = file.path();
+        let broken = |error: burn_pack::Error| Error::file("read", path, error);
+        header::check_file(path)?;
+        let head = file.read(0..header::end_of_metadata(path)?)?;
+        let within = header::metadata(&head);
+        let is_ours = is_ours(&head[within.clone()]);
+        let (sha256, sealed) = digest::sealed_file(path, &head, within, MARK)?;
+        let reader = Reader::from_file_exact(path).map_err(broken)?;
+        check_digest(is_ours, &sealed).map_err(|error| Error::file("read", path, error))?;
+        let mut metadata = reader.metadata().clone();
+        metadata.remove(DIGEST);
+        Ok((sealed.is_some(), reader.into_tensors().map_err(broken)?, metadata, sha256))
     }
 
     /// The metadata of a file, by itself; the tensors are neither read nor checked.
@@ -164,6 +178,25 @@ pub(crate) fn write_whole(path: &Path, extension: &str, bytes: &[u8]) -> Result<
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     written.map_err(|error| Error::file("write", unfinished.path(), error))?;
     unfinished.commit().map_err(refuse)
+}
+
+/// True if the metadata of a file have a key of this crate. It is searched in the bytes, since
+/// damage to a file may hide its metadata from the parser.
+fn is_ours(metadata: &[u8]) -> bool {
+    metadata.windows(OURS.len()).any(|text| text == OURS.as_bytes())
+}
+
+/// Refuses a file of this crate whose digest differs, or is gone.
+fn check_digest(is_ours: bool, sealed: &Option<[String; 2]>) -> Result<()> {
+    match sealed {
+        Some([written, found]) if written != found => {
+            Err(Error::parameter(DIGEST, written, format!("{found}: it was altered")))
+        }
+        None if is_ours => {
+            Err(Error::parameter(DIGEST, "an entry of this name", "none: it was altered"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn entries(reader: Reader) -> Result<BTreeMap<String, Entry>, burn_pack::Error> {

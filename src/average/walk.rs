@@ -19,6 +19,8 @@ use burn::{
 
 use crate::{Error, Result, kernel};
 
+#[cfg(feature = "export")]
+pub(crate) use self::running::running_states;
 pub(super) use self::structure::Structure;
 
 /// A parameter of a module, taken off autodiff; the tensor shares the module's storage.
@@ -146,7 +148,7 @@ pub(crate) struct Entry {
 ///
 /// Burn's own load compares a record with the shape in memory, and so refuses a weight in the
 /// column layout, whose saved form is transposed; see [`recorded_layout`] for the right one.
-pub(super) fn load<M: Module>(module: M, entry_of: impl FnMut(&str) -> Option<Entry>) -> M {
+pub(crate) fn load<M: Module>(module: M, entry_of: impl FnMut(&str) -> Option<Entry>) -> M {
     module.map(&mut Load { path: Vec::new(), entry_of })
 }
 

@@ -118,7 +118,9 @@ pub(super) fn opened<M: Module>(
 ) -> Result<ReadRecord> {
     let left_out = source.leave_out(options)?;
     let fit = decided(module, &source, options)?;
-    check(module, &fit, options, &left_out)?;
+    if let Some(fault) = faults(module, &fit, options, &left_out, 1).pop() {
+        return Err(fault);
+    }
     // No tensor is read before all names, shapes and dtypes fit, so that a false header takes no
     // memory.
     let mut entries = BTreeMap::new();
@@ -169,14 +171,47 @@ fn decided<'a, M: Module>(
     Ok(if other.how_many_fit() > likely.how_many_fit() { other } else { likely })
 }
 
-/// Checks that the file has all that the module has, and nothing else.
-fn check<M: Module>(
+/// A tensor of a file for a place of the module, unread, in the layout of the module's record.
+#[derive(Clone)]
+pub(super) struct Fitted {
+    /// The tensor's name in the file, and its path in the module if that differs.
+    pub label: String,
+    pub tensor: Tensor,
+}
+
+/// The tensors of a file by their paths in the module, and nothing of them read.
+///
+/// # Errors
+///
+/// The errors of [`opened`] that need no number of a tensor: all of them, up to eight.
+pub(super) fn fitted<M: Module>(
+    module: &M,
+    mut source: Source,
+    options: &LoadOptions,
+) -> Result<BTreeMap<String, Fitted>, Vec<Error>> {
+    let left_out = source.leave_out(options).map_err(|error| vec![error])?;
+    let fit = decided(module, &source, options).map_err(|error| vec![error])?;
+    let faults = faults(module, &fit, options, &left_out, 8);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let fitted = fit.slots.iter().filter_map(|slot| {
+        let tensor = slot.inward(fit.tensor(slot)?.clone());
+        Some((slot.path.clone(), Fitted { label: fit.label(slot), tensor }))
+    });
+    Ok(fitted.collect())
+}
+
+/// What the file lacks of the module's tensors, has in another shape or dtype, and has beside them:
+/// at most `most` of these.
+fn faults<M: Module>(
     module: &M,
     fit: &Fit,
     options: &LoadOptions,
     left_out: &BTreeSet<String>,
-) -> Result<()> {
-    let mut used = BTreeSet::new();
+    most: usize,
+) -> Vec<Error> {
+    let (mut faults, mut used) = (Vec::new(), BTreeSet::new());
     for slot in &fit.slots {
         let (expected, tensor) = (slot.in_file(), fit.tensor(slot));
         let found = tensor.map(|tensor| in_file(tensor.dtype, &tensor.shape));
@@ -192,7 +227,10 @@ fn check<M: Module>(
             (Some(found), None) => found + &ways_on(module, fit, options),
             (None, _) => nothing(fit, slot, left_out) + &ways_on(module, fit, options),
         };
-        return Err(Error::parameter(fit.label(slot), expected, found));
+        faults.push(Error::parameter(fit.label(slot), expected, found));
+        if faults.len() == most {
+            return faults;
+        }
     }
     let names: BTreeSet<_> = fit.slots.iter().map(|slot| &slot.name[..]).collect();
     let of_torch = fit.slots.iter().any(Slot::is_of_torch);
@@ -205,9 +243,12 @@ fn check<M: Module>(
         let found = in_file(tensor.dtype, &tensor.shape);
         let way_on = ", which the option leave_out passes over";
         let found = format!("{found} in the file{way_on}{}", ways_on(module, fit, options));
-        return Err(Error::parameter(full, "no tensor of this name", found));
+        faults.push(Error::parameter(full, "no tensor of this name", found));
+        if faults.len() == most {
+            break;
+        }
     }
-    Ok(())
+    faults
 }
 
 /// The message for a missing tensor, with other names of the file that the module does not have.
@@ -303,20 +344,39 @@ fn is_count(name: &str, tensor: &Tensor, names: &BTreeSet<&str>) -> bool {
 /// The numbers of a tensor in the layout and the dtype of the module; errors for numbers it cannot
 /// hold.
 fn read(fit: &Fit, slot: &Slot, tensor: Tensor) -> Result<TensorData> {
-    let refuse = |expected: String, found| Error::parameter(fit.label(slot), expected, found);
-    let unread = |found| refuse("a tensor that can be read".to_owned(), found);
-    let data = bridge::into_data(slot.inward(tensor)).map_err(|error| unread(error.to_string()))?;
-    if data.dtype().is_bool()
-        && let Some(index) = data.as_bytes().iter().position(|byte| *byte > 1)
-    {
-        let byte = data.as_bytes()[index];
-        return Err(unread(format!("{byte} for a truth value at index {index}")));
+    let data = Fitted { label: fit.label(slot), tensor: slot.inward(tensor) }.read()?;
+    let refuse = |(expected, found)| Error::parameter(fit.label(slot), expected, found);
+    converted(data, slot.dtype).map_err(refuse)
+}
+
+/// The numbers in another dtype; what was expected and what was found if it does not hold them.
+pub(super) fn converted(data: TensorData, dtype: DType) -> Result<TensorData, (String, String)> {
+    match beyond(&data, dtype) {
+        None => cast(data, dtype).map_err(|found| (READABLE.to_owned(), found)),
+        Some((index, value)) => {
+            let expected = format!("numbers that {} holds", dtype.name());
+            Err((expected, format!("{value} at index {index}")))
+        }
     }
-    if let Some((index, value)) = beyond(&data, slot.dtype) {
-        let expected = format!("numbers that {} holds", slot.dtype.name());
-        return Err(refuse(expected, format!("{value} at index {index}")));
+}
+
+/// The expectation of errors about bytes that are no numbers.
+const READABLE: &str = "a tensor that can be read";
+
+impl Fitted {
+    /// The numbers in the dtype of the file.
+    pub fn read(self) -> Result<TensorData> {
+        let Self { label, tensor } = self;
+        let unread = |found: String| Error::parameter(&label, READABLE, found);
+        let data = bridge::into_data(tensor).map_err(|error| unread(error.to_string()))?;
+        if data.dtype().is_bool()
+            && let Some(index) = data.as_bytes().iter().position(|byte| *byte > 1)
+        {
+            let byte = data.as_bytes()[index];
+            return Err(unread(format!("{byte} for a truth value at index {index}")));
+        }
+        Ok(data)
     }
-    cast(data, slot.dtype).map_err(unread)
 }
 
 /// The first number that a dtype does not hold, and its index; `None` if it holds all.

@@ -39,25 +39,32 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Reads the header of a file in memory, and checks that what it claims is there.
+    /// The number of first bytes that are the header, of a file of `length` bytes that begins with
+    /// `bytes`.
+    pub fn end(bytes: &[u8], length: usize) -> Result<usize> {
+        let claimed = bytes.first_chunk().map(|claimed| u64::from_le_bytes(*claimed));
+        let end = claimed.and_then(|claimed| usize::try_from(claimed).ok()?.checked_add(8));
+        end.filter(|end| *end <= length).ok_or_else(|| {
+            let expected = format!("{} bytes, as it says", claimed.unwrap_or(8));
+            Error::parameter(PLACE, expected, format!("a file of {length}"))
+        })
+    }
+
+    /// Reads the header of a file of `length` bytes, of which `head` are the first ones and contain
+    /// the header, and checks that what it claims is there.
     ///
     /// The parser of the crate `safetensors` adds the sizes in a header unchecked, and so panics if
     /// a sum overflows.
-    pub fn read(bytes: &[u8]) -> Result<Self> {
-        let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));
-        let start = length.and_then(|length| usize::try_from(length).ok()?.checked_add(8));
-        let Some((start, text)) = start.and_then(|start| Some((start, bytes.get(8..start)?)))
-        else {
-            let expected = format!("{} bytes, as it says", length.unwrap_or(8));
-            return Err(Error::parameter(PLACE, expected, format!("a file of {}", bytes.len())));
-        };
-        let most = TENSORS + bytes.len() / BYTES_OF_TENSOR;
+    pub fn read(head: &[u8], length: usize) -> Result<Self> {
+        let start = Self::end(head, length.min(head.len()))?;
+        let text = &head[8..start];
+        let most = TENSORS + length / BYTES_OF_TENSOR;
         let mut json = serde_json::Deserializer::from_slice(text);
         let header = Entries::<Tensors>::most(most).deserialize(&mut json);
         let header = header.and_then(|header| json.end().map(|()| header));
         let header =
             header.map_err(|error| Error::parameter(PLACE, "that of safetensors", error))?;
-        let (expected, found) = (header.length()?, bytes.len() - start);
+        let (expected, found) = (header.length()?, length - start);
         if expected != found {
             let expected = format!("{expected} bytes, as the header says");
             return Err(Error::parameter("the tensors", expected, format!("{found} bytes")));

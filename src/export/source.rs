@@ -2,7 +2,7 @@
 
 use burn_ema_base::{
     digest, foreign,
-    regular::{self, Length},
+    regular::{self, Length, Parts},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -99,28 +99,66 @@ const HEAD: u64 = 512;
 
 impl Source {
     /// Opens a file, and checks its digest if it has one.
+    ///
+    /// All but files of `torch.save` are read into memory.
     pub fn open(path: &Path) -> Result<Self> {
-        let broken = |error: io::Error| Error::file("read", path, error);
-        let mut head = Vec::new();
-        let (file, _) = regular::open(path).map_err(broken)?;
-        file.take(HEAD).read_to_end(&mut head).map_err(broken)?;
-        match container(&head) {
-            Some(Container::Burnpack) => Self::burnpack(Pack::read_any(path)?),
-            Some(Container::Torch) => Self::torch(path),
-            other => match (foreign::describe_file(path)?, other) {
-                (Some(found), _) => Err(Error::parameter("the file", "weights", found)),
-                (None, Some(_)) => Self::safetensors(regular::read(path, Length::Any, "read")?),
-                (None, None) => {
-                    let found = format!("{:02x?}", &head[..head.len().min(8)]);
-                    let expected = "those of burnpack, safetensors or torch.save";
-                    Err(Error::parameter("the first bytes", expected, found))
-                }
-            },
-        }
-        .map_err(|error| match error {
-            error @ Error::File { .. } => error,
-            error => Error::file("read", path, error),
-        })
+        let open = || match container_of(path)? {
+            Container::Torch => Self::torch(path),
+            Container::Burnpack => {
+                let (is_ours, Pack { entries, metadata }) = Pack::read_any(path)?;
+                let tensors = entries.into_iter().map(|(path, entry)| {
+                    let tensor = bridge::from_data(entry.data, path.clone(), Some(entry.id.val()));
+                    (path, tensor)
+                });
+                Ok(Self::burnpack(is_ours, tensors, metadata))
+            }
+            Container::Safetensors => {
+                let bytes = Arc::new(regular::read(path, Length::Any, "read")?);
+                let header = Header::read(&bytes, bytes.len())?;
+                check_digest(digest::sealed(&bytes, 8..header.start, MARK), &header.metadata)?;
+                let read = move |place: Range<usize>| Ok(bytes[place].to_vec());
+                Ok(Self::safetensors(header, read))
+            }
+        };
+        open().map_err(|error| error_of(path, error))
+    }
+
+    /// Like [`open`](Self::open), but reads the bytes of a tensor only when they are asked for.
+    /// Returns the SHA-256 of the file too.
+    pub fn open_in_parts(file: &Parts) -> Result<(Self, String)> {
+        let path = file.path();
+        let open = || match container_of(path)? {
+            Container::Torch => {
+                let (sha256, _) = digest::sealed_file(path, &[], 0..0, MARK)?;
+                Ok((Self::torch(path)?, sha256))
+            }
+            Container::Burnpack => {
+                let (is_ours, tensors, metadata, sha256) = Pack::open_any(file)?;
+                let tensors = tensors.into_iter().map(|tensor| {
+                    let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
+                    let (dtype, id) = (tensor.dtype, tensor.param_id);
+                    // Burn's bytes of a file panic if the file is gone, which `deferred` catches.
+                    let read = move || bridge::to_data(&tensor);
+                    (name.clone(), bridge::deferred(name, dtype, shape, id, read))
+                });
+                Ok((Self::burnpack(is_ours, tensors, metadata), sha256))
+            }
+            Container::Safetensors => {
+                let length = usize::try_from(file.length()).map_err(Error::other)?;
+                let end = Header::end(&file.read(0..file.length().min(8))?, length)?;
+                let head = file.read(0..end as u64)?;
+                let header = Header::read(&head, length)?;
+                let (sha256, sealed) = digest::sealed_file(path, &head, 8..header.start, MARK)?;
+                check_digest(sealed, &header.metadata)?;
+                let file = file.clone();
+                let read = move |place: Range<usize>| {
+                    let bytes = file.read(place.start as u64..place.end as u64);
+                    bytes.map_err(|error| burn_pack::Error::IoError(error.to_string()))
+                };
+                Ok((Self::safetensors(header, read), sha256))
+            }
+        };
+        open().map_err(|error| error_of(path, error))
     }
 
     /// The tensor of a name, or the one that replaces it: PyTorch's `save_model` writes a shared
@@ -148,36 +186,36 @@ impl Source {
         }
     }
 
-    fn burnpack((is_ours, pack): (bool, Pack)) -> Result<Self> {
-        let Pack { entries, metadata } = pack;
-        // What an average keeps beside its weights is needed only to go on with it.
-        let weights = entries.into_iter().filter(|(path, _)| !path.starts_with(KEPT));
-        let tensors = weights.map(|(path, entry)| {
-            let tensor = bridge::from_data(entry.data, path.clone(), Some(entry.id.val()));
-            (path, tensor)
-        });
-        Ok(Self {
+    fn burnpack(
+        is_ours: bool,
+        tensors: impl Iterator<Item = (String, Tensor)>,
+        metadata: BTreeMap<String, String>,
+    ) -> Self {
+        Self {
             kind: Kind::Burnpack,
             // burn-store may have written it through its adapter for PyTorch.
             evidence: if is_ours { Evidence::Certain } else { Evidence::Likely },
-            tensors: tensors.collect(),
+            // What an average keeps beside its weights is needed only to go on with it.
+            tensors: tensors.filter(|(path, _)| !path.starts_with(KEPT)).collect(),
             unreadable: BTreeMap::new(),
             metadata,
-        })
+        }
     }
 
-    fn safetensors(bytes: Vec<u8>) -> Result<Self> {
-        let Header { mut metadata, tensors: infos, start } = Header::read(&bytes)?;
-        check_digest(&bytes[..], start, &metadata)?;
+    /// The tensors of a header, whose bytes `read` returns.
+    fn safetensors<R>(header: Header, read: R) -> Self
+    where
+        R: Fn(Range<usize>) -> Result<Vec<u8>, burn_pack::Error> + Clone + Send + Sync + 'static,
+    {
+        let Header { mut metadata, tensors: infos, start } = header;
         metadata.remove(DIGEST);
-        let bytes = Arc::new(bytes);
         let (mut tensors, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
         for (name, TensorInfo { dtype, shape, data_offsets: (from, to) }) in infos {
             match dtype_of_file(dtype) {
                 None => _ = unreadable.insert(name, format!("{dtype:?}")),
                 Some(dtype) => {
                     let place = start + from..start + to;
-                    let tensor = unread(name.clone(), dtype, &shape, bytes.clone(), place);
+                    let tensor = unread(name.clone(), dtype, &shape, place, read.clone());
                     tensors.insert(name, tensor);
                 }
             }
@@ -192,7 +230,7 @@ impl Source {
             false if said("format", "pt") => (Kind::Torch, Evidence::Likely),
             false => (Kind::Torch, Evidence::Nothing),
         };
-        Ok(Self { kind, evidence, tensors, unreadable, metadata })
+        Self { kind, evidence, tensors, unreadable, metadata }
     }
 
     fn torch(path: &Path) -> Result<Self> {
@@ -210,17 +248,46 @@ impl Source {
     }
 }
 
-/// Refuses a file that [`save`](super::save) wrote and that was changed since.
-fn check_digest(bytes: &[u8], start: usize, metadata: &BTreeMap<String, String>) -> Result<()> {
+/// Refuses a file that [`save`](super::save) wrote and that was changed since; `sealed` are the
+/// digest in the file and that of its bytes.
+fn check_digest(sealed: Option<[String; 2]>, metadata: &BTreeMap<String, String>) -> Result<()> {
     if !metadata.keys().any(|key| key.starts_with(OURS)) {
         return Ok(());
     }
-    match digest::sealed(bytes, 8..start, MARK) {
+    match sealed {
         None => Err(Error::parameter(DIGEST, "an entry of this name", "none: it was altered")),
         Some([written, found]) if written != found => {
             Err(Error::parameter(DIGEST, written, format!("{found}: it was altered")))
         }
         Some(_) => Ok(()),
+    }
+}
+
+/// The error, which names the file.
+fn error_of(path: &Path, error: Error) -> Error {
+    match error {
+        error @ Error::File { .. } => error,
+        error => Error::file("read", path, error),
+    }
+}
+
+/// The kind of a file of weights, by its first bytes.
+fn container_of(path: &Path) -> Result<Container> {
+    let broken = |error: io::Error| Error::file("read", path, error);
+    let mut head = Vec::new();
+    let (file, _) = regular::open(path).map_err(broken)?;
+    file.take(HEAD).read_to_end(&mut head).map_err(broken)?;
+    match container(&head) {
+        Some(known @ (Container::Burnpack | Container::Torch)) => Ok(known),
+        other => match (foreign::describe_file(path)?, other) {
+            (Some(found), _) => Err(Error::parameter("the file", "weights", found)),
+            (None, Some(known)) => Ok(known),
+            (None, None) => {
+                let found = format!("{:02x?}", &head[..head.len().min(8)]);
+                let expected = "those of burnpack, safetensors or torch.save";
+                Err(Error::parameter("the first bytes", expected, found))
+            }
+        },
     }
 }
 
@@ -236,17 +303,17 @@ fn container(head: &[u8]) -> Option<Container> {
     }
 }
 
-/// A tensor in the bytes of safetensors, which is copied out when it is read.
+/// A tensor of safetensors, whose bytes `read` returns when they are asked for.
 fn unread(
     name: String,
     dtype: DType,
     shape: &[usize],
-    bytes: Arc<Vec<u8>>,
     place: Range<usize>,
+    read: impl Fn(Range<usize>) -> Result<Vec<u8>, burn_pack::Error> + Send + Sync + 'static,
 ) -> Tensor {
     let shape = Shape::from(shape.to_vec());
     bridge::deferred(name, dtype, shape.clone(), None, move || {
-        let bytes = Bytes::from_bytes_vec(bytes[place.clone()].to_vec());
+        let bytes = Bytes::from_bytes_vec(read(place.clone())?);
         TensorData::try_from_bytes(bytes, shape.clone(), dtype)
             .map_err(|error| burn_pack::Error::ValidationError(error.to_string()))
     })

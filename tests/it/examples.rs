@@ -470,6 +470,119 @@ fn the_committed_model_answers_drawn_digits() {
     }
 }
 
+/// Files in every form, and the commits of a run, merged by all kinds of weights.
+#[test]
+fn saved_models_are_merged() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let run = path("run");
+    let keep = ["--epochs", "4", "--keep-every", "100"];
+    succeeds(&mut train(&run, &keep));
+    let steps = |run: &Path| -> Vec<_> {
+        let commits = Commits::of(run).last(9).unwrap().commits;
+        commits.iter().map(|commit| commit.manifest().steps).collect()
+    };
+    assert_eq!(steps(&run), [135, 270, 405, 540]);
+    succeeds(&mut train(&run, &["--resume", "--epochs", "6"]));
+    assert_eq!(steps(&run), [135, 270, 405, 540, 675, 810], "kept in a run that goes on, too");
+    let merge = |options: &[&str]| {
+        let mut command = example("merge");
+        command.env("BURN_DEVICE", "flex").args(options);
+        command
+    };
+    let text = |name: &str| path(name).to_str().unwrap().to_owned();
+    let of_run = run.to_str().unwrap();
+    let exported = |name: &str, form: &str| {
+        let mut command = example("export");
+        command.env("BURN_DEVICE", "flex").arg(&run).args(["--live", "--format", form, "--to"]);
+        succeeds(command.arg(path(name)));
+        text(name)
+    };
+
+    // Commits: live and the average.
+    let soup = text("soup.safetensors");
+    let (said, _) = succeeds(&mut merge(&["--run", of_run, "--last", "4", "--to", &soup]));
+    let description = Contents::read(&soup).unwrap().description.unwrap();
+    assert_eq!((&description.rule[..], description.step), ("merge of 4 files, equal weights", 810));
+    assert_eq!(description.files.len(), 4);
+    for file in &description.files {
+        let line = format!("  0.250000  {}...  {}", &file.sha256[..16], file.path);
+        assert!(said.contains(&line), "{said}");
+    }
+    assert!(description.files[0].path.ends_with("epoch-0003/model.bpk"), "{description:?}");
+    assert!(said.contains(&format!("cargo run --example infer -- --model {soup}")), "{said}");
+    let (_, heard) = succeeds(example("infer").args(["--count", "20", "--model", &soup]));
+    assert!(heard.contains("merge of 4 files, equal weights"), "{heard}");
+    let average = ["--run", of_run, "--average", "--decay", "sqrt", "--to", &soup];
+    let (said, _) = succeeds(&mut merge(&average));
+    assert!(said.contains("weights of the decay 1-sqrt"), "{said}");
+    assert!(said.contains("  0.447214  "), "{said}");
+    let of_average = Contents::read(&soup).unwrap().description.unwrap();
+    assert!(of_average.step == 810 && of_average.samples == 6 * 1078, "{of_average:?}");
+    let (said, _) = succeeds(&mut merge(&["--run", of_run, "--last", "9", "--to", &soup]));
+    assert!(said.contains("has 6 commits, fewer than --last 9"), "{said}");
+
+    // Files of three forms, of one network.
+    let files = [exported("a.bpk", "burnpack"), exported("b", "torch"), soup.clone()];
+    let files = [&files[0][..], &files[1], &files[2]];
+    let to = text("merged.bpk");
+    let (said, _) = succeeds(merge(&files).args([
+        "--weights",
+        "0.5,-0.25,0.75",
+        "--format",
+        "burnpack",
+        "--to",
+        &to,
+    ]));
+    assert!(said.contains(" -0.250000  "), "{said}");
+    let rule = ["--rule", "ema(0.5)", "--to", &to];
+    assert!(succeeds(merge(&files).args(rule)).0.contains("weights of ema(0.5)"));
+    let base = ["--base", files[2], "--scale", "0.3", "--to", &to];
+    let (said, _) = succeeds(merge(&files[..2]).args(base));
+    assert!(said.contains("task arithmetic around the first, scale 0.3"), "{said}");
+    assert!(said.contains("  0.400000  ") && said.contains("  0.300000  "), "{said}");
+    let (said, _) = succeeds(merge(&files).args(["--greedy", "--to", &to]));
+    assert!(said.contains("taken") && said.contains("loss of the merge: 0.0"), "{said}");
+    let of_torch = ["torch_mlp.pt", "torch_mlp_legacy.pt", "torch_mlp.safetensors"];
+    let of_torch = of_torch.map(|name| crate::export::oracle(name).to_str().unwrap().to_owned());
+    let of_torch = of_torch.each_ref().map(|name| &name[..]);
+    let (said, _) = succeeds(merge(&of_torch).args(["--to", &to]));
+    assert!(said.contains("layers.0.weight") || said.contains("0.weight"), "{said}");
+
+    // What is misused.
+    let before = fs::read(&to).unwrap();
+    let refused =
+        |files: &[&str], options: &[&str]| fails(merge(files).args(options).args(["--to", &to]));
+    let message = refused(&files[..1], &[]);
+    assert!(
+        message.contains("the number of files of a merge is 1, expected 2 or more"),
+        "{message}"
+    );
+    let message = refused(&files[..2], &["--weights", "1,3"]);
+    assert!(message.contains("divided by it, the weights are 0.25, 0.75"), "{message}");
+    let message = refused(&files[..2], &["--weights", "NaN,1"]);
+    assert!(message.contains("weight 1 of a merge is NaN, expected a finite number"), "{message}");
+    let message = refused(&[files[0], of_torch[0]], &[]);
+    assert!(message.contains("torch_mlp.pt") && message.contains("found f32 [32]"), "{message}");
+    let table = text("table.xyz");
+    fs::write(&table, "a,b\n1,2\n").unwrap();
+    let message = refused(&[files[0], &table], &[]);
+    assert!(message.contains("table.xyz") && message.contains("the first bytes"), "{message}");
+    assert_eq!(fs::read(&to).unwrap(), before, "a merge that fails leaves an older file");
+    let (said, _) = succeeds(merge(&[files[0], files[0]]).args(["--to", &to]));
+    assert!(said.contains("note: ") && said.contains("which so counts twice"), "{said}");
+    let short = path("short");
+    succeeds(&mut train(&short, &["--epochs", "1"]));
+    let message = fails(&mut merge(&["--run", short.to_str().unwrap(), "--to", &to]));
+    assert!(message.contains("a merge needs 2 commits or more, found 1 (--last 5)"), "{message}");
+    for wrong in [&["--decay", "sqrt", "--greedy"][..], &["--run", of_run], &["--base", files[0]]] {
+        misused(merge(&files).args(wrong).args(["--to", &to]));
+    }
+    misused(&mut merge(&["--to", &to]));
+    let (help, _) = succeeds(&mut merge(&["--help"]));
+    assert!(help.contains("--keep-every") && help.contains("SHA-256"), "{help}");
+}
+
 /// The model of a run, and live, in every form: what answers is the same, and live is named where it
 /// says otherwise.
 #[test]

@@ -57,6 +57,8 @@ mod lock; // one process at a time writes to a run
 #[cfg(feature = "train")]
 mod memory; // one copy of the weights per average
 #[cfg(feature = "train")]
+mod merge; // saved models as one, by all weights and in all forms
+#[cfg(feature = "train")]
 mod metrics; // live and average beside each other in Burn's metrics
 mod mlp; // the perceptron's configuration and errors
 #[cfg(feature = "train")]

@@ -19,7 +19,7 @@ const OPTIMIZER: &str = "BURN_EMA_OPTIMIZER";
 
 /// Peak resident memory of this process so far, without the pages of the program's own file, of
 /// which more are touched the more code runs, in bytes.
-fn peak() -> usize {
+pub fn peak() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let bytes = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();

@@ -59,6 +59,7 @@ pub fn generated(path: &Path, epochs: usize, averages: usize, hostile: bool) -> 
         data_sha256: "5e".repeat(32),
         seed: 7,
         commit_every: None,
+        keep_every: None,
     };
     let run = RunDirectory::create(path, &config).unwrap();
     let named = config.averages.iter().zip(RULES);

@@ -1,8 +1,13 @@
 //! Digests as text, and bytes that contain their own digest.
 
-use std::ops::Range;
+use std::{ops::Range, path::Path};
 
 use sha2::{Digest, Sha256};
+
+use crate::{
+    Result,
+    regular::{self, Length},
+};
 
 /// The SHA-256 of bytes, as 64 lowercase hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
@@ -49,6 +54,41 @@ pub fn sealed(bytes: &[u8], within: Range<usize>, mark: &[u8]) -> Option<[String
     Some([String::from_utf8_lossy(&bytes[place]).into_owned(), found])
 }
 
+/// The SHA-256 of a file, and what [`sealed`] returns for its bytes. The file is read in pieces.
+///
+/// `head` is the first part of the file, and contains the range `within`.
+///
+/// # Errors
+///
+/// A path that is no regular file; a file that cannot be read, or that grows while it is read.
+///
+/// # Panics
+///
+/// Panics if `mark` is empty.
+pub fn sealed_file(
+    path: &Path,
+    head: &[u8],
+    within: Range<usize>,
+    mark: &[u8],
+) -> Result<(String, Option<[String; 2]>)> {
+    let place = place(head, within, mark);
+    let (mut whole, mut around, mut start) = (Sha256::new(), Sha256::new(), 0);
+    regular::visit(path, Length::Any, "read", |piece| {
+        whole.update(piece);
+        if let Some(place) = &place {
+            let [from, to] =
+                [place.start, place.end].map(|at| at.clamp(start, start + piece.len()));
+            around.update(&piece[..from - start]);
+            around.update(&UNSEALED[..to - from]);
+            around.update(&piece[to - start..]);
+        }
+        start += piece.len();
+    })?;
+    let written = |place| String::from_utf8_lossy(&head[place]).into_owned();
+    let sealed = place.map(|place| [written(place), hexadecimal(around.finalize())]);
+    Ok((hexadecimal(whole.finalize()), sealed))
+}
+
 /// The range of the 64 bytes after `mark`; `None` unless `within` contains the mark exactly once
 /// and these 64 bytes.
 fn place(bytes: &[u8], within: Range<usize>, mark: &[u8]) -> Option<Range<usize>> {
@@ -91,6 +131,27 @@ mod tests {
             let [written, found] = held(&other).unwrap();
             assert!(written == digest && found != digest, "{other}");
         }
+    }
+
+    #[test]
+    fn a_file_in_pieces_has_the_digests_of_its_bytes() {
+        let directory = std::env::temp_dir().join(format!("burn-ema-base-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        // The digest lies in one piece of the file, across two, and nowhere.
+        for (before, mark) in [(100, "is "), ((1 << 16) - 20, "is "), (100, "was ")] {
+            let text = format!("{}is {UNSEALED}{}", "a".repeat(before), "b".repeat(1 << 17));
+            let mut bytes = text.into_bytes();
+            let within = before..before + 67;
+            seal(&mut bytes, within.clone(), b"is ").unwrap();
+            let path = directory.join(before.to_string() + mark);
+            std::fs::write(&path, &bytes).unwrap();
+            let head = &bytes[..before + 80];
+            let found = sealed_file(&path, head, within.clone(), mark.as_bytes()).unwrap();
+            let expected = (sha256(&bytes), sealed(&bytes, within, mark.as_bytes()));
+            assert_eq!(found, expected, "{before}");
+            assert_eq!(found.1.is_some(), mark == "is ");
+        }
+        std::fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! reading a file takes little more memory than twice its length.
 
 use std::{
+    fs::File,
     io::{self, Read as _},
     ops::Range,
     path::Path,
@@ -44,6 +45,28 @@ pub fn metadata(bytes: &[u8]) -> Range<usize> {
     start..bytes.len().min(start.saturating_add(claimed))
 }
 
+/// The number of first bytes of a file that are its header and its metadata, by the length in the
+/// header; at most the length of the file.
+///
+/// # Errors
+///
+/// A path that is no regular file; a file that cannot be read or is shorter than a header.
+pub fn end_of_metadata(path: &Path) -> Result<u64> {
+    let (header, length, _) = begin(path)?;
+    Ok(length.min(HEADER as u64 + claim(&header).map_or(0, u64::from)))
+}
+
+/// Opens a file and reads its header. Returns the header, the length of the file and the file.
+fn begin(path: &Path) -> Result<([u8; HEADER], u64, File)> {
+    let read = || {
+        let (mut file, length) = regular::open(path)?;
+        let mut header = [0; HEADER];
+        file.read_exact(&mut header)?;
+        Ok((header, length, file))
+    };
+    read().map_err(|error: io::Error| Error::file("read", path, error))
+}
+
 /// Like [`check`], for a file. Reads only the header and the metadata of the file.
 ///
 /// # Errors
@@ -52,9 +75,7 @@ pub fn metadata(bytes: &[u8]) -> Range<usize> {
 /// of the metadata in the header that is larger than the file; the errors of [`check`].
 pub fn check_file(path: &Path) -> Result<()> {
     let broken = |error: io::Error| Error::file("read", path, error);
-    let (mut file, length) = regular::open(path).map_err(broken)?;
-    let mut header = [0; HEADER];
-    file.read_exact(&mut header).map_err(broken)?;
+    let (header, length, file) = begin(path)?;
     let claimed = claim(&header).map_or(0, u64::from);
     if claimed > length {
         let expected = format!("{claimed} bytes of metadata, as the file claims");

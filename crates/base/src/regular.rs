@@ -6,8 +6,10 @@
 use std::{
     fmt,
     fs::{self, File, Metadata, OpenOptions},
-    io::{self, Read as _},
-    path::Path,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    ops::Range,
+    path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use crate::{Error, Result};
@@ -136,6 +138,77 @@ pub fn visit(
     each: impl FnMut(&[u8]),
 ) -> Result<()> {
     Input::open(path, expected, action)?.visit(each)
+}
+
+/// A file that is read in parts, by its path, and refused once it has changed.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    path: PathBuf,
+    length: u64,
+    /// The time of the last change; `None` on systems without it.
+    modified: Option<SystemTime>,
+}
+
+impl Parts {
+    /// The file as it is now.
+    ///
+    /// # Errors
+    ///
+    /// A path that is no regular file, or whose metadata cannot be read.
+    pub fn of(path: &Path) -> Result<Self> {
+        let metadata = fs::metadata(path).and_then(|found| length(&found).map(|_| found));
+        let metadata = metadata.map_err(|error| Error::file("read", path, error))?;
+        let modified = metadata.modified().ok();
+        Ok(Self { path: path.to_owned(), length: metadata.len(), modified })
+    }
+
+    /// The path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The length of the file in bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Checks that the file has the length and the time of its last change that it had.
+    ///
+    /// # Errors
+    ///
+    /// A file that has changed, or that is gone.
+    pub fn check(&self) -> Result<()> {
+        let now = Self::of(&self.path)?;
+        match (now.length, now.modified) == (self.length, self.modified) {
+            true => Ok(()),
+            false => {
+                let error = Error::parameter("the file", "one that stays as it is", "a change");
+                Err(Error::file("read", &self.path, error))
+            }
+        }
+    }
+
+    /// Reads the bytes of a range.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, or that ends before the range does.
+    pub fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        let read = || {
+            let (mut file, _) = open(&self.path)?;
+            file.seek(SeekFrom::Start(range.start))?;
+            let length = range.end.saturating_sub(range.start);
+            let mut bytes = Vec::new();
+            let room = usize::try_from(length.min(self.length)).map_err(io::Error::other)?;
+            bytes.try_reserve_exact(room)?;
+            let found = file.take(length).read_to_end(&mut bytes)? as u64;
+            match found == length {
+                true => Ok(bytes),
+                false => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            }
+        };
+        read().map_err(|error| Error::file("read", &self.path, error))
+    }
 }
 
 /// An open file, with its length when it was opened, the length that the caller expects, and the

@@ -37,6 +37,16 @@ pub struct Newest {
     pub passed_over: Vec<Error>,
 }
 
+/// The newest whole commits, and the errors of those that are damaged.
+#[derive(Debug, Default)]
+pub struct LastCommits {
+    /// The whole commits, oldest first.
+    pub commits: Vec<Commit>,
+    /// The error of each commit that is damaged and newer than the oldest of these, from the newest
+    /// on.
+    pub passed_over: Vec<Error>,
+}
+
 /// A commit whose files all had the length and SHA-256 in its manifest when it was opened.
 #[derive(Clone, Debug)]
 pub struct Commit {
@@ -89,22 +99,39 @@ impl Commits {
     /// files cannot be read because of missing permission, too little memory or too many open
     /// files.
     pub fn newest(&self) -> Result<Newest> {
+        let LastCommits { mut commits, passed_over } = self.last(1)?;
+        Ok(Newest { commit: commits.pop(), passed_over })
+    }
+
+    /// Finds the newest `count` whole commits, or all if there are fewer. Reads all files of each
+    /// commit, from the newest commit on, until so many are whole.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`newest`](Self::newest).
+    pub fn last(&self, count: usize) -> Result<LastCommits> {
         'listed: loop {
-            let mut newest = Newest::default();
+            let mut last = LastCommits::default();
             for progress in self.list()?.into_iter().rev() {
+                if last.commits.len() == count {
+                    break;
+                }
                 match self.open(progress) {
-                    Ok(commit) => {
-                        newest.commit = Some(commit);
-                        break;
-                    }
+                    Ok(commit) => last.commits.insert(0, commit),
                     // The process that trains has removed this commit, after it wrote a newer one.
                     Err(_) if self.is_gone(progress) => continue 'listed,
-                    Err(error) if is_damage(&error) => newest.passed_over.push(error),
+                    Err(error) if is_damage(&error) => last.passed_over.push(error),
                     Err(error) => return Err(error),
                 }
             }
-            return Ok(newest);
+            return Ok(last);
         }
+    }
+
+    /// The optimizer steps at a commit; `None` if its manifest cannot be read.
+    pub(crate) fn steps(&self, progress: Progress) -> Option<u64> {
+        let commit = Commit::describe(self.path.join(progress.name()));
+        commit.ok().map(|commit| commit.manifest.steps)
     }
 
     fn is_gone(&self, progress: Progress) -> bool {

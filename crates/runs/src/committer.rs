@@ -72,6 +72,9 @@ struct SharedCommitter {
     records: Records,
     outcome: Outcome,
     warnings: Warnings,
+    /// The optimizer steps at the commits whose manifests were read; `None` for a manifest that
+    /// cannot be read.
+    steps: Mutex<BTreeMap<Progress, Option<u64>>>,
     /// Completed when the metric by which the best commit is kept was checked.
     best: Once,
 }
@@ -129,6 +132,7 @@ impl Committer {
             records: Records::default(),
             outcome: Outcome::new(interrupter),
             warnings,
+            steps: Mutex::default(),
             best: Once::new(),
         })))
     }
@@ -378,7 +382,10 @@ impl Committer {
             versions: vec![env!("CARGO_PKG_VERSION").to_owned()],
             written: written.as_secs(),
         };
-        store.write(manifest, &files, |places| config.keep(places, &kept))
+        let mut steps = self.0.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        steps.insert(progress, Some(counts.steps));
+        let steps = |place| *steps.entry(place).or_insert_with(|| store.steps(place));
+        store.write(manifest, &files, |places| config.keep(places, &kept, steps))
     }
 }
 

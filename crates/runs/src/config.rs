@@ -39,6 +39,7 @@ pub struct CommitConfig {
     every_steps: Option<u64>,
     every: Option<Duration>,
     last: usize,
+    keep_every: Option<u64>,
     pub(crate) best: Option<BestEpoch>,
     non_finite: bool,
     pub(crate) lock: Option<Arc<RunLock>>,
@@ -75,6 +76,7 @@ impl CommitConfig {
             every_steps: None,
             every: None,
             last: 2,
+            keep_every: None,
             best: Some(BestEpoch { key: "valid/Loss".to_owned(), lowest: true, chosen: false }),
             non_finite: false,
             lock: None,
@@ -160,6 +162,23 @@ impl CommitConfig {
         self
     }
 
+    /// Keeps, beside the newest commits and the best, the first commit at or after each multiple of
+    /// this number of optimizer steps, for a merge of checkpoints. `None` (the default) or 0 turns
+    /// this off.
+    ///
+    /// With commits [every](Self::with_every_steps) 100 steps and 500 here, every fifth is kept.
+    /// Which commits are kept depends on those in the directory alone, so that a run that was killed
+    /// keeps the same ones as an undisturbed run. A commit that a resumed run with a larger number
+    /// does not keep is removed.
+    ///
+    /// Steps are those in [`Manifest::steps`](crate::Manifest::steps): where they are not counted,
+    /// as for a plain model with a [kept strategy](crate::Fit::keep_strategy), no commit is kept by
+    /// this.
+    pub fn with_keep_every_steps(mut self, steps: Option<u64>) -> Self {
+        self.keep_every = steps.filter(|steps| *steps > 0);
+        self
+    }
+
     /// Keeps, beside the newest commits, the commit of the epoch with the best value of this metric
     /// in validation.
     ///
@@ -206,7 +225,14 @@ impl CommitConfig {
     }
 
     /// The commits that are kept, of those at `places`, which are sorted. A commit may occur twice.
-    pub(crate) fn keep(&self, places: &[Progress], mark: &Mark) -> Vec<Progress> {
+    ///
+    /// `steps` returns the optimizer steps at a commit, or `None` if its manifest cannot be read.
+    pub(crate) fn keep(
+        &self,
+        places: &[Progress],
+        mark: &Mark,
+        steps: impl FnMut(Progress) -> Option<u64>,
+    ) -> Vec<Progress> {
         let newest = &places[places.len().saturating_sub(self.last)..];
         let best = self.best.as_ref().and_then(|BestEpoch { key, lowest, .. }| {
             let ends = places.iter().filter(|place| place.batches == 0);
@@ -216,6 +242,87 @@ impl CommitConfig {
             });
             values.min_by(|(_, one), (_, other)| one.total_cmp(other))
         });
-        newest.iter().copied().chain(best.map(|(place, _)| place)).collect()
+        let best = best.map(|(place, _)| place);
+        newest.iter().copied().chain(best).chain(self.regular(places, steps)).collect()
+    }
+
+    /// The first commit of each interval of so many steps as are set, without the interval from 0.
+    fn regular(
+        &self,
+        places: &[Progress],
+        mut steps: impl FnMut(Progress) -> Option<u64>,
+    ) -> Vec<Progress> {
+        let Some(every) = self.keep_every else { return Vec::new() };
+        let mut last = 0;
+        let is_first = |place: &Progress| {
+            let interval = steps(*place).map_or(0, |steps| steps / every);
+            let is_first = interval > last;
+            last = interval.max(last);
+            is_first
+        };
+        places.iter().copied().filter(is_first).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Steps at a commit: 100 an epoch.
+    fn steps(place: Progress) -> Option<u64> {
+        Some(100 * place.epochs as u64 + place.batches as u64)
+    }
+
+    fn at(steps: usize) -> Progress {
+        Progress { epochs: steps / 100, batches: steps % 100 }
+    }
+
+    /// Whatever the order of writing, and however often a process was killed between: commits are
+    /// removed after each one that is written.
+    #[test]
+    fn commits_are_kept_at_even_distances() {
+        let config = |every| CommitConfig::new("run").without_best().with_keep_every_steps(every);
+        let run = |config: &CommitConfig, all: &[usize]| {
+            let mut there = Vec::new();
+            for &written in all {
+                there.push(at(written));
+                there.sort();
+                let kept = config.keep(&there, &Mark::default(), steps);
+                there.retain(|place| kept.contains(place));
+            }
+            there.into_iter().map(|place| steps(place).unwrap()).collect::<Vec<_>>()
+        };
+        let all: Vec<_> = (1..=50).map(|count| 20 * count).collect();
+        assert_eq!(run(&config(Some(200)), &all), [200, 400, 600, 800, 980, 1000]);
+        assert_eq!(run(&config(Some(100)).with_keep_last(1), &all).len(), 10);
+        for off in [None, Some(0)] {
+            assert_eq!(run(&config(off), &all), [980, 1000]);
+        }
+        // Distances that do not fit: the first at or after each multiple of 150.
+        let all: Vec<_> = (1..=10).map(|epoch| 100 * epoch).collect();
+        assert_eq!(run(&config(Some(150)), &all), [200, 300, 500, 600, 800, 900, 1000]);
+    }
+
+    #[test]
+    fn the_best_and_the_newest_stay_beside_them() {
+        let config = CommitConfig::new("run").with_keep_last(1).with_keep_every_steps(Some(300));
+        let value =
+            |loss: f64| serde_json::from_value(serde_json::json!(loss.to_string())).unwrap();
+        let losses = [0.5, 0.1, 0.4, 0.3, 0.2, 0.6];
+        let epochs = losses.iter().enumerate().map(|(index, loss)| {
+            (index + 1, BTreeMap::from([("valid/Loss".to_owned(), value(*loss))]))
+        });
+        let mark = Mark { epochs: epochs.collect(), ..Mark::default() };
+        let places: Vec<_> = (1..=6).map(Progress::after).collect();
+        let mut kept = config.keep(&places, &mark, steps);
+        kept.sort();
+        kept.dedup();
+        assert_eq!(kept, [2, 3, 6].map(Progress::after));
+        // A manifest that cannot be read is of no interval, so that the next commit is kept.
+        let damaged = |place| steps(place).filter(|_| place != Progress::after(3));
+        let kept = config.keep(&places, &mark, damaged);
+        assert!(kept.contains(&Progress::after(4)) && !kept.contains(&Progress::after(3)));
     }
 }

@@ -93,7 +93,7 @@ mod warnings; // remarks on a training that are no errors
 
 pub use burn_ema_base::{Error, Result};
 pub use changes::Change;
-pub use commits::{Commit, Commits, Newest};
+pub use commits::{Commit, Commits, LastCommits, Newest};
 pub use config::CommitConfig;
 pub use fit::{Fit, Resumed, fit};
 pub use history::{METRICS, VALIDATED};

@@ -13,7 +13,7 @@ use burn::{
 /// A traversal shows them as parameters like any other.
 /// But clones of a module share them, and `map` writes through to all clones. So this function maps
 /// a clone of a copy of the module, and finds the floats of the copy that have changed.
-pub(super) fn running_states<M: Module>(module: &M) -> BTreeSet<String> {
+pub(crate) fn running_states<M: Module>(module: &M) -> BTreeSet<String> {
     // `valid`, unlike `clone`, shares no state with the module.
     let copy = module.valid();
     let before = Shapes::of(&copy);

@@ -170,7 +170,7 @@ fn killed_at_random_instants() {
 fn traced(scratch: &TempDir) -> (String, Vec<Strike>) {
     let directory = scratch.path().join("traced");
     fs::create_dir(&directory).unwrap();
-    let plan = small(directory.join("run"));
+    let plan = keeping(directory.join("run"));
     let (ended, calls) = trace::record(&plan, &scratch.path().join("log"));
     let strikes = trace::strikes(&calls, &plan.run);
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -181,6 +181,51 @@ fn traced(scratch: &TempDir) -> (String, Vec<Strike>) {
 
 fn small(run: impl Into<PathBuf>) -> Plan {
     Plan { epochs: 3, ..Plan::new(run) }
+}
+
+/// A plan whose commits are at the steps 3, 6, 8, 11, 14, 16, 19, 22 and 24, and that keeps the first
+/// of each 7 steps.
+fn keeping(run: impl Into<PathBuf>) -> Plan {
+    Plan { keep_every: Some(7), ..small(run) }
+}
+
+/// The commits that [`keeping`] keeps beside the best: at the steps 8, 14 and 22, and the newest two.
+const KEPT: [Progress; 4] = [
+    Progress { epochs: 1, batches: 0 },
+    Progress { epochs: 1, batches: 6 },
+    Progress { epochs: 2, batches: 6 },
+    Progress { epochs: 3, batches: 0 },
+];
+
+/// Kills between any two commits, and the run that goes on keeps what an undisturbed run keeps.
+#[test]
+fn the_commits_that_are_kept_survive_kills() {
+    let scratch = scratch();
+    let golden = keeping(scratch.path().join("golden"));
+    let digest = golden.golden();
+    assert_kept(&golden);
+    for (epochs, batches) in [(0, 3), (1, 0), (1, 6), (2, 0), (2, 6)] {
+        let directory = scratch.path().join(format!("{epochs}-{batches}"));
+        fs::create_dir(&directory).unwrap();
+        let plan = Plan { pause: 30, ..keeping(directory.join("run")) };
+        let mut child = quietly(plan.command());
+        while plan.commits().last() < Some(&Progress { epochs, batches }) {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before {epochs}, {batches}");
+            thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        all_whole(&plan.run);
+        assert_eq!(plan.resumed(), digest);
+        assert_eq!(plan.commits(), golden.commits(), "{epochs}, {batches}");
+    }
+}
+
+#[track_caller]
+fn assert_kept(plan: &Plan) {
+    let commits = plan.commits();
+    assert!(KEPT.iter().all(|place| commits.contains(place)), "{commits:?}");
+    assert!(commits.len() <= KEPT.len() + 1, "{commits:?}");
 }
 
 /// Whatever bears the name of a commit is whole, where no process is at work.
@@ -206,6 +251,9 @@ fn goes_on(plan: &Plan, golden: &str, committed: Option<&str>) {
     let ended = Plan { resume: true, ..plan.clone() }.run();
     assert_eq!(ended.digest(), golden);
     assert_eq!(ended.says("PASSED OVER"), None);
+    if plan.keep_every.is_some() {
+        assert_kept(plan);
+    }
     for entry in fs::read_dir(commits.path()).unwrap() {
         let name = entry.unwrap().file_name();
         assert!(name.to_str().unwrap().starts_with("epoch-"), "{name:?}");
@@ -218,7 +266,7 @@ fn killed_at_every_call() {
     let scratch = scratch();
     let (golden, strikes) = traced(&scratch);
     two_at_a_time(scratch, &strikes, |_, strike, directory| {
-        let plan = small(directory.join("run"));
+        let plan = keeping(directory.join("run"));
         let output = strike.on(&plan, "signal=SIGKILL");
         assert_eq!(output.status.signal(), Some(9), "{output:?}");
         goes_on(&plan, &golden, strike.committed.as_deref());
@@ -244,7 +292,7 @@ fn every_call_fails() {
     }
     let ended_well = AtomicUsize::new(0);
     two_at_a_time(scratch, &cases, |_, (strike, end), directory| {
-        let plan = small(directory.join("run"));
+        let plan = keeping(directory.join("run"));
         let ended = Ended::of(strike.on(&plan, end));
         match fails_in_order(&ended, &plan.run) {
             Some(_) => {}
@@ -268,7 +316,7 @@ fn a_lost_byte_is_found_when_the_commit_is_read_back() {
     let written = |strike: &Strike| strike.name == "write" && strike.path.contains("/.unfinished-");
     let strikes: Vec<_> = strikes.into_iter().filter(written).collect();
     two_at_a_time(scratch, &strikes, |_, strike, directory| {
-        let plan = small(directory.join("run"));
+        let plan = keeping(directory.join("run"));
         let error = fails_in_order(&Ended::of(strike.on(&plan, "retval=1")), &plan.run).unwrap();
         let path = plan.run.parent().unwrap().join(strike.path[1..].replace(".unfinished-", ""));
         let start = format!("cannot use the commit of {}: ", path.display());

@@ -61,6 +61,7 @@ pub struct Plan {
     pub patience: Option<usize>,
     pub every_steps: Option<u64>,
     pub keep_last: usize,
+    pub keep_every: Option<u64>,
     pub resume: bool,
     pub workers: usize,
     /// Where the caller's own code panics, and at which call.
@@ -169,6 +170,7 @@ impl Plan {
             patience: None,
             every_steps: Some(3),
             keep_last: 2,
+            keep_every: None,
             resume: false,
             workers: 0,
             fault: None,
@@ -278,7 +280,8 @@ impl Plan {
             .with_config(config)?
             .with_seed(self.seed)
             .with_every_steps(self.every_steps)
-            .with_keep_last(self.keep_last);
+            .with_keep_last(self.keep_last)
+            .with_keep_every_steps(self.keep_every);
         fit(training, model, AdamWConfig::new().init(), lr).with_commits(commits)
     }
 

@@ -35,6 +35,9 @@ pub struct RunConfig {
     /// The number of optimizer steps between two commits within an epoch. With `None` or 0, the run
     /// commits only at the ends of epochs.
     pub commit_every: Option<u64>,
+    /// The number of optimizer steps from one commit that is kept for good to the next. With `None`
+    /// or 0, only the newest commits and the best are kept.
+    pub keep_every: Option<u64>,
 }
 
 impl RunConfig {

@@ -1,0 +1,55 @@
+//! The options that say where a model is written and in which form, and the writing.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use burn::module::Module;
+use burn_ema::{
+    average::Description,
+    export::{self, Contents, Form},
+};
+use clap::{Args, ValueEnum};
+
+/// Where a model is written.
+#[derive(Args)]
+pub struct OutputArgs {
+    /// The file to write; an older one is replaced
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    /// What to write
+    #[arg(long, default_value = "torch")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// Burn's own form
+    Burnpack,
+    /// Safetensors under Burn's paths
+    Safetensors,
+    /// Safetensors under PyTorch's names, in its layout
+    Torch,
+}
+
+impl OutputArgs {
+    /// Writes the model, prints what the file holds, and returns the path of the file.
+    pub fn write<M: Module>(self, model: &M, description: &Description) -> Result<PathBuf> {
+        let form = match self.format {
+            Format::Burnpack => Form::Burnpack,
+            Format::Safetensors => Form::Safetensors,
+            Format::Torch => Form::torch(),
+        };
+        let to = match (self.to.extension(), self.format) {
+            (Some(_), _) => self.to,
+            (None, Format::Burnpack) => self.to.with_extension("bpk"),
+            (None, _) => self.to.with_extension("safetensors"),
+        };
+        export::save(model, &to, &form, description)?;
+        let Contents { kind, tensors, .. } = Contents::read(&to)?;
+        println!("{}: {kind}, {description}", to.display());
+        for (name, (dtype, shape)) in tensors {
+            println!("  {name:<16} {} {:?}", dtype.name(), shape.as_slice());
+        }
+        Ok(to)
+    }
+}
