@@ -59,28 +59,30 @@ impl SecondHalf {
     }
 
     pub(super) fn of(run: &RunContent) -> Option<Self> {
-        let points = |metric: &str| -> Vec<(String, Of, Vec<(f64, f64)>)> {
-            let live = run.curves.valid(&format!("{metric} (live)"));
-            let live = ("live".to_owned(), Of::Live, live);
-            let averages = run.averages.iter().enumerate().map(|(index, (name, _))| {
-                let points = run.curves.of_average(metric, name, index == 0);
-                (name.clone(), Of::Average(index), points)
-            });
-            [live].into_iter().chain(averages).collect()
+        let averages = run.averages.iter().enumerate();
+        let averages = averages.map(|(index, (name, _))| (name.as_str(), Of::Average(index)));
+        let names: Vec<_> = [("live", Of::Live)].into_iter().chain(averages).collect();
+        let points = |metric: &str| -> Vec<Vec<(f64, f64)>> {
+            let of = |(name, of): &(&str, Of)| match of {
+                Of::Live => run.curves.valid(&format!("{metric} (live)")),
+                Of::Average(index) => run.curves.of_average(metric, name, *index == 0),
+            };
+            names.iter().map(of).collect()
         };
         let losses = points("Loss");
-        let epochs = losses.iter().flat_map(|(.., points)| points).map(|(epoch, _)| *epoch);
-        let last = epochs.reduce(f64::max)? as usize;
+        let last = losses.iter().flatten().map(|(epoch, _)| *epoch).reduce(f64::max)? as usize;
         let epochs = [last / 2 + 1, last];
 
         let scores = ScoreKind::ALL.map(|kind| (kind, points(kind.metric())));
-        let scores = scores.into_iter().find(|(_, all)| all.iter().any(|(.., p)| !p.is_empty()));
-        let rows = losses.into_iter().enumerate().map(|(index, (name, of, losses))| {
+        let scores =
+            scores.into_iter().find(|(_, all)| all.iter().any(|points| !points.is_empty()));
+        let rows = names.iter().zip(losses).enumerate().map(|(index, ((name, of), losses))| {
             let score = scores.as_ref().and_then(|(kind, all)| {
-                let scores = all[index].2.iter().map(|(at, value)| (*at, kind.of_metric(*value)));
+                let scores = all[index].iter().map(|(at, value)| (*at, kind.of_metric(*value)));
                 Spread::of(scores, epochs, f64::min)
             });
-            HalfRow { name, of, loss: Spread::of(losses.into_iter(), epochs, f64::max), score }
+            let loss = Spread::of(losses.into_iter(), epochs, f64::max);
+            HalfRow { name: (*name).to_owned(), of: *of, loss, score }
         });
         let rows = rows.collect();
         Some(Self { epochs, score: scores.map(|(kind, _)| kind), rows })

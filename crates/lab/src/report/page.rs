@@ -332,8 +332,8 @@ impl Writer<'_> {
         let span = if same { span.as_str() } else { "the second half of the epochs" };
         let kinds = kinds(halves.iter().flatten().filter_map(|half| half.score));
         self.add(format_args!(
-            "<p>In validation, over {span}: an end of the training at any of them would have given \
-             the mean on average, and the worst at worst.</p>\n<div class=\"scroll\"><table>\n\
+            "<p>In validation, over {span}: a training that ends at any of them gets the mean on \
+             average, and the worst at worst.</p>\n<div class=\"scroll\"><table>\n\
              <thead><tr><th></th><th class=\"n\">mean loss</th><th class=\"n\">worst loss</th>"
         ));
         if !kinds.is_empty() {
