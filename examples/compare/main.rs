@@ -16,6 +16,7 @@ mod shared; // `println!` to a reader that may leave
 mod reading; // the options for how a CSV is read
 
 mod data; // wrong labels, fewer rows, Friedman's function
+mod overall; // which average is best over all settings, and how steady it is
 mod results; // finished runs in a file
 mod setting; // what is trained, and which averages
 mod statistics; // intervals, signed ranks, many tests
@@ -34,7 +35,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use burn_ema_lab::{
-    data::{Reading, Targets},
+    data::{PublicTable, Reading, Targets},
     device,
 };
 use clap::Parser;
@@ -58,7 +59,7 @@ const FRIEDMAN: (usize, u64) = (1000, 1);
 )]
 #[command(after_help = "\
 A loss is the mean half squared error on the test split; that of a regression is of the target
-scaled to deviation 1 over the training rows. Wrong labels are in the training split alone; those
+scaled to deviation 1 over the training rows, and R2 stands beside it. Wrong labels are in the training split alone; those
 of the validation and the test are true. `best` epochs and widths are chosen by the validation
 loss. The rules are the same everywhere, but for what `AverageConfig::suggest` gives for the steps.")]
 struct Args {
@@ -71,8 +72,8 @@ struct Args {
     /// Only settings whose name contains this; several may be given
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// A CSV file, gzip too, as the example `train` reads it; without it, the digits that ship with
-    /// the crate, and a table of Friedman's first function
+    /// A CSV file, gzip too, as the example `train` reads it; without it, the digits and the public
+    /// tables that ship with the crate, and a table of Friedman's first function
     #[arg(long, requires = "target")]
     data: Option<PathBuf>,
     /// The column of the CSV to learn
@@ -183,13 +184,18 @@ fn settings(args: &Args) -> Result<Vec<(Setting, String)>> {
                 task: None,
                 reading: Reading::default(),
             };
-            vec![("digits".into(), Source::Digits), ("Friedman".into(), friedman)]
+            let public = PublicTable::ALL.iter().map(|table| table.name.to_owned());
+            let public = public.map(|name| (name.clone(), Source::Public(name)));
+            let ours = [("digits".into(), Source::Digits), ("Friedman".into(), friedman)];
+            ours.into_iter().chain(public).collect()
         }
     };
     let mut settings = vec![];
     for (name, source) in sources {
         let table = source.read()?;
-        table.notes().iter().for_each(|note| println!("note: {note}"));
+        if !matches!(source, Source::Public(_)) {
+            table.notes().iter().for_each(|note| println!("note: {note}"));
+        }
         let classes = matches!(table.targets(), Targets::Classes { .. });
         // Three of five rows are trained on.
         let rows = table.features().len() * 3 / 5;
@@ -197,6 +203,10 @@ fn settings(args: &Args) -> Result<Vec<(Setting, String)>> {
         let is_meant = |setting: &Setting| {
             args.only.is_empty() || args.only.iter().any(|part| setting.name.contains(part))
         };
+        if matches!(source, Source::Public(_)) {
+            // Many tables, each by the default training alone.
+            all.truncate(1);
+        }
         all.retain(is_meant);
         settings.extend(all.into_iter().map(|setting| (setting, table.sha256())));
     }

@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 pub const LIVE: &str = "live";
 pub const EARLY: &str = "live, best epoch";
 
+/// The average whose width is chosen afterwards, by validation.
+pub const POST_HOC: &str = "post-hoc, best width";
+
 /// A network on the splits that nothing was trained on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judged {
@@ -27,6 +30,11 @@ pub struct Judged {
     pub test_loss: f64,
     /// The share of right classes on the test split, in `[0, 1]`; none for a regression.
     pub test_accuracy: Option<f64>,
+    /// The coefficient of determination on the test split; none for classes.
+    pub test_r2: Option<f64>,
+    /// The mean and the greatest validation loss over the second half of the epochs, for a model
+    /// that was validated after each.
+    pub second_half: Option<[f64; 2]>,
 }
 
 /// A finished run.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result};
 
 use super::{
+    overall,
     results::{EARLY, Judged, LIVE, Line},
     statistics::{self, Interval},
 };
@@ -31,6 +32,8 @@ struct Row {
     percent: f64,
     /// Of the loss, and of the accuracy in percentage points.
     differences: [Option<Difference>; 2],
+    /// Of R2, which is not tested: it is the loss in the units of each test split.
+    r2: Option<Interval>,
 }
 
 /// All comparisons of all settings.
@@ -63,7 +66,7 @@ impl Comparison {
     /// All tables, and what they come to.
     pub fn print(&self, settings: &[Vec<Line>], markdown: bool) -> String {
         let mut text = String::new();
-        let head = ["setting", "model", "test loss", "accuracy"];
+        let head = ["setting", "model", "test loss", "accuracy", "R2"];
         text += &render(
             &head,
             &settings.iter().flat_map(|lines| means(lines)).collect::<Vec<_>>(),
@@ -83,13 +86,21 @@ impl Comparison {
                 "p",
                 "Holm",
                 "",
+                "R2",
             ];
             text += &render(&head, &rows.iter().map(Row::cells).collect::<Vec<_>>(), markdown);
         }
-        for (measure, what) in ["loss, %", "accuracy, points"].into_iter().enumerate() {
+        for measure in [Measure::Loss, Measure::Accuracy, Measure::R2] {
             let (head, rows) = self.short(measure);
+            let what = measure.name();
             if !rows.is_empty() {
                 let _ = writeln!(text, "\nIn short, differences from {LIVE}, {what}:\n");
+                text += &render(&head, &rows, markdown);
+            }
+        }
+        for (about, head, rows) in [overall::averages(settings), overall::second_halves(settings)] {
+            if !rows.is_empty() {
+                let _ = writeln!(text, "\n{about}:\n");
                 text += &render(&head, &rows, markdown);
             }
         }
@@ -109,13 +120,13 @@ impl Comparison {
     }
 
     /// A row for each setting, of the differences from live in one measure, if it has that one.
-    fn short(&self, measure: usize) -> (Vec<&str>, Vec<Vec<String>>) {
-        let rows = || self.rows[0].iter().filter(|row| row.differences[measure].is_some());
+    fn short(&self, measure: Measure) -> (Vec<&str>, Vec<Vec<String>>) {
+        let rows = || self.rows[0].iter().filter(|row| row.short(measure).is_some());
         let settings = distinct(rows().map(|row| row.setting.as_str()));
         let names = distinct(rows().map(|row| row.name.as_str()));
         let cell = |setting: &str, name: &str| {
             let row = rows().find(|row| row.setting == setting && row.name == name);
-            row.map_or(String::new(), |row| row.short(measure))
+            row.and_then(|row| row.short(measure)).unwrap_or_default()
         };
         let rows = settings.iter().map(|setting| {
             let cells = names.iter().map(|name| cell(setting, name));
@@ -126,8 +137,26 @@ impl Comparison {
     }
 }
 
+/// What a short table is about.
+#[derive(Clone, Copy)]
+enum Measure {
+    Loss,
+    Accuracy,
+    R2,
+}
+
+impl Measure {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Loss => "loss, %",
+            Self::Accuracy => "accuracy, points",
+            Self::R2 => "R2",
+        }
+    }
+}
+
 /// Each text once, in the order of its first place.
-fn distinct<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+pub fn distinct<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut seen = vec![];
     texts.for_each(|text| {
         if !seen.contains(&text) {
@@ -142,6 +171,7 @@ A loss is the mean half squared error; that of a regression is of the standardis
 Wrong labels are in the training split alone. Best epochs and widths are those of the least loss on
 the validation split, whose labels are true.
 p: Wilcoxon's signed-rank test over the seeds, two-sided. Holm: p adjusted for all comparisons here.
+R2 is the loss in units of the variance of the test targets, and is not tested again.
 gain, harm: the adjusted p is below 0.05, and the 95 % interval (Student's t) is on that side of 0.
 A seed decides the split, the first weights and the order: the pairs are of one data set, whose
 splits overlap, and say nothing of other data.
@@ -167,6 +197,8 @@ impl Row {
             let interval = statistics::interval(&differences)?;
             Some(Difference { interval, p: statistics::signed_rank(&differences), holm: 1.0 })
         };
+        let r2 = pairs.iter().map(|(own, other)| Some(own.test_r2? - other.test_r2?));
+        let r2 = r2.collect::<Option<Vec<_>>>();
         let mean = |judged: &dyn Fn(&(Judged, Judged)) -> f64| {
             statistics::mean(&pairs.iter().map(judged).collect::<Vec<_>>())
         };
@@ -176,6 +208,7 @@ impl Row {
             name: name.to_owned(),
             percent: 100.0 * (own / other - 1.0),
             differences: [difference(&loss), difference(&accuracy)],
+            r2: r2.and_then(|r2| statistics::interval(&r2)),
         })
     }
 
@@ -195,16 +228,17 @@ impl Row {
     }
 
     /// The difference in one measure, of a loss in percent, and what it shows.
-    fn short(&self, measure: usize) -> String {
-        let mean = match (measure, &self.differences[measure]) {
-            (0, _) => format!("{:+.1}", self.percent),
-            (_, Some(difference)) => format!("{:+.2}", difference.interval.mean),
-            (_, None) => return String::new(),
+    fn short(&self, measure: Measure) -> Option<String> {
+        let [loss, accuracy] = self.verdicts();
+        let (mean, verdict) = match measure {
+            Measure::Loss => (format!("{:+.1}", self.percent), loss?),
+            Measure::Accuracy => {
+                let mean = self.differences[1].as_ref()?.interval.mean;
+                (format!("{mean:+.2}"), accuracy?)
+            }
+            Measure::R2 => return Some(format!("{:+.3}", self.r2?.mean)),
         };
-        match self.verdicts()[measure] {
-            Some("-") | None => mean,
-            Some(verdict) => format!("{mean} {verdict}"),
-        }
+        Some(if verdict == "-" { mean } else { format!("{mean} {verdict}") })
     }
 
     fn cells(&self) -> Vec<String> {
@@ -223,6 +257,9 @@ impl Row {
             }
             cells.extend([probability(*p), probability(*holm), verdict.unwrap_or("").to_owned()]);
         }
+        cells.push(self.r2.map_or(String::new(), |Interval { mean, low, high }| {
+            format!("{mean:+.3} [{low:+.3}, {high:+.3}]")
+        }));
         cells
     }
 }
@@ -235,7 +272,9 @@ fn means(lines: &[Line]) -> Vec<Vec<String>> {
         let loss = average(&all, |judged| Some(judged.test_loss)).unwrap_or(f64::NAN);
         let accuracy = average(&all, |judged| judged.test_accuracy);
         let accuracy = accuracy.map_or(String::new(), |share| format!("{:.2} %", 100.0 * share));
-        vec![first.setting.clone(), judged.name.clone(), format!("{loss:.5}"), accuracy]
+        let r2 = average(&all, |judged| judged.test_r2);
+        let r2 = r2.map_or(String::new(), |r2| format!("{r2:.3}"));
+        vec![first.setting.clone(), judged.name.clone(), format!("{loss:.5}"), accuracy, r2]
     };
     first.judged.iter().enumerate().map(|(place, judged)| row(place, judged)).collect()
 }

@@ -25,8 +25,9 @@ use burn_ema_lab::{
 
 use crate::{
     data,
-    results::{EARLY, Judged, LIVE, Line},
+    results::{EARLY, Judged, LIVE, Line, POST_HOC},
     setting::{self, HIDDEN, OPTIMIZER, Run, TIMES, TRACKED, WIDTHS},
+    statistics::mean,
 };
 
 /// Trains as the example `train` does, from the same weights and in the same order.
@@ -67,6 +68,8 @@ pub fn train(run: &Run, device: &Device) -> Result<Line> {
     let snapshots = Snapshots::create(directory.path().join("snapshots"), FloatDType::F32)?;
 
     let mut early: Option<(usize, f64, Mlp)> = None;
+    // The validation losses of live and of the first average, which is the suggested one.
+    let mut curves = [vec![], vec![]];
     let mut step = 0;
     for epoch in 1..=setting.epochs {
         for batch in train.iter() {
@@ -81,6 +84,8 @@ pub fn train(run: &Run, device: &Device) -> Result<Line> {
             }
         }
         let loss = Scores::of(&live.valid(), &*valid)?.loss;
+        curves[0].push(loss);
+        curves[1].push(Scores::of(&averages[0].module(), &*valid)?.loss);
         if early.as_ref().is_none_or(|(_, least, _)| loss < *least) {
             early = Some((epoch, loss, live.valid()));
         }
@@ -98,7 +103,11 @@ pub fn train(run: &Run, device: &Device) -> Result<Line> {
     let loss = |mlp: &Mlp| Ok::<_, burn_ema::Error>(Scores::of(mlp, &*valid)?.loss);
     let grid = snapshots.evaluate(&live, &targets, None, Solve::Published, loss)?;
     let best = grid.tried[grid.best].target.to_string();
-    judged.push(judge("post-hoc, best width", best, &grid.module, splits)?);
+    judged.push(judge(POST_HOC, best, &grid.module, splits)?);
+    for (name, curve) in [LIVE, names[0]].into_iter().zip(&curves) {
+        let model = judged.iter_mut().find(|judged| judged.name == name);
+        model.context("a model")?.second_half = Some(second_half(curve));
+    }
     Ok(Line {
         key: run.key()?,
         setting: setting.name.clone(),
@@ -108,6 +117,12 @@ pub fn train(run: &Run, device: &Device) -> Result<Line> {
         judged,
         seconds: began.elapsed().as_secs_f64(),
     })
+}
+
+/// The mean and the greatest of the second half of some numbers.
+fn second_half(curve: &[f64]) -> [f64; 2] {
+    let half = &curve[curve.len() / 2..];
+    [mean(half), half.iter().copied().fold(f64::NEG_INFINITY, f64::max)]
 }
 
 fn judge(
@@ -125,5 +140,7 @@ fn judge(
         valid_loss: valid.loss,
         test_loss: test.loss,
         test_accuracy: test.accuracy,
+        test_r2: test.r2,
+        second_half: None,
     })
 }

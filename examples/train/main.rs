@@ -46,6 +46,7 @@ use burn_ema::{
 use burn_ema_lab::{
     data::{Prepared, Task, loader},
     device,
+    report::R2Metric,
     run::{RunConfig, RunDirectory},
 };
 use clap::Parser;
@@ -96,6 +97,11 @@ fn main() -> Result<ExitCode> {
     // Burn's training, which validates the first average.
     let Prepared { train, valid, test, preparation, .. } = data;
     let load = |rows, shuffle| loader(rows, config.batch_size, shuffle, &device.device);
+    let classes = matches!(preparation.task(), Task::Classification { .. });
+    let r2 = if classes { None } else { R2Metric::of(&valid) };
+    if !classes && r2.is_none() {
+        note(&run, "note: no R2 in validation: its targets are all equal".to_owned())?;
+    }
     let valid = load(valid, None)?;
     let mut training =
         SupervisedTraining::new(run.path(), load(train, Some(config.seed))?, valid.clone())
@@ -103,11 +109,15 @@ fn main() -> Result<ExitCode> {
             .metrics((LossMetric::new(),))
             .metric_train(model.trace_metric())
             .metric_valid_numeric(model.live_metric(LossMetric::new()));
-    let classes = matches!(preparation.task(), Task::Classification { .. });
     if classes {
         training = training
             .metrics((AccuracyMetric::new(),))
             .metric_valid_numeric(model.live_metric(AccuracyMetric::new()));
+    }
+    if let Some(r2) = &r2 {
+        training = training
+            .metric_valid_numeric(r2.clone())
+            .metric_valid_numeric(model.live_metric(r2.clone()));
     }
     for index in 0..config.averages.len() {
         training = training.metric_valid_numeric(model.distance_metric(index)?);
@@ -119,6 +129,10 @@ fn main() -> Result<ExitCode> {
         if index > 0 && classes {
             let accuracy = model.average_metric(index, AccuracyMetric::new())?;
             training = training.metric_valid_numeric(accuracy);
+        }
+        if let Some(r2) = r2.as_ref().filter(|_| index > 0) {
+            let r2 = model.average_metric(index, r2.clone())?;
+            training = training.metric_valid_numeric(r2);
         }
     }
     // Burn's dashboard where it is compiled in and someone looks, else a line an epoch, without how

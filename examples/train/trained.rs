@@ -8,7 +8,7 @@ use burn_ema::{
 };
 use burn_ema_lab::{
     device::Selected,
-    report::{Page, Report, Scores, Summary},
+    report::{Page, Report, Scores, SecondHalf, Summary},
     run::{RunConfig, RunDirectory},
 };
 
@@ -57,6 +57,11 @@ impl Trained<'_> {
         run.write_json("summary.json", summary)?;
         self.model.averages()[best].save_file(run.model_file(), &source)?;
         println!("\n{report}\n");
+        match SecondHalf::read(run) {
+            Ok(half) => half.iter().for_each(|half| println!("{half}\n")),
+            // The model is there all the same.
+            Err(error) => println!("warning: no table of epochs: {:#}", anyhow::Error::new(error)),
+        }
         if report.validation.live < report.validation.averages[best].1 {
             note(run, "note: in validation, live does better than every average".to_owned())?;
         }

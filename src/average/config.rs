@@ -144,6 +144,8 @@ impl AverageConfig {
     /// - Decays above 0.9999 are rare, and a longer memory needs more digits: a share of 1e-4 per
     ///   update is far above the rounding of 32 bits.
     /// - The average needs one copy of the weights and has one setting, which is easily stated.
+    /// - Of five averages chosen beforehand, over twenty trainings at a constant learning rate, it has
+    ///   the least mean test loss and is never the worst: [`guide::evidence`](crate::guide::evidence).
     ///
     /// A training of fewer than 10 steps has nothing to average: the decay is 0, and the average
     /// equals live.

@@ -32,8 +32,9 @@ fn the_committed_run_can_be_made_again() {
     let again = directory.path().join("digits");
     let tests = std::env::current_exe().unwrap();
     let train = tests.ancestors().nth(2).unwrap().join("examples/train");
-    let status = Command::new(train).args(["--device", "flex", "--run"]).arg(&again).output();
-    assert!(status.unwrap().status.success());
+    let output = Command::new(train).args(["--device", "flex", "--run"]).arg(&again).output();
+    let output = output.unwrap();
+    assert!(output.status.success());
 
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("artifacts/digits");
     let [committed, again] = [committed, again].map(|path| RunDirectory::open(path).unwrap());
@@ -45,6 +46,9 @@ fn the_committed_run_can_be_made_again() {
     };
     if same_processor() {
         assert_eq!(weights(&committed), weights(&again));
+        let [stdout, stderr] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        PAGES.iter().for_each(|page| assert_quotes(page, &stdout, &stderr));
         return;
     }
     println!("a processor with other vector instructions; comparing scores");
@@ -57,6 +61,29 @@ fn the_committed_run_can_be_made_again() {
     let (committed, again) = (scores(&committed), scores(&again));
     assert!((committed.0 / again.0 - 1.0).abs() < 0.15, "{committed:?} {again:?}");
     assert!((committed.1 - again.1).abs() < 0.0125, "{committed:?} {again:?}");
+}
+
+const PAGES: [&str; 2] =
+    [include_str!("../../README.md"), include_str!("../../src/guide/evidence.md")];
+
+/// Checks the lines of the default run that a page quotes: all, but for the rate and the rest of
+/// the time of an epoch, which depend on the machine, and for the directory of the run.
+fn assert_quotes(page: &str, stdout: &str, stderr: &str) {
+    const DIRECTORY: &str = "artifacts/runs/default";
+    let (_, quoted) = page.split_once("$ cargo run --example train\n").unwrap();
+    let (quoted, _) = quoted.split_once("```").unwrap();
+    let is_printed = |line: &str| match line.split_once(" rows/s") {
+        Some((line, _)) => {
+            let (values, _) = line.rsplit_once("  ").unwrap();
+            stderr.lines().any(|line| line.starts_with(&format!("{values}  ")))
+        }
+        None => line == "..." || line.contains(DIRECTORY) || stdout.lines().any(|l| l == line),
+    };
+    for line in quoted.lines() {
+        assert!(is_printed(line), "{line}\n{stdout}{stderr}");
+    }
+    let tables = ["test loss", "in validation,", "epochs 21 to 40"];
+    assert!(tables.iter().all(|table| quoted.contains(table)), "{quoted}");
 }
 
 /// The model is a plain record of Burn's, of the network in its configuration.

@@ -17,6 +17,8 @@ use crate::examples::{example, fails, misused, succeeds};
 
 #[path = "../../examples/compare/data.rs"]
 mod data;
+#[path = "../../examples/compare/overall.rs"]
+mod overall;
 #[path = "../../examples/compare/results.rs"]
 mod results;
 #[path = "../../examples/compare/statistics.rs"]
@@ -24,7 +26,7 @@ mod statistics;
 #[path = "../../examples/compare/table.rs"]
 mod table;
 
-use results::{EARLY, Judged, LIVE, Line, Results};
+use results::{EARLY, Judged, LIVE, Line, POST_HOC, Results};
 use statistics::{holm, interval, signed_rank};
 use table::Comparison;
 
@@ -172,7 +174,15 @@ fn a_line_that_was_cut_is_passed_over_and_those_after_it_are_not() {
 /// A model of a made-up run.
 fn judged(name: &str, loss: f64, accuracy: Option<f64>) -> Judged {
     let [name, detail] = [name, "none"].map(str::to_owned);
-    Judged { name, detail, valid_loss: 9.0, test_loss: loss, test_accuracy: accuracy }
+    Judged {
+        name,
+        detail,
+        valid_loss: 9.0,
+        test_loss: loss,
+        test_accuracy: accuracy,
+        test_r2: None,
+        second_half: None,
+    }
 }
 
 /// An average whose loss is lower and whose accuracy is lower too, in 20 seeds of which each has
@@ -227,6 +237,68 @@ fn a_gain_is_a_lower_loss_and_a_higher_accuracy() {
     assert_eq!(error, "numbers, seed 5: no average");
 }
 
+/// A setting with the same models in each of two runs, by their losses.
+fn setting(name: &str, losses: &[(&str, f64)]) -> Vec<Line> {
+    let judged = losses.iter().map(|(name, loss)| judged(name, *loss, None)).collect();
+    vec![Line { setting: name.to_owned(), judged, ..line("a") }; 2]
+}
+
+/// Of two settings, the averages `a` and `b` are the best and the worst once each, `c` is neither.
+#[test]
+fn the_averages_are_compared_over_all_settings() {
+    let models = |live, early, a, b, c, chosen| {
+        [(LIVE, live), (EARLY, early), ("a", a), ("b", b), ("c", c), (POST_HOC, chosen)]
+    };
+    let settings = [
+        setting("one", &models(2.0, 1.0, 0.5, 1.0, 0.75, 0.25)),
+        setting("two", &models(1.0, 1.0, 1.5, 1.0, 1.25, 0.75)),
+    ];
+    let (_, head, rows) = overall::averages(&settings);
+    let expected = [
+        [EARLY, "-25.0", "0", "", "", ""],
+        ["a", "-12.5", "1", "1", "1", "50.0"],
+        ["b", "-25.0", "0", "1", "1", "100.0"],
+        ["c", "-18.8", "1", "0", "0", "50.0"],
+        [POST_HOC, "-56.2", "0", "", "", ""],
+    ];
+    assert_eq!(head.len(), 6);
+    assert_eq!(rows, expected);
+}
+
+/// Two runs, in one of which the average has the better worst epoch.
+#[test]
+fn second_halves_are_means_over_the_seeds() {
+    let mut lines = setting("one", &[(LIVE, 1.0), (EARLY, 1.0), ("a", 1.0)]);
+    for (line, [live, average]) in
+        lines.iter_mut().zip([[[2.0, 4.0], [1.0, 2.0]], [[4.0, 4.0], [2.0, 5.0]]])
+    {
+        line.judged[0].second_half = Some(live);
+        line.judged[2].second_half = Some(average);
+    }
+    let (_, head, rows) = overall::second_halves(&[lines, setting("two", &[(LIVE, 1.0)])]);
+    let expected = ["one", "3.0000", "4.0000", "1.5000", "3.5000", "-50.0", "-12.5", "1 of 2"];
+    assert_eq!(head.len(), expected.len());
+    assert_eq!(rows, [expected]);
+}
+
+/// R2 stands beside the loss of a quantity, and is not tested.
+#[test]
+fn a_quantity_has_r2() {
+    let mut lines = setting("numbers", &[(LIVE, 1.0), (EARLY, 1.0), ("average", 0.5)]);
+    for (line, r2) in lines.iter_mut().zip([[0.25, 0.25, 0.5], [0.5, 0.5, 0.875]]) {
+        line.judged.iter_mut().zip(r2).for_each(|(judged, r2)| judged.test_r2 = Some(r2));
+    }
+    let settings = [lines];
+    let text = Comparison::new(&settings).unwrap().print(&settings, true);
+    assert!(text.contains("| numbers | average | 0.50000 |  | 0.688 |"), "{text}");
+    // The mean of 0.25 and 0.375; half the interval is 12.7062 times 0.0625.
+    assert!(text.contains("|  |  |  |  | +0.312 [-0.482, +1.107] |"), "{text}");
+    let short = "from live, R2:\n\n| setting | live, best epoch | average |\n|---|---|---|\n\
+                 | numbers | +0.000 | +0.312 |\n\n";
+    assert!(text.contains(short), "{text}");
+    assert!(text.contains("Of 3 comparisons, "), "{text}");
+}
+
 const COMPARISON: &str = include_str!("../../artifacts/compare.md");
 const EVIDENCE: &str = include_str!("../../src/guide/evidence.md");
 
@@ -243,19 +315,30 @@ fn cells_below<'a>(page: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
 fn the_guide_quotes_the_comparison() {
     const MARKER: &str = "<!-- compare -->";
     let tables: Vec<_> = EVIDENCE.split(MARKER).skip(1).step_by(2).map(str::trim).collect();
-    let [losses, accuracies, spread] = tables[..] else { panic!("{} tables", tables.len()) };
-    for table in [losses, accuracies] {
-        assert!(table.starts_with("| setting |") && COMPARISON.contains(table), "{table}");
+    let [losses, accuracies, r2, spread, overall, halves] = tables[..] else {
+        panic!("{} tables", tables.len())
+    };
+    for table in [losses, accuracies, r2, overall, halves] {
+        assert!(table.starts_with("| ") && COMPARISON.contains(table), "{table}");
     }
     let rows = cells_below(COMPARISON, "Differences from live, mean");
     let suggested: Vec<_> = rows.into_iter().filter(|row| row[1] == "as suggested").collect();
     assert_eq!(cells_below(spread, ""), suggested);
 
-    let (_, counts) = COMPARISON.split_once("Of 176 comparisons, ").unwrap();
-    assert!(counts.starts_with("50 show a gain, 14 a harm, 112 neither."), "{counts}");
-    assert!(
-        EVIDENCE.contains("Of all, 50 show a gain (5 of them live's best epoch), 14 a harm, 112")
+    // All comparisons, and the gains of live's best epoch among them.
+    let (_, counts) = COMPARISON.split_once("\nOf ").unwrap();
+    let numbers: Vec<_> = counts.split(|c: char| !c.is_ascii_digit()).collect();
+    let numbers: Vec<_> = numbers.into_iter().filter(|number| !number.is_empty()).collect();
+    let [all, gains, harms, neither] = numbers[..4] else { panic!("{counts}") };
+    let early = cells_below(COMPARISON, "Differences from live, mean");
+    let early = early.iter().filter(|row| row[1] == EARLY).flatten();
+    let early = early.filter(|cell| **cell == "gain").count();
+    let quoted = format!(
+        "Of all {all}, {gains} show a gain ({early} of them live's best epoch), {harms} a harm, \
+         {neither} neither."
     );
+    assert!(EVIDENCE.contains(&quoted), "{quoted}");
+    assert!(EVIDENCE.contains(&format!("what is left of {all} comparisons")));
 }
 
 /// Numbers of the suggested average in the guide, against live's last weights and its best epoch.
@@ -288,10 +371,11 @@ fn the_readme_quotes_the_comparison() {
         row.map_or("", |row| row[2])
     };
     for row in rows {
-        let [setting, loss, accuracy] = row[..] else { panic!("{row:?}") };
+        let [setting, loss, accuracy, r2] = row[..] else { panic!("{row:?}") };
         assert_eq!(loss, of("In short, differences from live, loss, %", setting), "{setting}");
         let expected = of("In short, differences from live, accuracy, points", setting);
         assert_eq!(accuracy, expected, "{setting}");
+        assert_eq!(r2, of("In short, differences from live, R2", setting), "{setting}");
     }
 }
 
@@ -341,17 +425,18 @@ fn tables(stdout: &str) -> &str {
 fn all_settings_are_compared_and_what_is_done_is_not_done_again() {
     let directory = tempfile::tempdir().unwrap();
     let (stdout, stderr) = succeeds(&mut compare(directory.path(), &[]));
-    assert!(stdout.contains("runs: 20, of which 0 are there"), "{stdout}");
-    assert!(stderr.contains("run 20/20") && stderr.contains("0 s left"), "{stderr}");
+    assert!(stdout.contains("runs: 40, of which 0 are there"), "{stdout}");
+    assert!(stderr.contains("run 40/40") && stderr.contains("0 s left"), "{stderr}");
     assert!(stdout.contains("digits, 200 training rows: 200 training rows, 2 epochs, 50 steps"));
-    // Six models against live and five against the early one; loss and accuracy, but for Friedman.
+    // Seven models against live and six against the early one; the loss in 20 settings, the
+    // accuracy in 10.
     assert!(
-        stdout.contains("Of 176 comparisons, 0 show a gain, 0 a harm, 176 neither."),
+        stdout.contains("Of 390 comparisons, 0 show a gain, 0 a harm, 390 neither."),
         "{stdout}"
     );
     let file = directory.path().join("results.jsonl");
     let whole = fs::read_to_string(&file).unwrap();
-    assert_eq!(whole.lines().count(), 20);
+    assert_eq!(whole.lines().count(), 40);
 
     // The first setting is what the example `train` does.
     let run = directory.path().join("run");
@@ -368,7 +453,7 @@ fn all_settings_are_compared_and_what_is_done_is_not_done_again() {
     assert_eq!(judged[2].test_loss, report.averages[0].scores.loss);
 
     let (again, stderr) = succeeds(&mut compare(directory.path(), &[]));
-    assert_eq!((again.replace("20 are", "0 are"), stderr), (stdout.clone(), String::new()));
+    assert_eq!((again.replace("40 are", "0 are"), stderr), (stdout.clone(), String::new()));
     assert_eq!(fs::read_to_string(&file).unwrap(), whole);
 
     // Three lines and a half, and one of another program.
@@ -376,7 +461,7 @@ fn all_settings_are_compared_and_what_is_done_is_not_done_again() {
     let half = &whole.lines().nth(3).unwrap()[..200];
     fs::write(&file, format!("{{\"key\": 1}}\n{kept}{half}")).unwrap();
     let (resumed, _) = succeeds(&mut compare(directory.path(), &[]));
-    assert!(resumed.contains("runs: 20, of which 3 are there"), "{resumed}");
+    assert!(resumed.contains("runs: 40, of which 3 are there"), "{resumed}");
     assert_eq!(tables(&resumed), tables(&stdout));
     assert!(fs::read_to_string(&file).unwrap().contains(&kept));
 

@@ -269,6 +269,7 @@ fn assert_shows(html: &str, runs: &[&Path]) {
         let (from, value) = (&attributes["data-from"], attributes["value"].parse::<f64>().unwrap());
         let rounded = match text.strip_suffix(" %") {
             Some(percent) => (percent.parse::<f64>().unwrap() / 100.0, 5.001e-5),
+            None if from.ends_with("_r2") => (text.parse::<f64>().unwrap(), 5.001e-5),
             None => (text.parse::<f64>().unwrap(), 5.001e-7),
         };
         assert!((rounded.0 - value).abs() < rounded.1, "{from}: {text} for {value}");
@@ -575,6 +576,72 @@ fn a_training_leaves_its_page() {
     assert!(message.contains("nowhere/config.json"), "{message}");
 }
 
+/// Mean and worst of a validation metric over some epochs, from the file of metrics.
+fn spread(run: &Path, metric: &str, epochs: &[usize], worse: fn(f64, f64) -> f64) -> (f64, f64) {
+    let mut lines = csv::Reader::from_path(run.join("metrics.csv")).unwrap();
+    let lines: Vec<_> = lines.records().map(Result::unwrap).collect();
+    let value = |epoch: &usize| {
+        let cells = ["valid".to_owned(), epoch.to_string(), metric.to_owned()];
+        let mut of_epoch = lines.iter().filter(|line| line.iter().take(3).eq(&cells));
+        of_epoch.find(|line| &line[4] == "epoch").unwrap()[3].parse::<f64>().unwrap()
+    };
+    let values: Vec<_> = epochs.iter().map(value).collect();
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    (mean, values.into_iter().reduce(worse).unwrap())
+}
+
+/// The last table of a training: its rows of numbers, and the same cells on its page.
+#[test]
+fn the_second_half_is_that_of_the_history_also_after_a_resume() {
+    let directory = tempfile::tempdir().unwrap();
+    let [whole, resumed] = ["whole", "resumed"].map(|name| directory.path().join(name));
+    let train = |run: &Path, options: &[&str]| {
+        let mut train = example("train");
+        train.args(["--device", "flex", "--run"]).arg(run).args(options);
+        succeeds(&mut train).0
+    };
+    let table = |stdout: &str| {
+        let lines = stdout.lines().skip_while(|line| !line.starts_with("in validation,"));
+        lines.take_while(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let printed = table(&train(&whole, &["--epochs", "3", "--decay", "0.9"]));
+    let metrics = [("live", " (live)"), ("ema(0.9, debias)", "")];
+    let losses = metrics.map(|(_, of)| spread(&whole, &format!("Loss{of}"), &[2, 3], f64::max));
+    let [live, average] = losses;
+    let change = |average: f64, live: f64| 100.0 * (average / live - 1.0);
+    let (mean, worst) = (change(average.0, live.0), change(average.1, live.1));
+    let rows = metrics.iter().zip(losses).map(|((name, of), (mean, worst))| {
+        let accuracy = spread(&whole, &format!("Accuracy{of}"), &[2, 3], f64::min);
+        format!("{name:18} {mean:.6} {worst:.6} {:.2} % {:.2} %", accuracy.0, accuracy.1)
+    });
+    let mut expected: Vec<_> = rows.collect();
+    expected[1] += &format!(" loss {mean:+.1} %, worst {worst:+.1} %");
+    let words = |line: &String| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(&printed[1])[..4], ["epochs", "2", "to", "3"]);
+    let found: Vec<_> = printed[2..].iter().map(words).collect();
+    assert_eq!(found, expected.iter().map(words).collect::<Vec<_>>());
+    let html = fs::read_to_string(whole.join("report.html")).unwrap();
+    assert!(html.contains("In validation, over epochs 2 to 3: "), "{html}");
+    let cell = |loss: f64, change: f64| {
+        let class = if change < 0.0 { "good" } else { "bad" };
+        format!("<td class=\"n\">{loss:.6}<small class=\"{class}\">{change:+.1} %</small></td>")
+    };
+    assert!(html.contains(&(cell(average.0, mean) + &cell(average.1, worst))), "{html}");
+    assert!(html.contains(&format!("<td class=\"n\">{:.6}</td>", live.1)), "{html}");
+
+    train(&resumed, &["--epochs", "2", "--decay", "0.9"]);
+    assert_eq!(table(&train(&resumed, &["--resume", "--epochs", "3"])), printed);
+
+    // An average that comes later has fewer epochs, and is compared with none.
+    let other = ["--resume", "--epochs", "4", "--decay", "0.9", "--average", "ema(0.5)"];
+    let printed = table(&train(&resumed, &other));
+    assert!(printed[1].starts_with("epochs 3 to 4"), "{printed:?}");
+    assert!(printed[3].contains(" loss ") && printed[3].contains(", worst "), "{printed:?}");
+    let lacks = "  loss of 1 of 2 epochs, accuracy of 1 of 2 epochs";
+    assert!(printed[4].starts_with("ema(0.5)") && printed[4].ends_with(lacks), "{printed:?}");
+    assert!(!printed[4].contains(", worst "), "{printed:?}");
+}
+
 #[test]
 fn a_regression_is_drawn_as_predicted_against_right() {
     let directory = tempfile::tempdir().unwrap();
@@ -583,7 +650,7 @@ fn a_regression_is_drawn_as_predicted_against_right() {
     fs::write(&table, format!("x,\"<b>y\"\n{}", (0..200).map(row).collect::<String>())).unwrap();
     let mut train = example("train");
     train.args(["--device", "flex", "--epochs", "3", "--target", "<b>y", "--data"]).arg(&table);
-    succeeds(train.arg("--run").arg(&run));
+    let (stdout, stderr) = succeeds(train.arg("--run").arg(&run));
     let summary = fs::read(run.join("summary.json")).unwrap();
     let summary: Summary = serde_json::from_slice(&summary).unwrap();
     let Answered::Numbers { target, rows, right, live, average } = &summary.answers else {
@@ -600,4 +667,49 @@ fn a_regression_is_drawn_as_predicted_against_right() {
     assert_shows(&html, &[&run]);
     assert!(html.contains("<figcaption>&lt;b&gt;y<small>40 rows</small>"), "{html}");
     assert!(run.join("report/predicted.svg").exists());
+
+    // R2 of the answers, from their definition.
+    let mean = right.iter().sum::<f64>() / 40.0;
+    let squares = |of: &dyn Fn(usize) -> f64| (0..40).map(|i| of(i).powi(2)).sum::<f64>();
+    let total = squares(&|i| right[i] - mean);
+    let r2 = |answers: &[f64]| 1.0 - squares(&|i| answers[i] - right[i]) / total;
+    let report: Report =
+        serde_json::from_slice(&fs::read(run.join("report.json")).unwrap()).unwrap();
+    for (found, answers) in [(report.live, live), (report.averages[0].scores, average)] {
+        assert!((found.r2.unwrap() - r2(answers)).abs() < 1e-5, "{found:?} {}", r2(answers));
+        assert_eq!(found.accuracy, None);
+        assert!(stdout.contains(&format!("  {:.4}", found.r2.unwrap())), "{stdout}");
+    }
+    assert!(stdout.contains("test loss        test R2\n"), "{stdout}");
+    // In validation it is the loss in other units: 1 - 2 loss / variance, at each epoch.
+    let values = |metric: &str| [1, 2, 3].map(|epoch| spread(&run, metric, &[epoch], f64::max).0);
+    for of in ["", " (live)"] {
+        let (losses, r2) = (values(&format!("Loss{of}")), values(&format!("R2{of}")));
+        let half_variances = losses.iter().zip(r2).map(|(loss, r2)| loss / (1.0 - r2));
+        let half_variances: Vec<_> = half_variances.collect();
+        assert!(half_variances.iter().all(|v| (v / half_variances[0] - 1.0).abs() < 1e-9));
+        // The target is scaled to variance 1 over the training rows.
+        assert!((0.3..0.7).contains(&half_variances[0]), "{half_variances:?}");
+    }
+    let last = stderr.lines().last().unwrap();
+    assert!(last.contains("  R2 ") && last.matches("(live ").count() == 2, "{stderr}");
+    let (mean, worst) = spread(&run, "R2 (live)", &[2, 3], f64::min);
+    assert!(stdout.contains(&format!("{mean:.4}  {worst:>8.4}")), "{stdout}");
+    assert!(html.contains("mean R2</th>") && html.contains("<figcaption>R2</figcaption>"));
+    assert!(run.join("report/r2.svg").exists());
+}
+
+/// Equal targets in validation and test have no R2; the loss stays.
+#[test]
+fn a_regression_without_a_variance_has_no_r2() {
+    let directory = tempfile::tempdir().unwrap();
+    let [table, run] = ["table.csv", "run"].map(|name| directory.path().join(name));
+    let mut train = example("train");
+    // Of five rows one validates and one tests.
+    fs::write(&table, "x,y\n1,1.5\n2,2.5\n3,3.5\n4,4.5\n5,5.5\n").unwrap();
+    train.args(["--device", "flex", "--epochs", "1", "--target", "y", "--task", "regression"]);
+    let (stdout, stderr) = succeeds(train.arg("--data").arg(&table).arg("--run").arg(&run));
+    assert!(stdout.contains("test loss\n") && !stdout.contains("test R2"), "{stdout}");
+    assert!(stdout.contains("note: no R2 in validation: its targets are all equal"), "{stdout}");
+    assert!(!stderr.contains("R2"), "{stderr}");
 }

@@ -1,6 +1,7 @@
-//! Data: scanned digits, tables from CSV, their split, scaling and batches.
+//! Data: scanned digits, public tables, tables from CSV, their split, scaling and batches.
 //!
-//! The way from a file to a training is [`Table::read`] (or [`digits()`]), then [`Prepared::new`],
+//! The way from a file to a training is [`Table::read`] (or [`digits()`], or
+//! [`PublicTable::read`]), then [`Prepared::new`],
 //! then a [`loader`] for each part.
 //! The way from a trained network to answers is [`read_rows`], then [`Preparation::encode`], the
 //! network, and [`Preparation::decode`].
@@ -29,6 +30,7 @@ mod scale;
 mod sheet;
 mod split;
 mod table;
+mod tables;
 mod target;
 
 #[cfg(feature = "train")]
@@ -43,4 +45,5 @@ pub use rows::{Rows, read_rows};
 pub use scale::Scale;
 pub use split::Split;
 pub use table::Table;
+pub use tables::PublicTable;
 pub use target::{Targets, TaskKind};

@@ -1,13 +1,17 @@
 //! Reports: scores of live and of each average on the test split, and a page on all of a run.
 
 mod curves; // metrics by epoch and weights by step, from the history of a run
+mod half; // mean and worst of the metrics over the second half of the epochs
 mod page; // the page of runs, as HTML
 pub mod picture; // lines, bars, cells and points, as SVG
 mod run; // all that the directory of a run holds
+mod score; // the accuracy of classes, or R2 of a quantity
 mod summary; // profiles of averages, answers on the test split
 mod text; // text of a user, as HTML and as a word of a shell
 
+pub use half::{HalfRow, SecondHalf, Spread};
 pub use page::Page;
+pub use score::{R2Metric, ScoreKind, r2};
 pub use summary::{Answered, MadeOf, Summary};
 
 use std::fmt;
@@ -19,6 +23,8 @@ use burn_ema::{
     train::{Averaged, Ranking},
 };
 use serde::{Deserialize, Serialize};
+
+use self::score::variance;
 
 /// The scores of live and of each average on the test split, in full precision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +51,10 @@ pub struct Scores {
     /// regression.
     #[serde(rename = "test_accuracy")]
     pub accuracy: Option<f64>,
+    /// The coefficient of determination, see [`r2`]; `None` for classes, and for targets that are
+    /// all equal.
+    #[serde(rename = "test_r2", default, skip_serializing_if = "Option::is_none")]
+    pub r2: Option<f64>,
 }
 
 /// The scores of an average on the test split.
@@ -88,6 +98,18 @@ impl Report {
 }
 
 impl Scores {
+    /// The score beside the loss; `None` for targets that are all equal.
+    pub fn score(&self) -> Option<(ScoreKind, f64)> {
+        let accuracy = self.accuracy.map(|accuracy| (ScoreKind::Accuracy, accuracy));
+        accuracy.or(self.r2.map(|r2| (ScoreKind::R2, r2)))
+    }
+
+    /// The kind of the score and its change from that of other scores.
+    pub(crate) fn change_from(&self, other: &Self) -> Option<(ScoreKind, f64)> {
+        let ((kind, score), (_, other)) = self.score().zip(other.score())?;
+        Some((kind, score - other))
+    }
+
     /// Scores a network, usually in validation mode, on a split; NaN for a split without rows.
     ///
     /// # Errors
@@ -95,17 +117,24 @@ impl Scores {
     /// A batch that cannot be loaded; outputs that cannot be read from the device.
     pub fn of(mlp: &Mlp, test: &dyn DataLoader<Batch>) -> Result<Self> {
         let (mut rows, mut loss, mut right, mut classes) = (0, 0.0, 0.0, 0);
+        let mut quantities = Vec::new();
         for batch in test.iter() {
             let Batch { inputs, targets } =
                 batch.map_err(|error| Error::value("a batch", "rows of data", error))?;
             let outputs = mlp.forward(inputs);
             [rows, classes] = [rows + targets.dims()[0], targets.dims()[1]];
             loss += sum(half_squared_errors(outputs.clone(), targets.clone()))?;
+            if classes == 1 {
+                quantities.extend(numbers(targets)?);
+                continue;
+            }
             right += sum(outputs.argmax(1).equal(targets.argmax(1)).float().squeeze_dim::<1>(1))?;
         }
         let mean = |sum: f64| sum / rows as f64;
+        let loss = mean(loss);
         let accuracy = (classes > 1).then(|| mean(right));
-        Ok(Self { loss: mean(loss), accuracy })
+        let variance = variance(quantities.iter().copied());
+        Ok(Self { loss, accuracy, r2: variance.map(|variance| r2(loss, variance)) })
     }
 }
 
@@ -127,15 +156,15 @@ impl fmt::Display for Report {
         let names = self.averages.iter().map(|average| average.rule.len());
         let width = names.max().unwrap_or(0).max("live".len());
         write!(f, "{:width$}  {:>10}", "", "test loss")?;
-        if self.live.accuracy.is_some() {
-            write!(f, "  {:>13}", "test accuracy")?;
+        if let Some((kind, _)) = self.live.score() {
+            write!(f, "  {:>13}", format!("test {}", kind.name()))?;
         }
         write!(f, "\n{:width$}  {}", "live", self.live)?;
         for (index, AverageScores { rule, scores }) in self.averages.iter().enumerate() {
             let change = 100.0 * (scores.loss / self.live.loss - 1.0);
             write!(f, "\n{rule:width$}  {scores}  loss {change:+.1} %")?;
-            if let (Some(average), Some(live)) = (scores.accuracy, self.live.accuracy) {
-                write!(f, ", accuracy {:+.2} points", 100.0 * (average - live))?;
+            if let Some((kind, change)) = scores.change_from(&self.live) {
+                write!(f, ", {} {}", kind.name(), kind.change(change))?;
             }
             if self.averages.len() > 1 && index == self.validation.best {
                 write!(f, ", best in validation")?;
@@ -148,8 +177,8 @@ impl fmt::Display for Report {
 impl fmt::Display for Scores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>10.6}", self.loss)?;
-        match self.accuracy {
-            Some(accuracy) => write!(f, "  {:>11.2} %", 100.0 * accuracy),
+        match self.score() {
+            Some((kind, score)) => write!(f, "  {:>13}", kind.text(score)),
             None => Ok(()),
         }
     }

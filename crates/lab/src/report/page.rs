@@ -9,9 +9,11 @@ use burn_ema::{Error, Result};
 use burn_ema_base::disk;
 
 use super::{
-    Answered, MadeOf, Scores,
+    Answered, MadeOf, Scores, SecondHalf,
+    half::Spread,
     picture::{AxisScale, Cells, Columns, HEIGHT, Line, Lines, Of, Picture, Points, SHADES},
     run::RunContent,
+    score::ScoreKind,
     text::{html, number, word},
 };
 use crate::run::RunDirectory;
@@ -185,6 +187,7 @@ impl Writer<'_> {
 
         self.section(0);
         self.scores();
+        self.second_halves();
         self.section(1);
         self.epochs()?;
         self.section(2);
@@ -239,6 +242,7 @@ impl Writer<'_> {
                 };
                 text += &format!("Saved is <b>{}</b>, {best}. ", html(&saved.rule));
                 text += &compared(&saved.scores, &report.live);
+                text += &half_compared(run);
             }
         }
         self.add(format_args!("<p class=\"lead\">{text}</p>\n"));
@@ -249,12 +253,15 @@ impl Writer<'_> {
         if self.runs.iter().all(|run| run.report.is_none()) {
             return self.muted("No run has ended yet.");
         }
-        let classes = self.runs.iter().filter_map(|run| run.report.as_ref());
-        let classes = classes.clone().any(|report| report.live.accuracy.is_some());
-        let accuracy = if classes { "<th class=\"n\">test accuracy</th>" } else { "" };
+        let reports = self.runs.iter().filter_map(|run| run.report.as_ref());
+        let kinds = kinds(reports.filter_map(|report| Some(report.live.score()?.0)));
+        let score = match kinds.is_empty() {
+            true => String::new(),
+            false => format!("<th class=\"n\">test {kinds}</th>"),
+        };
         self.add(format_args!(
             "<div class=\"scroll\"><table>\n<thead><tr><th></th><th class=\"n\">validation \
-             loss</th><th class=\"n\">test loss</th>{accuracy}</tr></thead>\n<tbody>\n"
+             loss</th><th class=\"n\">test loss</th>{score}</tr></thead>\n<tbody>\n"
         ));
         for (index, run) in self.runs.iter().enumerate() {
             let Some(report) = &run.report else { continue };
@@ -264,31 +271,33 @@ impl Writer<'_> {
             }
             let live = &report.live;
             let cell = |from: &str, value: f64| datum(index, from, value, &format!("{value:.6}"));
-            let share = |from: &str, scores: &Scores| {
-                let value = scores.accuracy?;
-                Some(datum(index, from, value, &format!("{:.2} %", 100.0 * value)))
-            };
-            let accuracy = |cell: Option<String>, change: &str| match cell {
-                Some(cell) => format!("<td class=\"n\">{cell}{change}</td>"),
-                None if classes => "<td></td>".to_owned(),
-                None => String::new(),
+            let scored = |of: &str, scores: &Scores, change: &str| match scores.score() {
+                Some((kind, score)) => {
+                    let field = match kind {
+                        ScoreKind::Accuracy => "test_accuracy",
+                        ScoreKind::R2 => "test_r2",
+                    };
+                    let cell = datum(index, &format!("{of}/{field}"), score, &kind.text(score));
+                    format!("<td class=\"n\">{cell}{change}</td>")
+                }
+                None if kinds.is_empty() => String::new(),
+                None => "<td></td>".to_owned(),
             };
             self.add(format_args!(
                 "<tr><th><i class=\"of live\"></i>live</th><td class=\"n\">{}</td><td \
                  class=\"n\">{}</td>{}</tr>\n",
                 cell("/validation/live", report.validation.live),
                 cell("/live/test_loss", live.loss),
-                accuracy(share("/live/test_accuracy", live), ""),
+                scored("/live", live, ""),
             ));
             for (number, average) in report.averages.iter().enumerate() {
-                let of = |name: &str| format!("/averages/{number}/{name}");
+                let of = format!("/averages/{number}");
                 let scores = &average.scores;
                 let loss = 100.0 * (scores.loss / live.loss - 1.0);
                 let change = change(loss, format!("{loss:+.1} %"), loss < 0.0);
-                let points = scores.accuracy.zip(live.accuracy).map(|(a, live)| 100.0 * (a - live));
-                let points = points.map_or(String::new(), |points| {
-                    self::change(points, format!("{points:+.2} points"), points > 0.0)
-                });
+                let gain = scores
+                    .change_from(live)
+                    .map(|(kind, gain)| self::change(gain, kind.change(gain), gain > 0.0));
                 let best = match report.averages.len() > 1 && number == run.saved() {
                     true => "<small>best in validation, saved</small>",
                     false => "",
@@ -302,8 +311,8 @@ impl Writer<'_> {
                      <td class=\"n\">{}{change}</td>{}</tr>\n",
                     Of::Average(number).shade(),
                     html(&average.rule),
-                    cell(&of("test_loss"), scores.loss),
-                    accuracy(share(&of("test_accuracy"), scores), &points),
+                    cell(&format!("{of}/test_loss"), scores.loss),
+                    scored(&of, scores, &gain.unwrap_or_default()),
                 ));
             }
         }
@@ -314,7 +323,69 @@ impl Writer<'_> {
         );
     }
 
-    /// Writes losses and accuracies by epoch, as pictures and a table.
+    /// Writes the table of means and worst values in validation over the second half of the epochs.
+    fn second_halves(&mut self) {
+        let halves: Vec<_> = self.runs.iter().map(SecondHalf::of).collect();
+        let spans: Vec<_> = halves.iter().flatten().map(SecondHalf::span).collect();
+        let Some(span) = spans.first() else { return };
+        let same = spans.iter().all(|other| other == span);
+        let span = if same { span.as_str() } else { "the second half of the epochs" };
+        let kinds = kinds(halves.iter().flatten().filter_map(|half| half.score));
+        self.add(format_args!(
+            "<p>In validation, over {span}: a training that ends at any of them gets the mean on \
+             average, and the worst at worst.</p>\n<div class=\"scroll\"><table>\n\
+             <thead><tr><th></th><th class=\"n\">mean loss</th><th class=\"n\">worst loss</th>"
+        ));
+        if !kinds.is_empty() {
+            self.add(format_args!(
+                "<th class=\"n\">mean {kinds}</th><th class=\"n\">worst {kinds}</th>"
+            ));
+        }
+        self.add(format_args!("</tr></thead>\n<tbody>\n"));
+        let cells = |spread: Option<Spread>, text: &dyn Fn(f64) -> String, under: [String; 2]| {
+            let Some(Spread { mean, worst, .. }) = spread else {
+                return "<td></td><td></td>".to_owned();
+            };
+            let [below_mean, below_worst] = under;
+            let [mean, worst] = [text(mean), text(worst)];
+            format!(
+                "<td class=\"n\">{mean}{below_mean}</td><td class=\"n\">{worst}{below_worst}</td>"
+            )
+        };
+        for (run, half) in self.runs.iter().zip(&halves) {
+            let Some(half) = half else { continue };
+            if self.runs.len() > 1 {
+                let span = if same { String::new() } else { format!(", {}", half.span()) };
+                let name = html(&run.name());
+                self.add(format_args!(
+                    "<tr class=\"group\"><th colspan=\"5\">{name}{span}</th></tr>\n"
+                ));
+            }
+            for row in &half.rows {
+                let changes = half.changes(row).map(|changes| {
+                    changes.map(|value| change(value, format!("{value:+.1} %"), value < 0.0))
+                });
+                let loss = |loss: f64| format!("{loss:.6}");
+                let losses = cells(row.loss, &loss, changes.unwrap_or_default());
+                let scores = match half.score {
+                    Some(kind) => cells(row.score, &|score| kind.text(score), Default::default()),
+                    None if kinds.is_empty() => String::new(),
+                    None => "<td></td><td></td>".to_owned(),
+                };
+                let lacks = match half.lacks(row) {
+                    lacks if lacks.is_empty() => lacks,
+                    lacks => format!("<small>{}</small>", html(&lacks)),
+                };
+                let (shade, name) = (row.of.shade(), html(&row.name));
+                self.add(format_args!(
+                    "<tr><th><i class=\"of {shade}\"></i>{name}{lacks}</th>{losses}{scores}</tr>\n"
+                ));
+            }
+        }
+        self.add(format_args!("</tbody></table></div>\n"));
+    }
+
+    /// Writes losses and scores by epoch, as pictures and a table.
     fn epochs(&mut self) -> Result<()> {
         let of = |metric: &'static str, y: &str, scale, best: BestIs| {
             let lines = self.runs.iter().map(|run| Lines {
@@ -332,39 +403,45 @@ impl Writer<'_> {
         // Burn's metric is in percent.
         let accuracies =
             of("Accuracy", "accuracy in validation, %", AxisScale::Percent, BestIs::Greatest);
-        let table = self.table_of_epochs(&losses, &accuracies);
-        let both = [("loss", "Loss", losses), ("accuracy", "Accuracy", accuracies)];
-        self.figures(both)?;
+        let r2 = of("R2", "R2 in validation", AxisScale::Linear, BestIs::Greatest);
+        let table = self.table_of_epochs(&losses, &[&accuracies, &r2]);
+        self.figures([
+            ("loss", "Loss", losses),
+            ("accuracy", "Accuracy", accuracies),
+            ("r2", "R2", r2),
+        ])?;
         self.body += &table;
         Ok(())
     }
 
-    /// The best and the last epoch of each curve.
-    fn table_of_epochs(&self, losses: &[Lines], accuracies: &[Lines]) -> String {
+    /// The best and the last epoch of each curve. `scores` has the curves of accuracy and of R2.
+    fn table_of_epochs(&self, losses: &[Lines], scores: &[&[Lines]; 2]) -> String {
         if losses.iter().all(|lines| lines.lines.is_empty()) {
             return "<p class=\"muted\">No epoch was recorded.</p>\n".to_owned();
         }
-        let classes = accuracies.iter().any(|lines| !lines.lines.is_empty());
+        let has = |lines: &[Lines]| lines.iter().any(|lines| !lines.lines.is_empty());
+        let kinds = ScoreKind::ALL.into_iter().zip(scores).filter(|(_, lines)| has(lines));
+        let kinds: Vec<_> = kinds.collect();
         let mut text = "<p>A dot marks the best epoch of each curve.</p>\n<div \
                         class=\"scroll\"><table>\n<thead><tr><th></th><th class=\"n\">least \
                         loss</th><th class=\"n\">last loss</th>"
             .to_owned();
-        if classes {
-            text += "<th class=\"n\">highest accuracy</th><th class=\"n\">last accuracy</th>";
+        for (kind, _) in &kinds {
+            let name = kind.name();
+            text += &format!("<th class=\"n\">highest {name}</th><th class=\"n\">last {name}</th>");
         }
         text += "</tr></thead>\n<tbody>\n";
-        for (run, (losses, accuracies)) in self.runs.iter().zip(losses.iter().zip(accuracies)) {
+        for (index, (run, losses)) in self.runs.iter().zip(losses).enumerate() {
             if self.runs.len() > 1 {
                 let name = html(&run.name());
-                text += &format!("<tr class=\"group\"><th colspan=\"5\">{name}</th></tr>\n");
+                text += &format!("<tr class=\"group\"><th colspan=\"7\">{name}</th></tr>\n");
             }
             for loss in &losses.lines {
-                let accuracy = accuracies.lines.iter().find(|line| line.of == loss.of);
-                let cells = |line: Option<&Line>, digits: usize, unit: &str| {
+                let cells = |line: Option<&Line>, shown: &dyn Fn(f64) -> String| {
                     let at = |point: Option<&(f64, f64)>| match point {
                         Some((epoch, value)) => format!(
-                            "<td class=\"n\">{value:.digits$}{unit}<small>epoch \
-                             {epoch}</small></td>"
+                            "<td class=\"n\">{}<small>epoch {epoch}</small></td>",
+                            shown(*value)
                         ),
                         None => "<td></td>".to_owned(),
                     };
@@ -373,9 +450,10 @@ impl Writer<'_> {
                 };
                 let (shade, name) = (loss.of.shade(), html(&loss.name));
                 text += &format!("<tr><th><i class=\"of {shade}\"></i>{name}</th>");
-                text += &cells(Some(loss), 6, "");
-                if classes {
-                    text += &cells(accuracy, 2, " %");
+                text += &cells(Some(loss), &|loss| format!("{loss:.6}"));
+                for (kind, lines) in &kinds {
+                    let line = lines[index].lines.iter().find(|line| line.of == loss.of);
+                    text += &cells(line, &|value| kind.text(kind.of_metric(value)));
                 }
                 text += "</tr>\n";
             }
@@ -700,16 +778,37 @@ fn compared(average: &Scores, live: &Scores) -> String {
         _ => "that of live".to_owned(),
     };
     let mut text = format!("On the test split its loss is {}, {loss}", number(average.loss, 4));
-    if let (Some(average), Some(live)) = (average.accuracy, live.accuracy) {
-        let points = 100.0 * (average - live);
-        let points = match points {
-            points if points > 0.0 => format!("{points:.2} points more"),
-            points if points < 0.0 => format!("{:.2} points less", -points),
+    if let Some(((kind, score), (_, gain))) = average.score().zip(average.change_from(live)) {
+        let change = match kind.change(gain.abs()) {
+            size if gain > 0.0 => format!("{} more", &size[1..]),
+            size if gain < 0.0 => format!("{} less", &size[1..]),
             _ => "the same".to_owned(),
         };
-        text += &format!(", its accuracy {:.2} %, {points}", 100.0 * average);
+        text += &format!(", its {} {}, {change}", kind.name(), kind.text(score));
     }
     text + "."
+}
+
+/// The worst validation loss of the saved average over the second half of the epochs, compared with
+/// that of live in a sentence; empty if the history lacks one of both.
+fn half_compared(run: &RunContent) -> String {
+    let worst = SecondHalf::of(run).and_then(|half| {
+        let live = half.rows.first()?.loss?.worst;
+        let saved = half.rows.get(1 + run.saved())?;
+        half.changes(saved)?;
+        Some((half.span(), saved.loss?.worst, live))
+    });
+    worst.map_or(String::new(), |(span, saved, live)| {
+        let [saved, live] = [saved, live].map(|loss| number(loss, 4));
+        format!(" Over {span} its worst validation loss is {saved}, live's {live}.")
+    })
+}
+
+/// The names of the kinds of scores, each once; empty without any.
+fn kinds(kinds: impl Iterator<Item = ScoreKind> + Clone) -> String {
+    let is_there = |kind: &ScoreKind| kinds.clone().any(|other| other == *kind);
+    let names = ScoreKind::ALL.iter().filter(|kind| is_there(kind)).map(|kind| kind.name());
+    names.collect::<Vec<_>>().join(" or ")
 }
 
 /// The name and the rule of an average; the rule alone where both are equal.
