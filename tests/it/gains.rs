@@ -19,7 +19,7 @@ use crate::examples::{example, fails, misused, succeeds};
 mod data;
 #[path = "../../examples/compare/results.rs"]
 mod results;
-#[path = "../../examples/compare/statistics.rs"]
+#[path = "../../examples/shared/statistics.rs"]
 mod statistics;
 #[path = "../../examples/compare/table.rs"]
 mod table;

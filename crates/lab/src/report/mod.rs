@@ -1,12 +1,14 @@
 //! Reports: scores of live and of each average on the test split, and a page on all of a run.
 
 mod curves; // metrics by epoch and weights by step, from the history of a run
+mod frechet; // the distance of generated pictures from real ones
 mod page; // the page of runs, as HTML
-pub mod picture; // lines, bars, cells and points, as SVG
+pub mod picture; // lines, bars, cells, points and images, as SVG
 mod run; // all that the directory of a run holds
 mod summary; // profiles of averages, answers on the test split
 mod text; // text of a user, as HTML and as a word of a shell
 
+pub use frechet::{Features, frechet};
 pub use page::Page;
 pub use summary::{Answered, MadeOf, Summary};
 
