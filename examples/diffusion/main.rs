@@ -1,47 +1,44 @@
-//! What sampling from an average gains: a small diffusion model of 8 x 8 digits, at a constant and
-//! at a decaying learning rate, over several seeds: `cargo run --example diffusion`.
+//! What sampling from an average gains: a diffusion model (Ho et al. 2020, "Denoising Diffusion
+//! Probabilistic Models") of 8 x 8 digits, over several seeds: `cargo run --example diffusion`.
 
 #[macro_use]
 #[path = "../shared/mod.rs"]
 mod shared; // `println!` to a reader that may leave
 #[path = "../shared/uses.rs"]
-mod uses; // jobs, random numbers, statistics and tables
+mod uses; // jobs, random numbers, statistics, tables
 
-mod network; // the diffusion
+use std::{f64::consts::PI, path::PathBuf};
 
-use std::{f64::consts::PI, fs, path::PathBuf};
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use burn::module::Module;
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{Device, FloatDType, Tensor};
-use burn_ema::average::post_hoc::{Solve, Target};
-use burn_ema::average::{Snapshots, update_all};
-use burn_ema::{AverageConfig, Rule, model::Mlp};
-use burn_ema_lab::data::{Prepared, digits, loader};
-use burn_ema_lab::report::picture::{AxisScale, HEIGHT, Images, Line, Lines, Of};
+use burn_ema::average::{Snapshots, post_hoc::Solve, post_hoc::Target, update_all};
+use burn_ema::model::{Activation, Mlp, MlpConfig};
+use burn_ema::{AverageConfig, Rule};
+use burn_ema_lab::data::{self, Prepared, inputs, loader};
+use burn_ema_lab::report::picture::{Images, Line, Lines, Of};
 use burn_ema_lab::{device, report::Features};
 use clap::Parser;
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
 
-use self::network::{PIXELS, loss, network, sample, tensor};
-use self::uses::{jobs, random::random, scores, statistics, table::table};
+use self::uses::{Better::Less, Judged, Options, compare, normal, over_seeds, random, write};
 
 /// Tensors come and go at every step.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The learning rate of Adam, the rows of a batch, the digits that are made for a distance.
-const RATE: f64 = 0.003;
+const PIXELS: usize = 64;
+/// At this time a picture is almost noise alone; at time 0 it has none.
+const TIMES: usize = 200;
+/// The network sees a time by so many sines and cosines.
+const WAVES: usize = 16;
 const BATCH: usize = 32;
-const MADE: usize = 500;
-/// How often two power functions are stored, and the widths that are made of them, in percent.
+const RATE: f64 = 0.003;
+/// The widths, in percent, that are made of two power functions which are stored so often; 0 is live.
+const WIDTHS: [f64; 13] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 13.0, 16.0, 20.0, 25.0, 30.0];
 const STORED: u64 = 20;
-const WIDTHS: [f64; 12] = [1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 13.0, 16.0, 20.0, 25.0, 30.0];
-const COLUMNS: [scores::Column; 3] = [
-    scores::Column { title: "50 steps", digits: 2, less_is_better: true },
-    scores::Column { title: "200 noisy steps", digits: 2, less_is_better: true },
-    scores::Column { title: "loss", digits: 4, less_is_better: true },
-];
 
 #[derive(Parser)]
 #[command(about = "Sample digits from a small diffusion model and its averages, over many seeds")]
@@ -50,160 +47,155 @@ const COLUMNS: [scores::Column; 3] = [
 a classifier's hidden features; `loss` is that of the predicted noise on the test split. All are
 means over seeds with their standard deviation, less is better. `gain` and `harm` differ from live
 at the same rate by more than chance (Student's t by seed, Holm over the table, 0.05). The last
-column has the 95 % interval of the difference from live at the decaying rate, in 50 steps.")]
+column is the difference from live at the decaying rate, in 50 steps, with its 95 % interval.")]
 struct Args {
     #[command(flatten)]
-    uses: uses::Options,
+    uses: Options,
     /// Passes over the training split
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     epochs: u64,
+    /// The digits that a model makes for a distance
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(2..=100_000))]
+    digits: u64,
     /// Write diffusion-widths.svg and diffusion-samples.svg here
     #[arg(long, value_name = "DIRECTORY")]
     out: Option<PathBuf>,
 }
 
-/// What all trainings share, with the validation and the test digits as pictures.
-struct Lab {
-    epochs: u64,
-    device: Device,
-    data: Prepared,
-    digits: [Tensor<2>; 2],
-    features: Features,
+/// The noise that the network sees in pictures, in [-1, 1], of these times, `[rows, 1]`.
+fn predict(net: &Mlp, pictures: Tensor<2>, times: Tensor<2>) -> Tensor<2> {
+    let frequencies: [f32; WAVES] = std::array::from_fn(|wave| 0.75f32.powi(wave as i32));
+    let angles = times * Tensor::<2>::from_data([frequencies], &pictures.device());
+    net.forward(Tensor::cat(vec![pictures, angles.clone().sin(), angles.cos()], 1))
 }
 
-/// A training: the scores of live and its averages, their first pictures, and what each width has.
-struct Run {
-    models: Vec<(String, [f64; 3], Vec<Vec<f64>>)>,
-    widths: Vec<f64>,
+/// The mean squared error of the noise predicted in pictures that are given some at random times.
+fn loss(net: &Mlp, pictures: Tensor<2>, random: &mut ChaCha8Rng) -> Tensor<1> {
+    let (rows, device) = (pictures.dims()[0], pictures.device());
+    let times: Vec<_> = (0..rows).map(|_| random.random_range(1..=TIMES)).collect();
+    let column = |of: fn(usize) -> f64| -> Tensor<2> {
+        let numbers: Vec<_> = times.iter().map(|&time| of(time)).collect();
+        Tensor::<1>::from_data(&numbers[..], &device).unsqueeze_dim(1)
+    };
+    let (kept, noise) = (column(kept), normal(rows, PIXELS, random, &device));
+    let noisy = pictures * kept.clone().sqrt() + noise.clone() * (kept.neg() + 1).sqrt();
+    let off = predict(net, noisy, column(|time| time as f64)) - noise;
+    (off.clone() * off).mean()
 }
 
-impl Lab {
-    fn run(&self, (decays, seed, mut live): (bool, u64, Mlp)) -> Result<Run> {
-        let Self { epochs, device, data, digits: [valid, test], features } = self;
-        let batches = loader(data.train.clone(), BATCH, Some(seed), &device.clone().autodiff())?;
-        let steps = epochs * data.train.len().div_ceil(BATCH) as u64;
-        let powers = [0.05, 0.1].map(Rule::power_function);
-        let rules =
-            [0.99, 0.999, 0.9999].map(Rule::debiased).into_iter().chain([Rule::ema(0.9999)]);
-        let suggested = AverageConfig::suggest(steps);
-        let name = format!("{}, suggested", suggested.rule);
-        let configs = powers.into_iter().chain(rules).map(AverageConfig::new);
-        let configs = configs.chain([suggested.with_name(Some(name))]);
-        let mut averages = configs.map(|one| one.init(&live)).collect::<Result<Vec<_>, _>>()?;
-        let directory = tempfile::tempdir().context("a directory for snapshots")?;
-        let snapshots = Snapshots::create(directory.path().join("stored"), FloatDType::F32)?;
-        let (mut optimizer, mut noise, mut step) = (AdamConfig::new().init(), random(seed, 0), 0);
-        for _ in 0..*epochs {
-            for batch in batches.iter() {
-                let loss = loss(&live, batch?.inputs * 2 - 1, &mut noise);
-                let gradients = GradientsParams::from_grads(loss.backward(), &live);
-                let share = (1.0 + (PI * step as f64 / steps as f64).cos()) / 2.0;
-                live = optimizer.step(RATE * if decays { share } else { 1.0 }, live, gradients);
-                step += 1;
-                update_all(&mut averages, &live, step, None)?;
-                if step * STORED / steps > (step - 1) * STORED / steps {
-                    averages[..2].iter().try_for_each(|one| snapshots.store(one).map(drop))?;
-                }
+/// Pictures made of noise: in fewer steps than times without further noise (Song et al. 2021,
+/// "Denoising Diffusion Implicit Models"), else with that of the random walk, taken backwards.
+fn sample(net: &Mlp, rows: usize, steps: usize, random: &mut ChaCha8Rng) -> Tensor<2> {
+    let device = net.layers[0].weight.val().device();
+    let mut x = normal(rows, PIXELS, random, &device);
+    for step in (1..=steps).rev() {
+        let [from, to] = [step, step - 1].map(|step| step * TIMES / steps);
+        let noise = predict(net, x.clone(), Tensor::full([rows, 1], from as f64, &device));
+        let [a, b] = [from, to].map(kept);
+        let clean = ((x.clone() - noise * (1.0 - a).sqrt()) / a.sqrt()).clamp(-1, 1);
+        let noise = (x - clean.clone() * a.sqrt()) / (1.0 - a).sqrt();
+        let fresh = if steps == TIMES { (1.0 - b) / (1.0 - a) * (1.0 - a / b) } else { 0.0 };
+        x = clean * b.sqrt() + noise * (1.0 - b - fresh).sqrt();
+        if fresh > 0.0 {
+            x = x + normal(rows, PIXELS, random, &device) * fresh.sqrt();
+        }
+    }
+    x
+}
+
+/// The picture's share of the variance at a time: Ho et al.'s schedule of 1,000 times, in fewer.
+fn kept(time: usize) -> f64 {
+    let added = |time| 1e-4 + 0.0199 * (time - 1) as f64 / (TIMES - 1) as f64;
+    (1..=time).map(|time| 1.0 - added(time) * 1e3 / TIMES as f64).product()
+}
+
+/// The scores of live and its averages, the distances of live and each width, live and an average.
+type Run = (Judged, Vec<f64>, [Mlp; 2]);
+
+fn run(
+    Args { epochs, digits, .. }: &Args,
+    (data, features, device): (&Prepared, &Features, &Device),
+    (decays, seed, mut live): (bool, u64, Mlp),
+) -> Result<Run> {
+    let batches = loader(data.train.clone(), BATCH, Some(seed), &device.clone().autodiff())?;
+    let steps = epochs * data.train.len().div_ceil(BATCH) as u64;
+    let rules = [0.99, 0.999, 0.9999].map(Rule::debiased).into_iter().chain([Rule::ema(0.9999)]);
+    let rules = [0.05, 0.1].map(Rule::power_function).into_iter().chain(rules);
+    let suggested = AverageConfig::suggest(steps);
+    let name = format!("{}, suggested", suggested.rule);
+    let configs = rules.map(AverageConfig::new).chain([suggested.with_name(Some(name))]);
+    let mut averages = configs.map(|one| one.init(&live)).collect::<Result<Vec<_>, _>>()?;
+    let directory = tempfile::tempdir()?;
+    let snapshots = Snapshots::create(directory.path().join("stored"), FloatDType::F32)?;
+    let (mut optimizer, mut noise, mut step) = (AdamConfig::new().init(), random(seed, 0), 0);
+    for _ in 0..*epochs {
+        for batch in batches.iter() {
+            let loss = loss(&live, batch?.inputs * 2 - 1, &mut noise);
+            let gradients = GradientsParams::from_grads(loss.backward(), &live);
+            let left = (1.0 + (PI * step as f64 / steps as f64).cos()) / 2.0;
+            live = optimizer.step(if decays { RATE * left } else { RATE }, live, gradients);
+            step += 1;
+            update_all(&mut averages, &live, step, None)?;
+            if step * STORED / steps > (step - 1) * STORED / steps {
+                averages[..2].iter().try_for_each(|one| snapshots.store(one).map(drop))?;
             }
         }
-
-        let made = |net: &Mlp, steps, noisy, purpose| {
-            (sample(net, MADE, steps, noisy, &mut random(seed, purpose)) + 1) / 2
-        };
-        let distance = |made, digits: &Tensor<2>| features.distance(made, digits.clone());
-        let (live, mut widths) = (live.valid(), vec![]);
-        let targets = WIDTHS.map(|width| Target::PowerFunction { sigma_rel: width / 100.0 });
-        let grid = snapshots.evaluate(&live, &targets, None, Solve::Published, |net| {
-            widths.push(distance(made(net, 50, false, 1), test)?);
-            distance(made(net, 50, false, 2), valid)
-        })?;
-        let mut models = vec![("live".to_owned(), live)];
-        models.extend(averages.iter().map(|one| (one.name().to_owned(), one.module())));
-        models.push(("post-hoc, width by validation".to_owned(), grid.module));
-        let judge = |(name, net): (String, Mlp)| -> Result<_> {
-            let pictures = made(&net, 50, false, 1);
-            let ink: Vec<f64> = pictures.clone().slice([0..16]).into_data().iter().collect();
-            let loss = loss(&net, test.clone().repeat_dim(0, 10) * 2 - 1, &mut random(0, 4));
-            let noisy = distance(made(&net, 200, true, 3), test)?;
-            let scores = [distance(pictures, test)?, noisy, loss.into_scalar::<f32>().into()];
-            Ok((name, scores, ink.chunks(PIXELS).map(<[f64]>::to_vec).collect()))
-        };
-        eprintln!("seed {seed}, {} rate", if decays { "decaying" } else { "constant" });
-        Ok(Run { models: models.into_iter().map(judge).collect::<Result<_>>()?, widths })
     }
+
+    let live = live.valid();
+    let distance = |net: &Mlp, steps, purpose, real| {
+        let made = sample(net, *digits as usize, steps, &mut random(seed, purpose));
+        features.distance((made + 1) / 2, real)
+    };
+    let targets = WIDTHS.map(|width| Target::PowerFunction { sigma_rel: width / 100.0 });
+    let validate = |net: &Mlp| distance(net, 50, 2, &data.valid);
+    let grid = snapshots.evaluate(&live, &targets[1..], None, Solve::Published, validate)?;
+    let widths = grid.tried.iter().map(|it| it.outcome.as_ref().map_or(f64::NAN, |it| it.0));
+    let widths = [validate(&live)?].into_iter().chain(widths).collect();
+    let shown = [live.clone(), averages[2].module()];
+    let mut models = vec![("live".to_owned(), live)];
+    models.extend(averages.iter().map(|one| (one.name().to_owned(), one.module())));
+    models.push(("post-hoc, width by validation".to_owned(), grid.module));
+    let judge = |(name, net): (String, Mlp)| {
+        let test = inputs(&data.test, device).repeat_dim(0, 10) * 2 - 1;
+        let loss = loss(&net, test, &mut random(0, 4)).into_scalar::<f32>();
+        let noisy = distance(&net, TIMES, 3, &data.test)?;
+        Ok((name, vec![distance(&net, 50, 1, &data.test)?, noisy, loss.into()]))
+    };
+    Ok((models.into_iter().map(judge).collect::<Result<_>>()?, widths, shown))
 }
 
 fn main() -> Result<()> {
-    let Args { uses, epochs, out } = Args::parse();
-    let device = device::select(uses.device.as_deref())?.device;
-    let data = Prepared::new(&digits()?, 1)?;
-    let pictures = |rows: &Vec<_>| {
-        let ink = rows.iter().flat_map(|row: &burn_ema_lab::data::Sample| row.inputs.clone());
-        tensor(ink.collect(), PIXELS, &device)
-    };
+    let args = Args::parse();
+    let device = device::select(args.uses.device.as_deref())?.device;
+    let data = Prepared::new(&data::digits()?, 1)?;
     let features = Features::learn(&data, 1, &device)?;
-    let train = pictures(&data.train);
-    let digits = [&data.valid, &data.test].map(pictures);
-    let floor = format!("{:.2}", features.distance(train, digits[1].clone())?);
-    let lab = Lab { epochs, device: device.clone(), digits, features, data };
-    let mut trainings = vec![];
-    for decays in [false, true] {
-        for seed in 1..=uses.seeds {
-            device.seed(seed);
-            trainings.push((decays, seed, network(&device.clone().autodiff())?.clone()));
-        }
-    }
-    let runs = jobs::on_all_cores(trainings, |training| lab.run(training))?;
+    let floor = features.distance(inputs(&data.train, &device), &data.test)?;
+    eprintln!("training digits: {floor:.2}");
+    let config = MlpConfig::new(vec![PIXELS + 2 * WAVES, 128, 128, PIXELS]);
+    let config = config.with_hidden(Activation::Relu).with_output(Activation::Identity);
+    let start = |seed| {
+        device.seed(seed);
+        Ok(config.init(&device.clone().autodiff())?.clone()) // a clone has its weights drawn
+    };
+    let settings = [("constant rate", false), ("decaying rate", true)];
+    let train = |it| run(&args, (&data, &features, &device), it);
+    let settings = over_seeds(settings, args.uses.seeds, start, train)?;
+    let columns = [("50 steps", 2, Less), ("200 noisy steps", 2, Less), ("loss", 4, Less)];
+    print!("{}", compare(&settings, |run| &run.0, &columns, args.uses.markdown));
 
-    let (rates, models) = (runs.chunks(uses.seeds as usize), runs[0].models.len());
-    let rows = rates.clone().enumerate().flat_map(|(rate, runs)| {
-        let of =
-            move |model: usize, score| runs.iter().map(|run| run.models[model].1[score]).collect();
-        (0..models).map(move |model| scores::Row {
-            scores: (0..3).map(|score| of(model, score)).collect(),
-            against: (model > 0).then_some(rate * models),
+    let Some(directory) = &args.out else { return Ok(()) };
+    let lines = settings.iter().enumerate().map(|(index, (name, runs))| {
+        Line::of_means(*name, Of::Average(index), &WIDTHS, runs.iter().map(|run| &run.1[..]))
+    });
+    let title = "distance from the validation digits in 50 steps, live at 0";
+    let widths = Lines::log("width of the average, % of the training", title, lines.collect());
+    let rows = settings.iter().flat_map(|(name, runs)| {
+        ["live", "ema(0.99, debias)"].into_iter().zip(&runs[0].2).map(move |(model, net)| {
+            let made = (sample(net, 16, 50, &mut random(1, 5)) + 1) / 2;
+            (format!("{model}, {name}"), made.into_data().iter().collect())
         })
     });
-    let rows: Vec<_> = rows.collect();
-    let titles = ["rate", "model"].into_iter().chain(COLUMNS.map(|column| column.title));
-    let titles = titles.chain(["50 steps, from live decaying"]).map(str::to_owned).collect();
-    let mut lines =
-        vec![titles, ["", "training digits", &floor, "", "", ""].map(str::to_owned).into()];
-    for (index, cells) in scores::cells(&COLUMNS, &rows).into_iter().enumerate() {
-        let rate = ["constant", "decaying"][index / models].to_owned();
-        let mut line = vec![rate, runs[0].models[index % models].0.clone()];
-        line.extend(cells);
-        line.push(scores::difference(&rows[index].scores[0], &rows[models].scores[0], 2));
-        lines.push(line);
-    }
-    print!("{}", table(&lines, uses.markdown));
-
-    let Some(directory) = out else { return Ok(()) };
-    let mut curves = vec![];
-    for ((index, runs), rate) in rates.clone().enumerate().zip(["constant", "decaying"]) {
-        let points = WIDTHS.iter().enumerate().map(|(width, percent)| {
-            let all: Vec<_> = runs.iter().map(|run| run.widths[width]).collect();
-            (*percent, statistics::mean(&all), statistics::deviation(&all))
-        });
-        curves.push(Line::of_means(format!("averages, {rate} rate"), Of::Average(index), points));
-        let live = statistics::mean(&rows[index * models].scores[0]);
-        let points = [WIDTHS[0], WIDTHS[11]].map(|width| (width, live));
-        let of = [Of::Live, Of::Average(5)][index];
-        curves.push(Line::new(format!("live, {rate} rate"), of, points));
-    }
-    let y = format!("distance, 50 steps: mean and deviation of {} seeds", uses.seeds);
-    let x = "width of the average, % of the training";
-    let (scale, lines, height) = (AxisScale::Linear, curves, HEIGHT);
-    let widths = Lines { x, y, scale, lines, height, zero: false, include: None }.draw()?;
-    let shown = |model: usize| {
-        let (name, _, made) = &runs[0].models[model];
-        (format!("{name}, constant rate"), made.clone())
-    };
-    let samples = Images { rows: vec![shown(0), shown(3), shown(1), shown(models - 1)], side: 8 };
-    fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-    for (name, picture) in [("widths", widths), ("samples", samples.draw())] {
-        let path = directory.join(format!("diffusion-{name}.svg"));
-        fs::write(&path, picture.file()).with_context(|| path.display().to_string())?;
-    }
-    Ok(())
+    let samples = Images { rows: rows.collect(), side: 8 }.draw();
+    write(directory, [("diffusion-widths", widths.draw()?), ("diffusion-samples", samples)])
 }

@@ -2,6 +2,7 @@
 
 use std::f64::consts::TAU;
 
+use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
@@ -12,14 +13,14 @@ pub fn random(seed: u64, purpose: u64) -> ChaCha8Rng {
     random
 }
 
-/// So many standard normal numbers, an even count (Box and Muller 1958, "A note on the generation
-/// of random normal deviates").
-pub fn normal(count: usize, random: &mut ChaCha8Rng) -> Vec<f32> {
-    let pairs = (0..count / 2).flat_map(|_| {
+/// Standard normal numbers, `[rows, width]` of an even width (Box and Muller 1958, "A note on the
+/// generation of random normal deviates").
+pub fn normal(rows: usize, width: usize, random: &mut ChaCha8Rng, device: &Device) -> Tensor<2> {
+    let pairs = (0..rows * width / 2).flat_map(|_| {
         // The logarithm is of a number in (0, 1].
         let (radius, turn) = (1.0 - random.random::<f64>(), random.random::<f64>());
         let radius = (-2.0 * radius.ln()).sqrt();
         <[f64; 2]>::from((TAU * turn).sin_cos()).map(|number| (radius * number) as f32)
     });
-    pairs.collect()
+    Tensor::from_data(TensorData::new(pairs.collect::<Vec<_>>(), [rows, width]), device)
 }

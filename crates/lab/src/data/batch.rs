@@ -52,6 +52,16 @@ pub fn loader(
     }))
 }
 
+/// The inputs of all samples, `[rows, inputs]`, on a device.
+///
+/// # Panics
+///
+/// Samples that have different numbers of inputs.
+pub fn inputs(samples: &[Sample], device: &Device) -> Tensor<2> {
+    let rows = FlatRows::new(samples.iter().map(|sample| &sample.inputs).collect());
+    rows.gather(&(0..samples.len()).collect::<Vec<_>>(), device)
+}
+
 /// Refuses what would panic or never end in a loader.
 fn check(samples: &[Sample], batch_size: usize) -> Result<()> {
     if batch_size == 0 {

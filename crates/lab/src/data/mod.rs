@@ -32,7 +32,7 @@ mod table;
 mod target;
 
 #[cfg(feature = "train")]
-pub use batch::loader;
+pub use batch::{inputs, loader};
 pub use column::{Column, ColumnKind};
 pub use digits::digits;
 pub use feature::{Feature, FeatureKind, Texts};

@@ -14,7 +14,7 @@ use burn_ema::{
 use nalgebra::{DMatrix, DVector};
 
 use super::numbers;
-use crate::data::{Prepared, loader};
+use crate::data::{Prepared, Sample, inputs, loader};
 
 /// A classifier whose hidden features pictures are compared by.
 #[derive(Clone, Debug)]
@@ -51,8 +51,8 @@ impl Features {
         Ok(Self { classifier: classifier.valid() })
     }
 
-    /// The squared Fréchet distance of the features of two sets of inputs, `[rows, inputs]` each, in
-    /// the units of the samples that were learned; see [`frechet`].
+    /// The squared Fréchet distance of the features of inputs, `[rows, inputs]` in the units of the
+    /// samples that were learned, from those of some samples; see [`frechet`].
     ///
     /// # Errors
     ///
@@ -61,9 +61,10 @@ impl Features {
     /// # Panics
     ///
     /// Inputs of another width than the samples'.
-    pub fn distance(&self, inputs: Tensor<2>, others: Tensor<2>) -> Result<f64> {
+    pub fn distance(&self, made: Tensor<2>, samples: &[Sample]) -> Result<f64> {
+        let samples = inputs(samples, &made.device());
         let of = |inputs| numbers(self.classifier.layer_outputs(inputs).swap_remove(1));
-        frechet(&of(inputs)?, &of(others)?, HIDDEN[1])
+        frechet(&of(made)?, &of(samples)?, HIDDEN[1])
     }
 }
 
@@ -112,7 +113,7 @@ fn normal(rows: &[f64], width: usize) -> Result<(DVector<f64>, DMatrix<f64>)> {
 mod tests {
     use super::*;
     #[cfg(feature = "flex")]
-    use crate::data::{Sample, digits};
+    use crate::data::digits;
 
     /// Rows whose covariance is exactly diagonal, with these means and deviations: a row further
     /// along an axis and one back, for each axis.
@@ -161,19 +162,14 @@ mod tests {
     #[test]
     #[cfg(feature = "flex")]
     fn digits_are_nearer_to_digits_than_noise_is() {
-        use burn::tensor::{Distribution, TensorData};
+        use burn::tensor::Distribution;
 
         let (device, data) = (Device::flex(), Prepared::new(&digits().unwrap(), 1).unwrap());
         let features = Features::learn(&data, 1, &device).unwrap();
-        let pictures = |rows: &[Sample]| -> Tensor<2> {
-            let ink: Vec<_> = rows.iter().flat_map(|row| &row.inputs).copied().collect();
-            Tensor::from_data(TensorData::new(ink, [rows.len(), 64]), &device)
-        };
-        let test = pictures(&data.test);
         let noise = Tensor::random([360, 64], Distribution::Uniform(0.0, 1.0), &device);
-        let same = features.distance(test.clone(), test.clone()).unwrap();
-        let digits = features.distance(pictures(&data.train), test.clone()).unwrap();
-        let noise = features.distance(noise, test).unwrap();
+        let from_test = |made| features.distance(made, &data.test).unwrap();
+        let [same, digits] = [&data.test, &data.train].map(|rows| from_test(inputs(rows, &device)));
+        let noise = from_test(noise);
         assert!(same.abs() < 1e-6 && digits > 1e-3 && noise > 20.0 * digits, "{digits} {noise}");
     }
 

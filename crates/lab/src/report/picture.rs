@@ -186,19 +186,27 @@ impl Line {
         Self { name: name.into(), of, points, spread: Vec::new(), best: None, thin: false }
     }
 
-    /// A curve of means and, around it, their standard deviations, as points `(x, mean, deviation)`,
-    /// with a mark at the least mean.
-    pub fn of_means(
+    /// A curve of means over several runs and, around it, their standard deviation, with a mark at
+    /// the least mean; each run has a height for each `x`.
+    pub fn of_means<'a>(
         name: impl Into<String>,
         of: Of,
-        points: impl IntoIterator<Item = (f64, f64, f64)>,
+        x: &[f64],
+        runs: impl Iterator<Item = &'a [f64]> + Clone,
     ) -> Self {
-        let points: Vec<_> = points.into_iter().collect();
-        let line = Self::new(name, of, points.iter().map(|(x, mean, _)| (*x, *mean)));
-        let spread = points.iter().map(|(_, mean, off)| (mean - off, mean + off)).collect();
+        let (mut line, count) = (Self::new(name, of, []), runs.clone().count() as f64);
+        for (place, x) in x.iter().enumerate() {
+            let heights = || runs.clone().filter_map(|run| run.get(place));
+            let mean = heights().sum::<f64>() / count;
+            let squares: f64 = heights().map(|height| (height - mean).powi(2)).sum();
+            // One run has no deviation.
+            let off = (squares / (count - 1.0).max(1.0)).sqrt();
+            line.points.push((*x, mean));
+            line.spread.push((mean - off, mean + off));
+        }
         let finite = line.points.iter().filter(|(_, mean)| mean.is_finite());
-        let best = finite.min_by(|(_, a), (_, b)| a.total_cmp(b)).copied();
-        Self { spread, best, ..line }
+        line.best = finite.min_by(|(_, a), (_, b)| a.total_cmp(b)).copied();
+        line
     }
 }
 
@@ -426,6 +434,12 @@ fn range(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
 }
 
 impl Lines {
+    /// Curves over axes of the usual height, by the logarithm of their values.
+    pub fn log(x: &'static str, y: impl Into<String>, lines: Vec<Line>) -> Self {
+        let (y, scale) = (y.into(), AxisScale::Log);
+        Self { x, y, scale, lines, height: HEIGHT, zero: false, include: None }
+    }
+
     /// The least and the largest height of the lines, to [include](Self::include) in another
     /// picture; `None` if no point can be drawn.
     pub(super) fn extent(&self) -> Option<(f64, f64)> {

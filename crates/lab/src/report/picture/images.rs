@@ -6,9 +6,9 @@ use super::{GROUND, INK, MUTED, Picture, TEXT, TITLE, WIDTH, hex, html, plain, s
 
 /// Small square images in rows, each row under a title.
 pub struct Images {
-    /// The title of each row, cut after 66 characters, and its images: row by row, each pixel from
-    /// 0 (paper) to 1 (ink).
-    pub rows: Vec<(String, Vec<Vec<f64>>)>,
+    /// The title of each row, cut after 66 characters, and its images one after the other, each row
+    /// by row: pixels from 0 (paper) to 1 (ink).
+    pub rows: Vec<(String, Vec<f64>)>,
     /// The pixels along the side of an image.
     pub side: usize,
 }
@@ -21,7 +21,8 @@ impl Images {
     ///
     /// Pixels of one shade are one path, which makes the file small.
     pub fn draw(&self) -> Picture {
-        let count = self.rows.iter().map(|(_, images)| images.len()).max().unwrap_or(0).max(1);
+        let longest = self.rows.iter().map(|(_, images)| images.len()).max().unwrap_or(0);
+        let count = longest.div_ceil((self.side * self.side).max(1)).max(1);
         // One pixel is between images.
         let scale = f64::from(WIDTH - 20) / (count * (self.side + 1)) as f64;
         let tall = TITLE + (scale * (self.side + 1) as f64).ceil() as u32;
@@ -57,15 +58,14 @@ impl Images {
     }
 
     /// The pixels of a shade as squares.
-    fn path(&self, images: &[Vec<f64>], level: usize) -> String {
+    fn path(&self, images: &[f64], level: usize) -> String {
         let mut path = String::new();
-        for (index, image) in images.iter().enumerate() {
-            for (pixel, ink) in image.iter().enumerate() {
-                // A number that is none has no shade.
-                if (ink.clamp(0.0, 1.0) * LEVELS as f64).round() == level as f64 {
-                    let [x, y] = [index * (self.side + 1) + pixel % self.side, pixel / self.side];
-                    let _ = write!(path, "M{x} {y}h1v1h-1z");
-                }
+        for (pixel, ink) in images.iter().enumerate() {
+            // A number that is none has no shade.
+            if (ink.clamp(0.0, 1.0) * LEVELS as f64).round() == level as f64 {
+                let (line, x) = (pixel / self.side, pixel % self.side);
+                let [image, y] = [line / self.side, line % self.side];
+                let _ = write!(path, "M{} {y}h1v1h-1z", image * (self.side + 1) + x);
             }
         }
         path

@@ -167,7 +167,7 @@ fn a_spread_is_an_area_behind_its_curve() {
 /// Each pixel with ink is a square at its place, in the path of its shade.
 #[test]
 fn images_have_a_square_for_each_pixel_with_ink() {
-    let images = vec![vec![0.0, 1.0, 0.4, 0.0], vec![f64::NAN, 0.4, 7.0, -1.0]];
+    let images = vec![0.0, 1.0, 0.4, 0.0, f64::NAN, 0.4, 7.0, -1.0];
     let images = Images { rows: vec![("a < b".to_owned(), images), ("c".into(), vec![])], side: 2 };
     let picture = images.draw();
     let paths: Vec<_> = picture.inline.lines().filter(|line| line.starts_with("<path")).collect();
