@@ -1,4 +1,4 @@
-//! What sampling from an average gains: a diffusion model (Ho et al. 2020, "Denoising Diffusion
+//! Live and its averages as samplers: a diffusion model (Ho et al. 2020, "Denoising Diffusion
 //! Probabilistic Models") of 8 x 8 digits, over several seeds: `cargo run --example diffusion`.
 
 #[macro_use]
@@ -11,11 +11,11 @@ use std::{f64::consts::PI, path::PathBuf};
 
 use anyhow::Result;
 use burn::module::Module;
-use burn::optim::{AdamConfig, GradientsParams};
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, FloatDType, Tensor};
 use burn_ema::average::{Snapshots, post_hoc::Solve, post_hoc::Target, update_all};
 use burn_ema::model::{Activation, Mlp, MlpConfig};
-use burn_ema::{AverageConfig, Rule};
+use burn_ema::{AverageConfig, Rule, fast::AdamConfig};
 use burn_ema_lab::data::{self, Prepared, inputs, loader};
 use burn_ema_lab::report::picture::{Images, Line, Lines, Of};
 use burn_ema_lab::{device, report::Features};
@@ -36,18 +36,18 @@ const TIMES: usize = 200;
 const WAVES: usize = 16;
 const BATCH: usize = 32;
 const RATE: f64 = 0.003;
-/// The widths, in percent, that are made of two power functions which are stored so often; 0 is live.
-const WIDTHS: [f64; 13] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 13.0, 16.0, 20.0, 25.0, 30.0];
-const STORED: u64 = 20;
+/// Two power functions are stored so often, and these widths, in percent, made of them; 0 is live.
+const STORED: u64 = 40;
+const WIDTHS: [f64; 11] = [0.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 13.0, 16.0, 20.0, 25.0];
 
 #[derive(Parser)]
 #[command(about = "Sample digits from a small diffusion model and its averages, over many seeds")]
 #[command(after_help = "\
 `50 steps` and `200 noisy steps` are Fréchet distances of generated digits from the test split, by
-a classifier's hidden features; `loss` is that of the predicted noise on the test split. All are
-means over seeds with their standard deviation, less is better. `gain` and `harm` differ from live
-at the same rate by more than chance (Student's t by seed, Holm over the table, 0.05). The last
-column is the difference from live at the decaying rate, in 50 steps, with its 95 % interval.")]
+a classifier's hidden features; `loss` is that of the predicted noise there. All are means over the
+seeds with the standard deviation. `gain` and `harm` differ from live at the same rate by more than
+chance (Student's t by seed, Holm's correction over the table, 0.05). The last column has the
+difference from live at the decaying rate, with its 95 % interval.")]
 struct Args {
     #[command(flatten)]
     uses: Options,
@@ -62,11 +62,13 @@ struct Args {
     out: Option<PathBuf>,
 }
 
-/// The noise that the network sees in pictures, in [-1, 1], of these times, `[rows, 1]`.
+/// The noise that the network sees in pictures, in [-1, 1], at one time or at one for each.
 fn predict(net: &Mlp, pictures: Tensor<2>, times: Tensor<2>) -> Tensor<2> {
     let frequencies: [f32; WAVES] = std::array::from_fn(|wave| 0.75f32.powi(wave as i32));
     let angles = times * Tensor::<2>::from_data([frequencies], &pictures.device());
-    net.forward(Tensor::cat(vec![pictures, angles.clone().sin(), angles.cos()], 1))
+    let waves = Tensor::cat(vec![angles.clone().sin(), angles.cos()], 1);
+    let waves = waves.expand([pictures.dims()[0], 2 * WAVES]);
+    net.forward(Tensor::cat(vec![pictures, waves], 1))
 }
 
 /// The mean squared error of the noise predicted in pictures that are given some at random times.
@@ -90,12 +92,12 @@ fn sample(net: &Mlp, rows: usize, steps: usize, random: &mut ChaCha8Rng) -> Tens
     let mut x = normal(rows, PIXELS, random, &device);
     for step in (1..=steps).rev() {
         let [from, to] = [step, step - 1].map(|step| step * TIMES / steps);
-        let noise = predict(net, x.clone(), Tensor::full([rows, 1], from as f64, &device));
+        let noise = predict(net, x.clone(), Tensor::full([1, 1], from as f64, &device));
         let [a, b] = [from, to].map(kept);
         let clean = ((x.clone() - noise * (1.0 - a).sqrt()) / a.sqrt()).clamp(-1, 1);
-        let noise = (x - clean.clone() * a.sqrt()) / (1.0 - a).sqrt();
         let fresh = if steps == TIMES { (1.0 - b) / (1.0 - a) * (1.0 - a / b) } else { 0.0 };
-        x = clean * b.sqrt() + noise * (1.0 - b - fresh).sqrt();
+        let left = ((1.0 - b - fresh) / (1.0 - a)).sqrt();
+        x = clean * (b.sqrt() - left * a.sqrt()) + x * left;
         if fresh > 0.0 {
             x = x + normal(rows, PIXELS, random, &device) * fresh.sqrt();
         }
@@ -109,21 +111,18 @@ fn kept(time: usize) -> f64 {
     (1..=time).map(|time| 1.0 - added(time) * 1e3 / TIMES as f64).product()
 }
 
-/// The scores of live and its averages, the distances of live and each width, live and an average.
-type Run = (Judged, Vec<f64>, [Mlp; 2]);
-
+/// Trains, for the scores of live and its averages, the distances of all widths, and two models.
 fn run(
     Args { epochs, digits, .. }: &Args,
     (data, features, device): (&Prepared, &Features, &Device),
     (decays, seed, mut live): (bool, u64, Mlp),
-) -> Result<Run> {
+) -> Result<(Judged, Vec<f64>, [Mlp; 2])> {
     let batches = loader(data.train.clone(), BATCH, Some(seed), &device.clone().autodiff())?;
     let steps = epochs * data.train.len().div_ceil(BATCH) as u64;
     let rules = [0.99, 0.999, 0.9999].map(Rule::debiased).into_iter().chain([Rule::ema(0.9999)]);
     let rules = [0.05, 0.1].map(Rule::power_function).into_iter().chain(rules);
-    let suggested = AverageConfig::suggest(steps);
-    let name = format!("{}, suggested", suggested.rule);
-    let configs = rules.map(AverageConfig::new).chain([suggested.with_name(Some(name))]);
+    let suggested = AverageConfig::suggest(steps).with_name(Some("as suggested".to_owned()));
+    let configs = rules.map(AverageConfig::new).chain([suggested]);
     let mut averages = configs.map(|one| one.init(&live)).collect::<Result<Vec<_>, _>>()?;
     let directory = tempfile::tempdir()?;
     let snapshots = Snapshots::create(directory.path().join("stored"), FloatDType::F32)?;
@@ -152,17 +151,17 @@ fn run(
     let grid = snapshots.evaluate(&live, &targets[1..], None, Solve::Published, validate)?;
     let widths = grid.tried.iter().map(|it| it.outcome.as_ref().map_or(f64::NAN, |it| it.0));
     let widths = [validate(&live)?].into_iter().chain(widths).collect();
-    let shown = [live.clone(), averages[2].module()];
-    let mut models = vec![("live".to_owned(), live)];
+    let mut models = vec![("live".to_owned(), live.clone())];
     models.extend(averages.iter().map(|one| (one.name().to_owned(), one.module())));
-    models.push(("post-hoc, width by validation".to_owned(), grid.module));
+    models.push(("post-hoc, best width".to_owned(), grid.module));
     let judge = |(name, net): (String, Mlp)| {
         let test = inputs(&data.test, device).repeat_dim(0, 10) * 2 - 1;
         let loss = loss(&net, test, &mut random(0, 4)).into_scalar::<f32>();
         let noisy = distance(&net, TIMES, 3, &data.test)?;
         Ok((name, vec![distance(&net, 50, 1, &data.test)?, noisy, loss.into()]))
     };
-    Ok((models.into_iter().map(judge).collect::<Result<_>>()?, widths, shown))
+    let judged = models.into_iter().map(judge).collect::<Result<_>>()?;
+    Ok((judged, widths, [live, averages[2].module()]))
 }
 
 fn main() -> Result<()> {
@@ -185,11 +184,10 @@ fn main() -> Result<()> {
     print!("{}", compare(&settings, |run| &run.0, &columns, args.uses.markdown));
 
     let Some(directory) = &args.out else { return Ok(()) };
-    let lines = settings.iter().enumerate().map(|(index, (name, runs))| {
+    let curves = settings.iter().enumerate().map(|(index, (name, runs))| {
         Line::of_means(*name, Of::Average(index), &WIDTHS, runs.iter().map(|run| &run.1[..]))
     });
-    let title = "distance from the validation digits in 50 steps, live at 0";
-    let widths = Lines::log("width of the average, % of the training", title, lines.collect());
+    let widths = Lines::log("width, % of the training", "distance in 50 steps, live at 0", curves);
     let rows = settings.iter().flat_map(|(name, runs)| {
         ["live", "ema(0.99, debias)"].into_iter().zip(&runs[0].2).map(move |(model, net)| {
             let made = (sample(net, 16, 50, &mut random(1, 5)) + 1) / 2;

@@ -1,6 +1,6 @@
 //! Random numbers of a seed, which depend on nothing that is drawn elsewhere.
 
-use std::f64::consts::TAU;
+use std::f32::consts::TAU;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt as _, SeedableRng as _};
@@ -18,9 +18,9 @@ pub fn random(seed: u64, purpose: u64) -> ChaCha8Rng {
 pub fn normal(rows: usize, width: usize, random: &mut ChaCha8Rng, device: &Device) -> Tensor<2> {
     let pairs = (0..rows * width / 2).flat_map(|_| {
         // The logarithm is of a number in (0, 1].
-        let (radius, turn) = (1.0 - random.random::<f64>(), random.random::<f64>());
+        let (radius, turn) = (1.0 - random.random::<f32>(), random.random::<f32>());
         let radius = (-2.0 * radius.ln()).sqrt();
-        <[f64; 2]>::from((TAU * turn).sin_cos()).map(|number| (radius * number) as f32)
+        <[f32; 2]>::from((TAU * turn).sin_cos()).map(|number| radius * number)
     });
     Tensor::from_data(TensorData::new(pairs.collect::<Vec<_>>(), [rows, width]), device)
 }

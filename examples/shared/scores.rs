@@ -28,7 +28,7 @@ pub type Column<'a> = (&'a str, usize, Better);
 /// differs by more than chance from that of the first model of the same setting: the adjusted p is
 /// below 0.05 (Student's t test of the differences by seed, Holm's correction over the table).
 /// The last column has the mean difference of the first score from that of the first model of the
-/// last setting, with its 95 % interval.
+/// last setting, with its 95 % interval; that model has none.
 pub fn compare<R>(
     settings: &[(&str, Vec<R>)],
     judged: impl Fn(&R) -> &Judged,
@@ -71,6 +71,7 @@ pub fn compare<R>(
         if let Some((_, last)) = settings.last() {
             let (all, digits) = (from(runs, model, 0, last), columns[0].1);
             line.push(match interval(&all) {
+                _ if all.iter().all(|difference| *difference == 0.0) => String::new(),
                 Some(Interval { mean, low, high }) => {
                     format!("{mean:+.digits$} [{low:+.digits$}, {high:+.digits$}]")
                 }

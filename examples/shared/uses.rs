@@ -1,4 +1,4 @@
-//! What the examples share that compare models over several seeds.
+//! Parts of the examples that compare models over several seeds.
 
 #![allow(dead_code, unused_imports)] // each example uses some
 

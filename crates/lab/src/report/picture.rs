@@ -435,8 +435,12 @@ fn range(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
 
 impl Lines {
     /// Curves over axes of the usual height, by the logarithm of their values.
-    pub fn log(x: &'static str, y: impl Into<String>, lines: Vec<Line>) -> Self {
-        let (y, scale) = (y.into(), AxisScale::Log);
+    pub fn log(
+        x: &'static str,
+        y: impl Into<String>,
+        lines: impl IntoIterator<Item = Line>,
+    ) -> Self {
+        let (y, lines, scale) = (y.into(), lines.into_iter().collect(), AxisScale::Log);
         Self { x, y, scale, lines, height: HEIGHT, zero: false, include: None }
     }
 

@@ -57,7 +57,7 @@ fn a_range_is_a_little_wider_than_its_numbers() {
 #[test]
 fn gaps_are_not_bridged() {
     let points = [1.0, 2.0, f64::NAN, 4.0, f64::INFINITY, 6.0, 7.0];
-    let points = points.into_iter().enumerate().map(|(x, y)| (x as f64, y)).collect();
+    let points = points.into_iter().enumerate().map(|(x, y)| (x as f64, y));
     let line = Line::new("a", Of::Live, points);
     let lines = Lines {
         x: "epoch",
