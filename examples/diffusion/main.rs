@@ -154,8 +154,8 @@ fn run(
     let mut models = vec![("live".to_owned(), live.clone())];
     models.extend(averages.iter().map(|one| (one.name().to_owned(), one.module())));
     models.push(("post-hoc, best width".to_owned(), grid.module));
-    let judge = |(name, net): (String, Mlp)| {
-        let test = inputs(&data.test, device).repeat_dim(0, 10) * 2 - 1;
+    let judge = |(name, net): (String, Mlp)| -> Result<_> {
+        let test = inputs(&data.test, device)?.repeat_dim(0, 10) * 2 - 1;
         let loss = loss(&net, test, &mut random(0, 4)).into_scalar::<f32>();
         let noisy = distance(&net, TIMES, 3, &data.test)?;
         Ok((name, vec![distance(&net, 50, 1, &data.test)?, noisy, loss.into()]))
@@ -169,7 +169,7 @@ fn main() -> Result<()> {
     let device = device::select(args.uses.device.as_deref())?.device;
     let data = Prepared::new(&data::digits()?, 1)?;
     let features = Features::learn(&data, 1, &device)?;
-    let floor = features.distance(inputs(&data.train, &device), &data.test)?;
+    let floor = features.distance(inputs(&data.train, &device)?, &data.test)?;
     eprintln!("training digits: {floor:.2}");
     let config = MlpConfig::new(vec![PIXELS + 2 * WAVES, 128, 128, PIXELS]);
     let config = config.with_hidden(Activation::Relu).with_output(Activation::Identity);

@@ -56,13 +56,13 @@ impl Features {
     ///
     /// # Errors
     ///
-    /// Those of [`frechet`]; features that cannot be read from the device.
+    /// Those of [`frechet`] and of [`inputs`]; features that cannot be read from the device.
     ///
     /// # Panics
     ///
     /// Inputs of another width than the samples'.
     pub fn distance(&self, made: Tensor<2>, samples: &[Sample]) -> Result<f64> {
-        let samples = inputs(samples, &made.device());
+        let samples = inputs(samples, &made.device())?;
         let of = |inputs| numbers(self.classifier.layer_outputs(inputs).swap_remove(1));
         frechet(&of(made)?, &of(samples)?, HIDDEN[1])
     }
@@ -168,7 +168,8 @@ mod tests {
         let features = Features::learn(&data, 1, &device).unwrap();
         let noise = Tensor::random([360, 64], Distribution::Uniform(0.0, 1.0), &device);
         let from_test = |made| features.distance(made, &data.test).unwrap();
-        let [same, digits] = [&data.test, &data.train].map(|rows| from_test(inputs(rows, &device)));
+        let [same, digits] =
+            [&data.test, &data.train].map(|rows| from_test(inputs(rows, &device).unwrap()));
         let noise = from_test(noise);
         assert!(same.abs() < 1e-6 && digits > 1e-3 && noise > 20.0 * digits, "{digits} {noise}");
     }

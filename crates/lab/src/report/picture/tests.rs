@@ -164,6 +164,23 @@ fn a_spread_is_an_area_behind_its_curve() {
     assert_eq!(area(&lines(Vec::new()).draw().unwrap().inline), None);
 }
 
+#[test]
+fn a_curve_of_means_has_their_deviations() {
+    let runs = [[1.0, 5.0, f64::NAN], [3.0, 1.0, 2.0]];
+    let line = Line::of_means("a", Of::Live, &[0.0, 2.0, 4.0], runs.iter().map(|run| &run[..]));
+    let heights: Vec<_> = line.points.iter().zip(&line.spread).take(2).collect();
+    let [off, more] = [2f64.sqrt(), 8f64.sqrt()];
+    let expected =
+        [(&(0.0, 2.0), &(2.0 - off, 2.0 + off)), (&(2.0, 3.0), &(3.0 - more, 3.0 + more))];
+    assert_eq!(heights, expected);
+    // One of the runs has no height there.
+    assert!(line.points[2].1.is_nan());
+    assert_eq!(line.best, Some((0.0, 2.0)));
+    let one = Line::of_means("a", Of::Live, &[0.0], [&[7.0][..]].into_iter());
+    assert_eq!((&one.points[..], &one.spread[..]), (&[(0.0, 7.0)][..], &[(7.0, 7.0)][..]));
+    Lines::log("width", "distance", [line, one]).draw().unwrap();
+}
+
 /// Each pixel with ink is a square at its place, in the path of its shade.
 #[test]
 fn images_have_a_square_for_each_pixel_with_ink() {
