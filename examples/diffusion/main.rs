@@ -175,7 +175,7 @@ fn main() -> Result<()> {
     let config = config.with_hidden(Activation::Relu).with_output(Activation::Identity);
     let start = |seed| {
         device.seed(seed);
-        Ok(config.init(&device.clone().autodiff())?.clone()) // a clone has its weights drawn
+        Ok(config.init(&device.clone().autodiff())?.valid().train()) // which draws the weights
     };
     let settings = [("constant rate", false), ("decaying rate", true)];
     let train = |it| run(&args, (&data, &features, &device), it);
