@@ -55,7 +55,7 @@ struct Args {
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     epochs: u64,
     /// The digits that a model makes for a distance
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(2..=100_000))]
+    #[arg(long, default_value_t = 360, value_parser = clap::value_parser!(u64).range(2..=100_000))]
     digits: u64,
     /// Write diffusion-widths.svg and diffusion-samples.svg here
     #[arg(long, value_name = "DIRECTORY")]
