@@ -4,6 +4,7 @@
 //! - [`survival`]: commits, resume, damaged files, signals, numbers that are not finite;
 //! - [`speed`]: time and memory, beside PyTorch; how to measure them;
 //! - [`evidence`]: whether averages do better on data that was not trained on, over many seeds;
+//! - [`uses`]: what averages gain in uses beside validation, such as sampling, over several seeds;
 //! - [`coming_from`]: what takes the place of a hand-written average, or of one in PyTorch or JAX;
 //! - [`shipping`]: one file for Burn, safetensors or PyTorch, and a program that runs the model in
 //!   it;
@@ -70,6 +71,22 @@ pub mod coming_from {
     //! [`Warning::Start`]: crate::average::Warning::Start
     //! [`reestimate_statistics`]: crate::reestimate_statistics
     //! [`Rule::target`]: crate::Rule::target
+}
+
+pub mod uses {
+    #![doc = include_str!("guide/uses.md")]
+    //!
+    //! # Pictures
+    //!
+    //! The distance of a sampler's digits from real ones, by the width of the average:
+    //!
+    #![doc = include_str!("../artifacts/figures/diffusion-widths.svg")]
+    //!
+    //! Digits from the same noise, made by live and by an average:
+    //!
+    #![doc = include_str!("../artifacts/figures/diffusion-samples.svg")]
+    //!
+    //! [`update_all`]: crate::average::update_all
 }
 
 pub mod shipping {

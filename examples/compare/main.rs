@@ -14,12 +14,13 @@
 mod shared; // `println!` to a reader that may leave
 #[path = "../shared/reading.rs"]
 mod reading; // the options for how a CSV is read
+#[path = "../shared/statistics.rs"]
+mod statistics; // intervals, signed ranks, many tests
 
 mod data; // wrong labels, fewer rows, Friedman's function
 mod overall; // which average is best over all settings, and how steady it is
 mod results; // finished runs in a file
 mod setting; // what is trained, and which averages
-mod statistics; // intervals, signed ranks, many tests
 mod table; // what the runs say
 mod training; // one run
 

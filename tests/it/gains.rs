@@ -21,13 +21,13 @@ mod data;
 mod overall;
 #[path = "../../examples/compare/results.rs"]
 mod results;
-#[path = "../../examples/compare/statistics.rs"]
+#[path = "../../examples/shared/statistics.rs"]
 mod statistics;
 #[path = "../../examples/compare/table.rs"]
 mod table;
 
 use results::{EARLY, Judged, LIVE, Line, POST_HOC, Results};
-use statistics::{holm, interval, signed_rank};
+use statistics::{deviation, holm, interval, signed_rank, student};
 use table::Comparison;
 
 #[track_caller]
@@ -62,6 +62,20 @@ fn signed_ranks_are_those_of_scipy() {
     assert_eq!(signed_rank(&[0.0, 0.0]), 1.0);
     assert_eq!(signed_rank(&[]), 1.0);
     assert_eq!(signed_rank(&[1.0, -1.0]), 1.0);
+}
+
+/// The distribution has closed forms for one and two degrees of freedom.
+#[test]
+fn students_t_is_the_closed_form() {
+    // t = -5
+    assert_near(student(&[-3.0, -2.0]), 1.0 - 5f64.atan() * 2.0 / std::f64::consts::PI);
+    // t = sqrt(12)
+    assert_near(student(&[1.0, 2.0, 3.0]), 1.0 - (12f64 / 14.0).sqrt());
+    assert_near(deviation(&[1.0, 2.0, 4.0, 5.0]), (10f64 / 3.0).sqrt());
+    assert_eq!(student(&[1.0, 1.0]), 0.0);
+    for nothing in [&[][..], &[7.0], &[0.0, 0.0]] {
+        assert_eq!(student(nothing), 1.0);
+    }
 }
 
 /// Worked by hand: the least p times 4, the next times 3, and never below one before.

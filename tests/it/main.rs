@@ -31,6 +31,8 @@ mod configs; // configurations of runs: numbers, sets, what is no JSON
 mod dashboard; // Burn's full-screen dashboard, and what ends a training there
 #[cfg(feature = "train")]
 mod dense; // a layer and its loss as one operation each, against Burn's operations
+#[cfg(all(feature = "train", feature = "flex"))]
+mod diffusion; // a sampler's live and averages: the example, its tables over seeds
 #[cfg(feature = "train")]
 mod dtypes; // in which dtype and where an average is kept; nothing of it is shared
 #[cfg(feature = "train")]

@@ -52,6 +52,18 @@ pub fn loader(
     }))
 }
 
+/// The inputs of all samples, `[rows, inputs]`, on a device.
+///
+/// # Errors
+///
+/// [`Error::Value`] for no samples, samples without inputs or targets, and samples with another
+/// number of inputs or targets than the first.
+pub fn inputs(samples: &[Sample], device: &Device) -> Result<Tensor<2>> {
+    check(samples, 1)?;
+    let rows = FlatRows::new(samples.iter().map(|sample| &sample.inputs).collect());
+    Ok(rows.gather(&(0..samples.len()).collect::<Vec<_>>(), device))
+}
+
 /// Refuses what would panic or never end in a loader.
 fn check(samples: &[Sample], batch_size: usize) -> Result<()> {
     if batch_size == 0 {

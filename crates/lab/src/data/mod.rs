@@ -34,7 +34,7 @@ mod tables;
 mod target;
 
 #[cfg(feature = "train")]
-pub use batch::loader;
+pub use batch::{inputs, loader};
 pub use column::{Column, ColumnKind};
 pub use digits::digits;
 pub use feature::{Feature, FeatureKind, Texts};

@@ -1,14 +1,16 @@
 //! Reports: scores of live and of each average on the test split, and a page on all of a run.
 
 mod curves; // metrics by epoch and weights by step, from the history of a run
+mod frechet; // the distance of generated pictures from real ones
 mod half; // mean and worst of the metrics over the second half of the epochs
 mod page; // the page of runs, as HTML
-pub mod picture; // lines, bars, cells and points, as SVG
+pub mod picture; // lines, bars, cells, points and images, as SVG
 mod run; // all that the directory of a run holds
 mod score; // the accuracy of classes, or R2 of a quantity
 mod summary; // profiles of averages, answers on the test split
 mod text; // text of a user, as HTML and as a word of a shell
 
+pub use frechet::{Features, frechet};
 pub use half::{HalfRow, SecondHalf, Spread};
 pub use page::Page;
 pub use score::{R2Metric, ScoreKind, r2};

@@ -1,7 +1,11 @@
-//! Pictures as SVG: lines, columns, cells and points.
+//! Pictures as SVG: lines, columns, cells, points and images.
 //!
 //! All colours are from a small palette, so that a style sheet can replace each by its counterpart
 //! on a dark ground: any rule of CSS overrides a presentation attribute such as `fill`.
+
+mod images; // rows of small grey images
+
+pub use images::Images;
 
 use std::ops::Range;
 
@@ -23,7 +27,7 @@ use plotters::{
 };
 use plotters_svg::SVGBackend;
 
-use super::text::{number, plain, short};
+use super::text::{html, number, plain, short};
 
 /// A colour with its values on a light and on a dark ground.
 pub(super) struct Shade {
@@ -162,6 +166,9 @@ pub struct Line {
     pub of: Of,
     /// The points as `(x, y)`. A point whose `y` is not finite is a gap.
     pub points: Vec<(f64, f64)>,
+    /// The least and the largest height around each point, for an area behind the curve; empty for
+    /// no area.
+    pub spread: Vec<(f64, f64)>,
     /// A point to mark with a dot, if any.
     pub best: Option<(f64, f64)>,
     /// True for a thin line, to draw it beside another line of the same colour.
@@ -176,7 +183,30 @@ impl Line {
         points: impl IntoIterator<Item = (f64, f64)>,
     ) -> Self {
         let points = points.into_iter().collect();
-        Self { name: name.into(), of, points, best: None, thin: false }
+        Self { name: name.into(), of, points, spread: Vec::new(), best: None, thin: false }
+    }
+
+    /// A curve of means over several runs and, around it, their standard deviation, with a mark at
+    /// the least mean; each run has a height for each `x`.
+    pub fn of_means<'a>(
+        name: impl Into<String>,
+        of: Of,
+        x: &[f64],
+        runs: impl Iterator<Item = &'a [f64]> + Clone,
+    ) -> Self {
+        let (mut line, count) = (Self::new(name, of, []), runs.clone().count() as f64);
+        for (place, x) in x.iter().enumerate() {
+            let heights = || runs.clone().filter_map(|run| run.get(place));
+            let mean = heights().sum::<f64>() / count;
+            let squares: f64 = heights().map(|height| (height - mean).powi(2)).sum();
+            // One run has no deviation.
+            let off = (squares / (count - 1.0).max(1.0)).sqrt();
+            line.points.push((*x, mean));
+            line.spread.push((mean - off, mean + off));
+        }
+        let finite = line.points.iter().filter(|(_, mean)| mean.is_finite());
+        line.best = finite.min_by(|(_, a), (_, b)| a.total_cmp(b)).copied();
+        line
     }
 }
 
@@ -404,6 +434,16 @@ fn range(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
 }
 
 impl Lines {
+    /// Curves over axes of the usual height, by the logarithm of their values.
+    pub fn log(
+        x: &'static str,
+        y: impl Into<String>,
+        lines: impl IntoIterator<Item = Line>,
+    ) -> Self {
+        let (y, lines, scale) = (y.into(), lines.into_iter().collect(), AxisScale::Log);
+        Self { x, y, scale, lines, height: HEIGHT, zero: false, include: None }
+    }
+
     /// The least and the largest height of the lines, to [include](Self::include) in another
     /// picture; `None` if no point can be drawn.
     pub(super) fn extent(&self) -> Option<(f64, f64)> {
@@ -432,6 +472,8 @@ impl Lines {
     fn axes(&self, area: &Area<'_>) -> Drawn {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let included = self.include.into_iter().flat_map(|(from, to)| [from, to]);
+        let spreads = self.lines.iter().flat_map(|line| &line.spread);
+        let included = included.chain(spreads.flat_map(|(from, to)| [*from, *to]));
         let heights = points().map(|(_, y)| *y).chain(included);
         let heights = heights.filter_map(|y| self.scale.place(y)).chain(self.zero.then_some(0.0));
         let (y, x) = (range(heights), range(points().map(|(x, _)| *x)));
@@ -444,6 +486,16 @@ impl Lines {
         if self.zero {
             let zero = PathElement::new(vec![(x.0, 0.0), (x.1, 0.0)], stroke(MUTED, 12));
             plane.draw(&zero)?;
+        }
+        for line in &self.lines {
+            let around = line.points.iter().zip(&line.spread);
+            let edge = |(x, height): (f64, f64)| Some((x, self.scale.place(height)?));
+            let above = around.clone().filter_map(|((x, _), (_, to))| edge((*x, *to)));
+            let below = around.rev().filter_map(|((x, _), (from, _))| edge((*x, *from)));
+            let area: Vec<_> = above.chain(below).collect();
+            if !area.is_empty() {
+                plane.draw(&Polygon::new(area, line.of.color().mix(0.15).filled()))?;
+            }
         }
         for line in &self.lines {
             let width = if line.thin || line.of == Of::Live { 13 } else { 20 };

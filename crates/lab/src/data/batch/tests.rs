@@ -131,6 +131,17 @@ fn a_batch_larger_than_the_samples_is_all_of_them() {
 }
 
 #[test]
+fn inputs_are_a_row_a_sample() {
+    let found = inputs(&samples(3), &Device::default()).unwrap();
+    assert_eq!((found.dims(), values(found)), ([3, 2], vec![0.0, 0.5, 1.0, 1.5, 2.0, 2.5]));
+    let mut uneven = samples(3);
+    uneven[1].inputs.push(7.0);
+    let message = inputs(&uneven, &Device::default()).unwrap_err().to_string();
+    assert_eq!(message, "sample 1 is 3 inputs and 1 targets, expected 2 inputs and 1 targets");
+    inputs(&[], &Device::default()).unwrap_err();
+}
+
+#[test]
 fn what_cannot_be_loaded_is_refused() {
     let refusal = |samples, size| load(samples, size, None).err().unwrap().to_string();
     assert_eq!(refusal(samples(3), 0), "the batch size is 0, expected 1 or more");

@@ -57,8 +57,8 @@ fn a_range_is_a_little_wider_than_its_numbers() {
 #[test]
 fn gaps_are_not_bridged() {
     let points = [1.0, 2.0, f64::NAN, 4.0, f64::INFINITY, 6.0, 7.0];
-    let points = points.into_iter().enumerate().map(|(x, y)| (x as f64, y)).collect();
-    let line = Line { name: "a".to_owned(), of: Of::Live, points, best: None, thin: false };
+    let points = points.into_iter().enumerate().map(|(x, y)| (x as f64, y));
+    let line = Line::new("a", Of::Live, points);
     let lines = Lines {
         x: "epoch",
         y: "loss".to_owned(),
@@ -86,7 +86,7 @@ fn gaps_are_not_bridged() {
 fn stacked_pictures_do_not_overlap() {
     let lines = |height: u32, thin: bool| {
         let points = vec![(0.0, 0.0), (1.0, 1.0)];
-        let line = Line { name: "a".to_owned(), of: Of::Average(0), points, best: None, thin };
+        let line = Line { thin, ..Line::new("a", Of::Average(0), points) };
         let lines = Lines {
             x: "step",
             y: "weight".to_owned(),
@@ -131,4 +131,69 @@ fn many_classes_are_drawn_without_names() {
     (cells.labels, cells.counts) = (&labels[..3], &[(0, 1, 2), (9, 0, 1)]);
     // The names along both sides, two titles, and one cell; what is beyond the classes is not.
     assert_eq!(cells.draw().unwrap().inline.matches("<text").count(), 9);
+}
+
+/// The area behind a curve is within the axes, and as high as its edges say.
+#[test]
+fn a_spread_is_an_area_behind_its_curve() {
+    let line = Line::new("a", Of::Average(0), [(0.0, 1.0), (1.0, 2.0)]);
+    let lines = |spread: Vec<(f64, f64)>| Lines {
+        x: "width",
+        y: "distance".to_owned(),
+        scale: AxisScale::Linear,
+        lines: vec![Line { spread, ..line.clone() }],
+        height: HEIGHT,
+        zero: false,
+        include: None,
+    };
+    let area = |svg: &str| -> Option<Vec<i32>> {
+        let polygon = svg.lines().find(|line| line.starts_with("<polygon"))?;
+        let points = polygon.split_once("points=\"").unwrap().1.split_once('"').unwrap().0;
+        let heights = points.split_whitespace().map(|point| point.split_once(',').unwrap().1);
+        Some(heights.map(|height| height.parse().unwrap()).collect())
+    };
+    let svg = lines(vec![(0.5, 1.5), (1.0, 4.0)]).draw().unwrap().inline;
+    // To the right above, and back below; downwards in the picture is more.
+    let heights = area(&svg).unwrap();
+    let [a, b, c, d] = heights[..] else { panic!("{heights:?}") };
+    let unit = f64::from(d - a);
+    for (found, expected) in [(a - b, 2.5), (d - c, 0.5), (c - b, 3.0)] {
+        assert!((f64::from(found) / unit - expected).abs() < 0.02, "{heights:?}");
+    }
+    assert!(b >= (TITLE * FINE) as i32 && d <= ((TITLE + HEIGHT) * FINE) as i32, "{heights:?}");
+    assert_eq!(area(&lines(Vec::new()).draw().unwrap().inline), None);
+}
+
+#[test]
+fn a_curve_of_means_has_their_deviations() {
+    let runs = [[1.0, 5.0, f64::NAN], [3.0, 1.0, 2.0]];
+    let line = Line::of_means("a", Of::Live, &[0.0, 2.0, 4.0], runs.iter().map(|run| &run[..]));
+    let heights: Vec<_> = line.points.iter().zip(&line.spread).take(2).collect();
+    let [off, more] = [2f64.sqrt(), 8f64.sqrt()];
+    let expected =
+        [(&(0.0, 2.0), &(2.0 - off, 2.0 + off)), (&(2.0, 3.0), &(3.0 - more, 3.0 + more))];
+    assert_eq!(heights, expected);
+    // One of the runs has no height there.
+    assert!(line.points[2].1.is_nan());
+    assert_eq!(line.best, Some((0.0, 2.0)));
+    let one = Line::of_means("a", Of::Live, &[0.0], [&[7.0][..]].into_iter());
+    assert_eq!((&one.points[..], &one.spread[..]), (&[(0.0, 7.0)][..], &[(7.0, 7.0)][..]));
+    Lines::log("width", "distance", [line, one]).draw().unwrap();
+}
+
+/// Each pixel with ink is a square at its place, in the path of its shade.
+#[test]
+fn images_have_a_square_for_each_pixel_with_ink() {
+    let images = vec![0.0, 1.0, 0.4, 0.0, f64::NAN, 0.4, 7.0, -1.0];
+    let images = Images { rows: vec![("a < b".to_owned(), images), ("c".into(), vec![])], side: 2 };
+    let picture = images.draw();
+    let paths: Vec<_> = picture.inline.lines().filter(|line| line.starts_with("<path")).collect();
+    let expected = [
+        "<path fill=\"#1F2328\" fill-opacity=\"0.40\" d=\"M0 1h1v1h-1zM4 0h1v1h-1z\"/>",
+        "<path fill=\"#1F2328\" fill-opacity=\"1.00\" d=\"M1 0h1v1h-1zM3 1h1v1h-1z\"/>",
+    ];
+    assert_eq!(paths, expected);
+    assert!(picture.inline.contains(">a &lt; b</text>"), "{}", picture.inline);
+    assert!(picture.inline.contains(&format!("height=\"{}\"", picture.height)));
+    Images { rows: vec![], side: 8 }.draw();
 }

@@ -1,4 +1,6 @@
-//! Paired differences: their mean with its interval, a signed-rank test, and p values of many tests.
+//! Paired differences: their mean with its interval, tests that it is 0, and p values of many tests.
+
+#![allow(dead_code)] // each example uses some
 
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
@@ -18,14 +20,31 @@ pub fn mean(numbers: &[f64]) -> f64 {
     numbers.iter().sum::<f64>() / numbers.len() as f64
 }
 
+/// The standard deviation of numbers from their mean, of a sample; NaN of fewer than two.
+pub fn deviation(numbers: &[f64]) -> f64 {
+    let mean = mean(numbers);
+    let squares: f64 = numbers.iter().map(|number| (number - mean).powi(2)).sum();
+    (squares / (numbers.len() as f64 - 1.0)).sqrt()
+}
+
 /// The interval of a mean; none for fewer than two numbers.
 pub fn interval(numbers: &[f64]) -> Option<Interval> {
     let count = numbers.len() as f64;
     let free = StudentsT::new(0.0, 1.0, count - 1.0).ok()?;
     let mean = mean(numbers);
-    let squares: f64 = numbers.iter().map(|number| (number - mean).powi(2)).sum();
-    let half = free.inverse_cdf(0.975) * (squares / (count - 1.0) / count).sqrt();
+    let half = free.inverse_cdf(0.975) * deviation(numbers) / count.sqrt();
     Some(Interval { mean, low: mean - half, high: mean + half })
+}
+
+/// The two-sided p of Student's t test that normally distributed differences have the mean 0; 1 for
+/// fewer than two of them and for those that are all 0.
+pub fn student(differences: &[f64]) -> f64 {
+    let count = differences.len() as f64;
+    let t = mean(differences) / deviation(differences) * count.sqrt();
+    match StudentsT::new(0.0, 1.0, count - 1.0) {
+        Ok(free) if !t.is_nan() => 2.0 * free.cdf(-t.abs()),
+        _ => 1.0,
+    }
 }
 
 /// The two-sided p of Wilcoxon's signed-rank test that differences lie evenly around 0 (Wilcoxon
