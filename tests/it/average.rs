@@ -395,7 +395,7 @@ fn an_empty_or_ambiguous_name_is_refused() {
 struct Counting;
 
 thread_local! {
-    static LARGE: Cell<usize> = const { Cell::new(0) };
+    pub static LARGE: Cell<usize> = const { Cell::new(0) };
 }
 
 const WEIGHT_SIZED: usize = 64 << 10;

@@ -92,6 +92,7 @@ mod survive; // faults of every kind, and runs that go on as if undisturbed
 mod switch; // the average copied back into live
 #[cfg(feature = "train")]
 mod tables; // tables as people have them, learned and asked about
+mod targets; // target networks
 #[cfg(all(feature = "train", target_os = "linux"))]
 mod teacher; // an average that live learns from
 #[cfg(all(feature = "train", target_os = "linux"))]

@@ -27,6 +27,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
+    average::LARGE,
     child::{self, Child},
     common::{Net, Plan, Points, adam, assert_same, device, flat, lerp, randomized},
     hand::{ByHand, Hand, with_floats},
@@ -265,6 +266,60 @@ fn a_teacher_is_let_go_before_the_step() {
             assert_eq!(buffers(&model), before, "step {number}");
         }
     }
+}
+
+/// A layer whose weights are far larger than its batches.
+#[derive(Module, Debug)]
+struct Wide {
+    layer: Linear,
+}
+
+impl TrainStep for Wide {
+    type Input = Tensor<2>;
+    type Output = RegressionOutput;
+
+    fn step(&self, x: Tensor<2>) -> TrainOutput<RegressionOutput> {
+        let output = self.layer.forward(x);
+        let loss = output.clone().square().mean();
+        TrainOutput::new(self, loss.backward(), RegressionOutput::new(loss, output.clone(), output))
+    }
+}
+
+impl InferenceStep for Wide {
+    type Input = Tensor<2>;
+    type Output = RegressionOutput;
+
+    fn step(&self, x: Tensor<2>) -> RegressionOutput {
+        let output = self.layer.forward(x);
+        RegressionOutput::new(output.clone().mean(), output.clone(), output)
+    }
+}
+
+#[test]
+#[cfg(feature = "flex")]
+fn a_step_with_a_teacher_allocates_no_weights_more() {
+    let layer = LinearConfig::new(256, 256).init(&device()); // 256 KiB, a batch of 4 KiB
+    let config = AverageConfig::new(Rule::ema(DECAY));
+    let averaged = Averaged::new(Wide { layer }, [config]).unwrap();
+    let count = |mut model: Averaged<Wide>| {
+        let (mut optimizer, x) =
+            (SgdConfig::new().init(), Tensor::ones([4, 256], &device().autodiff()));
+        let mut before = 0;
+        for number in 1..=30 {
+            if number == 11 {
+                before = LARGE.get();
+            }
+            let output = TrainStep::step(&model, x.clone());
+            model = model.optimize(&mut optimizer, 0.01.into(), output.grads);
+        }
+        LARGE.get() - before
+    };
+    let alone = count(averaged.valid().train());
+    let taught = averaged.with_teacher(0, |student, teacher, x| {
+        let wanted = teacher.layer.forward(x.clone()).mean();
+        TrainStep::step(student, x + wanted.unsqueeze())
+    });
+    assert_eq!(count(taught.unwrap().train()), alone);
 }
 
 // --- Modes, and the rule of autodiff ---
