@@ -25,7 +25,9 @@ pub fn on_all_cores<T: Send, R: Send>(
         let alone = ThreadPoolBuilder::new().num_threads(1).build()?;
         loop {
             let Some((index, job)) = locked(&queue).next() else { return Ok(()) };
-            let result = alone.install(|| work(job)).inspect_err(|_| locked(&queue).by_ref().for_each(drop))?;
+            let result = alone
+                .install(|| work(job))
+                .inspect_err(|_| locked(&queue).by_ref().for_each(drop))?;
             let mut results = locked(&results);
             results[index] = Some(result);
             eprintln!("{}/{count} trained", results.iter().flatten().count());
