@@ -132,8 +132,8 @@ mod tests {
     #[test]
     fn the_distance_of_independent_axes_is_the_closed_form() {
         let ours = along_axes([0.0, 1.0, -2.0], [1.0, 0.5, 3.0]);
-        let others = along_axes([0.5, 1.0, 1.0], [2.0, 0.25, 0.0]);
-        let expected = (0.25 + 0.0 + 9.0) + (1.0 + 0.0625 + 9.0);
+        let others = along_axes([0.5, 1.0, 1.0], [2.0, 0.25, 1.0]);
+        let expected = (0.25 + 0.0 + 9.0) + (1.0 + 0.0625 + 4.0);
         for (a, b) in [(&ours, &others), (&others, &ours)] {
             let found = frechet(a, b, 3).unwrap();
             assert!((found - expected).abs() < 1e-12 * expected, "{found} for {expected}");
