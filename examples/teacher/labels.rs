@@ -9,8 +9,8 @@ use rand_chacha::ChaCha8Rng;
 /// The classes of digits.
 const CLASSES: usize = 10;
 
-/// The rows, with so many labels of each class, which the seed draws. The others have targets of
-/// zeros alone. A row with a label comes as often as makes those a third of all.
+/// The rows, of which `each` of every class, drawn by the seed, keep their label; the targets of the
+/// others are zeros. Rows with a label are repeated until they are a third of all.
 pub fn few_labels(rows: &[Sample], each: u64, seed: u64) -> Vec<Sample> {
     let mut order: Vec<_> = rows.iter().collect();
     order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));

@@ -1,7 +1,6 @@
 //! What a teacher gains with few labels (Tarvainen and Valpola 2017, "Mean teachers are better
-//! role models"): digits, by Burn's Learner, over several seeds: `cargo run --example teacher`.
-//!
-//! Called again after Ctrl-C or a kill, it goes on where it was.
+//! role models"): digits, over several seeds, by Burn's Learner, in runs that go on where they were
+//! after Ctrl-C or a kill: `cargo run --example teacher`.
 
 #[macro_use]
 #[path = "../shared/mod.rs"]
@@ -16,10 +15,9 @@ use std::{io::sink, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use burn::module::{Module, RunningState};
-use burn::tensor::{Distribution, Tensor};
-use burn::tensor::{activation::log_softmax, activation::softmax};
-use burn::train::{InferenceStep, SupervisedTraining, TrainOutput, TrainStep};
-use burn::{lr_scheduler::constant::ConstantLr, optim::AdamConfig, train::metric::AccuracyMetric};
+use burn::tensor::{Distribution, Tensor, activation};
+use burn::train::{InferenceStep, SupervisedTraining, TrainOutput, TrainStep, metric};
+use burn::{lr_scheduler::constant::ConstantLr, optim::AdamConfig};
 use burn_ema::model::{Activation, Answers, Batch, Mlp, MlpConfig, half_squared_errors};
 use burn_ema::runs::{CommitConfig, ProgressLines, fit};
 use burn_ema::{AverageConfig, Rule, train::Averaged};
@@ -27,10 +25,8 @@ use burn_ema_lab::data::{Prepared, digits, loader};
 use burn_ema_lab::{device, report::Scores};
 use clap::Parser;
 
-use self::{
-    labels::few_labels,
-    table::{By, Training, compare},
-};
+use self::labels::few_labels;
+use self::table::{By, Training, compare};
 
 /// Tensors come and go at every step.
 #[global_allocator]
@@ -38,10 +34,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BATCH: usize = 64;
 const RATE: f64 = 0.01;
-/// The weight of consistency rises over so many steps.
-const RAMP: f64 = 300.0;
+const RAMP: f64 = 300.0; // the steps over which the weight of consistency rises
 
 #[derive(Parser)]
+#[command(allow_negative_numbers = true)]
 #[command(about = "Learn digits from few labels, and from outputs that are consistent under noise")]
 #[command(after_help = "\
 Accuracies are means over the seeds with the standard deviation, those of the student and of its
@@ -90,11 +86,11 @@ fn not_negative(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a number of 0 or more".to_owned())
 }
 
-/// The network that learns.
+/// The network that learns, with the state of its loss.
 #[derive(Module, Debug)]
 struct Student {
     net: Mlp,
-    /// The steps so far, a state that records hold: the ramp goes on with the run.
+    /// The steps so far. Records hold this state, so that the ramp goes on with the run.
     steps: RunningState<Tensor<1>>,
     #[module(skip)]
     noise: f64,
@@ -108,7 +104,7 @@ impl Student {
         let noise = || inputs.random_like(Distribution::Normal(0.0, self.noise));
         let outputs = self.net.forward(inputs.clone() + noise());
         // The targets of a row without a label are zeros.
-        let shares = log_softmax(outputs.clone(), 1) * targets.clone();
+        let shares = activation::log_softmax(outputs.clone(), 1) * targets.clone();
         let mut loss = -shares.sum_dim(1).squeeze_dim::<1>(1);
         if let Some((other, weight)) = consistency {
             let steps = self.steps.value_sync();
@@ -116,11 +112,10 @@ impl Student {
             let left = (steps / RAMP).clamp_max(1).neg() + 1;
             let ramp = Tensor::from_inner((left.clone() * left * -5).exp());
             let wanted = other.net.forward(inputs.clone() + noise()).detach();
-            let errors = half_squared_errors(softmax(outputs.clone(), 1), softmax(wanted, 1));
-            loss = loss + errors * ramp * weight;
+            let [own, wanted] = [outputs.clone(), wanted].map(|it| activation::softmax(it, 1));
+            loss = loss + half_squared_errors(own, wanted) * ramp * weight;
         }
-        let gradients = loss.clone().mean().backward();
-        TrainOutput::new(self, gradients, Answers { loss, outputs, targets })
+        TrainOutput::new(self, loss.clone().mean().backward(), Answers { loss, outputs, targets })
     }
 }
 
@@ -145,16 +140,15 @@ fn train(
     args: &Args,
     device: &device::Selected,
     (seed, data): (u64, &Prepared),
-    training: Training,
+    Training { by, weight }: Training,
 ) -> Result<[f64; 2]> {
-    let (label, device) = (device.to_string(), &device.device);
+    let (backend, device) = (device.to_string(), &device.device);
     device.seed(seed);
     let config = MlpConfig::new(vec![64, 64, 10]).with_hidden(Activation::Relu);
     let net = config.with_output(Activation::Identity).init(device)?;
     let steps = RunningState::new(Tensor::zeros([1], device));
     let student = Student { net, steps, noise: args.noise };
     let mut model = Averaged::new(student, [AverageConfig::new(args.average.clone())])?;
-    let Training { by, weight } = training;
     if by != By::Labels {
         model = model.with_teacher(0, move |student: &Student, teacher, batch| {
             let other = if by == By::Teacher { teacher } else { student };
@@ -162,28 +156,27 @@ fn train(
         })?;
     }
     let run = args.run.join(format!("{}-{weight}-{seed}", by.name().replace(' ', "-")));
-    let rows = few_labels(&data.train, args.labels, seed);
+    let few = loader(few_labels(&data.train, args.labels, seed), BATCH, Some(seed), device)?;
     let [valid, test] = [&data.valid, &data.test].map(|it| loader(it.clone(), 512, None, device));
-    let (rows, valid) = (loader(rows, BATCH, Some(seed), device)?, valid?);
-    let burns = SupervisedTraining::new(&run, rows, valid.clone())
+    let (valid, test) = (valid?, test?);
+    let burns = SupervisedTraining::new(&run, few, valid.clone())
         .num_epochs(args.epochs as usize)
-        .metrics((AccuracyMetric::new(),))
+        .metric_train_numeric(metric::LossMetric::new())
+        .metric_valid_numeric(metric::AccuracyMetric::new())
         .with_application_logger(None)
         .renderer(Box::new(ProgressLines::new(sink())));
     let decides = serde_json::json!({ "labels": args.labels, "noise": args.noise,
-        "epochs": args.epochs, "device": label, "constants": [BATCH as f64, RATE, RAMP] });
+        "epochs": args.epochs, "backend": backend, "constants": [BATCH as f64, RATE, RAMP] });
     let commits = CommitConfig::new(&run).with_config(&decides)?.with_seed(seed).without_best();
     let fit = fit(burns, model, AdamConfig::new().init(), ConstantLr::new(RATE));
     let fit = fit.with_commits(commits)?.resume().context("--run names another directory")?;
-    let damaged = fit.resumed().map_or(&[][..], |resumed| &resumed.passed_over);
-    damaged.iter().for_each(|error| eprintln!("warning: {error}"));
+    fit.resumed().iter().flat_map(|it| &it.passed_over).for_each(|it| eprintln!("warning: {it}"));
     let model = fit.launch()?.model;
-    model.take_warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
-    let split = if args.valid { valid } else { test? };
-    let accuracy = |net: &Mlp| -> Result<f64> {
-        Ok(100.0 * Scores::of(net, &*split)?.accuracy.context("the digits have classes")?)
-    };
-    Ok([accuracy(&model.live().valid().net)?, accuracy(&model.average(0)?.net)?])
+    model.take_warnings().iter().for_each(|it| eprintln!("warning: {it}"));
+    let split = if args.valid { valid } else { test };
+    let scores = |net: &Mlp| Scores::of(net, &*split);
+    let percent = |scores: Scores| 100.0 * scores.accuracy.unwrap_or(f64::NAN);
+    Ok([scores(&model.live().valid().net)?, scores(&model.average(0)?.net)?].map(percent))
 }
 
 fn main() -> Result<()> {
