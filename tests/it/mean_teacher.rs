@@ -129,7 +129,7 @@ fn killed_again_and_again_it_ends_with_the_table_of_an_undisturbed_run() {
     assert_eq!((again, commits(&killed)), (table, before));
     let refused = fails(call(&killed).args(["--noise", "0.1"]));
     assert!(refused.contains("--run names another directory"), "{refused}");
-    assert!(refused.contains("config.noise: expected 0.1, as in the run, found 0.3"), "{refused}");
+    assert!(refused.contains("config.noise: expected 0.3, as in the run, found 0.1"), "{refused}");
 }
 
 #[test]
