@@ -1,15 +1,15 @@
 //! The example that learns from few labels and a teacher: its table, its runs after kills.
 
 use std::{
-    collections::BTreeSet,
     fs,
     os::unix::process::ExitStatusExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use burn_ema::runs::Commits;
 use burn_ema_lab::data::{Prepared, digits};
 
 use crate::examples::{example, fails, misused, succeeds};
@@ -85,11 +85,14 @@ fn the_table_has_both_models_of_every_training() {
     assert!(guide[1..].iter().all(|row| row[3].contains(" ± ") && number(row[3]) <= 100.0));
 }
 
-/// The commits of all runs, whole or being written.
-fn commits(runs: &Path) -> BTreeSet<PathBuf> {
-    let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
-    let commits = entries(runs).flat_map(|run| entries(&run.path().join("commits")));
-    commits.map(|commit| commit.path()).collect()
+const EPOCHS: usize = 8;
+
+/// The runs of one weight, in their order.
+const RUNS: [&str; 3] = ["labels-alone-0-1", "own-answers-20-1", "teacher-20-1"];
+
+/// The epochs after which a run has a whole commit.
+fn committed(run: &Path) -> usize {
+    Commits::of(run).list().unwrap().last().map_or(0, |newest| newest.epochs)
 }
 
 #[test]
@@ -97,36 +100,38 @@ fn killed_again_and_again_it_ends_with_the_table_of_an_undisturbed_run() {
     let directory = tempfile::tempdir().unwrap();
     let [whole, killed] = ["whole", "killed"].map(|name| directory.path().join(name));
     let call = |run: &Path| {
-        let mut command = tiny(run, "8");
+        let mut command = tiny(run, &EPOCHS.to_string());
         command.args(["--weight", "20"]);
         command
     };
     let (table, _) = succeeds(&mut call(&whole));
-    for kill in 0..8 {
-        let (before, begun) = (commits(&killed), Instant::now());
-        let mut child = call(&killed).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        while commits(&killed) == before {
-            assert!(child.try_wait().unwrap().is_none(), "it ended before its kill");
-            assert!(begun.elapsed() < Duration::from_secs(120), "no commit");
-            thread::sleep(Duration::from_millis(1));
+    for run in RUNS.map(|run| killed.join(run)) {
+        for epoch in [1, 3, 5] {
+            let begun = Instant::now();
+            let mut command = call(&killed);
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            while committed(&run) < epoch {
+                assert!(begun.elapsed() < Duration::from_secs(120), "no commit {epoch}");
+                thread::sleep(Duration::from_millis(1));
+            }
+            thread::sleep(Duration::from_millis(2 * epoch as u64));
+            child.kill().unwrap();
+            assert_eq!(child.wait().unwrap().signal(), Some(9), "it ended before its kill");
+            assert!(committed(&run) < EPOCHS, "the training ended before its kill");
         }
-        thread::sleep(Duration::from_millis(3 * kill));
-        child.kill().unwrap();
-        assert_eq!(child.wait().unwrap().signal(), Some(9), "it ended before its kill");
     }
     let (again, _) = succeeds(&mut call(&killed));
     assert_eq!(again, table);
-    for run in ["labels-alone-0-1", "own-answers-20-1", "teacher-20-1"] {
+    for run in RUNS {
         // The losses of every batch, in full.
         let [one, other] =
             [&whole, &killed].map(|it| fs::read_to_string(it.join(run).join("metrics.csv")));
         assert_eq!(one.unwrap(), other.unwrap(), "{run}");
     }
 
-    // A training that has ended is not made again, and other settings are refused.
-    let before = commits(&killed);
+    // Runs that have ended have the same table again, and other settings are refused.
     let (again, _) = succeeds(&mut call(&killed));
-    assert_eq!((again, commits(&killed)), (table, before));
+    assert_eq!(again, table);
     let refused = fails(call(&killed).args(["--noise", "0.1"]));
     assert!(refused.contains("--run names another directory"), "{refused}");
     assert!(refused.contains("config.noise: expected 0.3, as in the run, found 0.1"), "{refused}");
