@@ -5,16 +5,16 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command, sync::Mutex};
 
 use anyhow::bail;
 
+use crate::gains::statistics;
+
 use crate::examples::{example, misused, succeeds};
 
 #[path = "../../examples/shared/jobs.rs"]
 mod jobs;
 #[path = "../../examples/shared/scores.rs"]
 mod scores;
-#[path = "../../examples/shared/statistics.rs"]
-mod statistics;
 #[path = "../../examples/shared/table.rs"]
-mod table;
+pub mod table;
 
 use jobs::on_all_cores;
 use scores::{Better, Judged, compare};

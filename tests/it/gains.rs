@@ -22,7 +22,7 @@ mod overall;
 #[path = "../../examples/compare/results.rs"]
 mod results;
 #[path = "../../examples/shared/statistics.rs"]
-mod statistics;
+pub mod statistics;
 #[path = "../../examples/compare/table.rs"]
 mod table;
 

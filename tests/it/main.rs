@@ -56,6 +56,8 @@ mod hook; // `Averaged` under every strategy of Burn's Learner, against a loop b
 mod loaders; // loaders without a batch, of another size, with a shorter last batch
 #[cfg(all(feature = "train", target_os = "linux"))]
 mod lock; // one process at a time writes to a run
+#[cfg(all(feature = "train", unix))]
+mod mean_teacher; // few labels and a teacher: the example, its table, its runs after kills
 #[cfg(feature = "train")]
 mod memory; // one copy of the weights per average
 #[cfg(feature = "train")]
