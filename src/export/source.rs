@@ -21,7 +21,7 @@ use safetensors::{Dtype, tensor::TensorInfo};
 use super::{LoadOptions, header::Header};
 use crate::{
     Error, Result,
-    average::{DIGEST, KEPT, OURS, Pack},
+    average::{DIGEST, KEPT, OURS, OpenPack, Pack},
 };
 
 /// The key of the layout in the metadata of safetensors, and its values.
@@ -133,7 +133,7 @@ impl Source {
                 Ok((Self::torch(path)?, sha256))
             }
             Container::Burnpack => {
-                let (is_ours, tensors, metadata, sha256) = Pack::open_any(file)?;
+                let OpenPack { is_ours, tensors, metadata, sha256 } = Pack::open_any(file)?;
                 let tensors = tensors.into_iter().map(|tensor| {
                     let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
                     let (dtype, id) = (tensor.dtype, tensor.param_id);

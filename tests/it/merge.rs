@@ -246,6 +246,7 @@ fn a_merge_says_what_it_was_made_of() {
         assert_eq!(description.step, 7);
         let named: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
         assert_eq!(description.source, named.join(", "));
+        assert_eq!(description.files.len(), 3);
         for ((file, path), weight) in description.files.iter().zip(&paths).zip([0.25, 0.25, 0.5]) {
             assert_eq!(file.path, path.display().to_string());
             assert_eq!(file.sha256, sha256(&fs::read(path).unwrap()));
