@@ -56,7 +56,7 @@ pub(crate) use file::KEPT;
 pub use file::{Description, MergedFile, load_file, save_file};
 pub use numbers::Refused;
 #[cfg(feature = "export")]
-pub(crate) use pack::{DIGEST, OURS, OpenPack, Pack, write_whole};
+pub(crate) use pack::{DIGEST, OURS, OpenPack, Pack, check_digest, write_whole};
 pub use policy::{PathPolicy, Policy};
 pub use profile::Profile;
 #[cfg(any(feature = "export", feature = "train"))]

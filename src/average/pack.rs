@@ -181,7 +181,7 @@ fn is_ours(metadata: &[u8]) -> bool {
 }
 
 /// Refuses a file of this crate whose digest differs, or is gone.
-fn check_digest(is_ours: bool, sealed: &Option<[String; 2]>) -> Result<()> {
+pub(crate) fn check_digest(is_ours: bool, sealed: &Option<[String; 2]>) -> Result<()> {
     match sealed {
         Some([written, found]) if written != found => {
             Err(Error::parameter(DIGEST, written, format!("{found}: it was altered")))

@@ -724,10 +724,11 @@ mod memory {
             });
             // The result is eight tensors; the sum of one, in f64, is as large as two, and what is
             // read of a file is one, or two while it is turned. The last tensor of the result is
-            // made of the sum.
+            // made of the sum. What else the process holds differs by as much as one. Whole files
+            // in memory would be eight each.
             let most = if form() == Form::torch() { 11.0 } else { 10.0 };
-            assert!(two > 8.5 && six < most + 0.9, "{:?}: {two} {six}", form());
-            assert!((six - two).abs() < 0.75, "{:?}: {two} {six}", form());
+            assert!(two > 8.5 && six < most + 2.0, "{:?}: {two} {six}", form());
+            assert!((six - two).abs() < 1.5, "{:?}: {two} {six}", form());
         }
     }
 }
