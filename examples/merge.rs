@@ -49,8 +49,8 @@ use self::{output::OutputArgs, weights::ReadOptions};
                   training; --base with --scale adds the difference of each file from a base; \
                   --greedy adds the files that make the loss on the digits' validation rows less.\n\n\
                   Files are burnpack, safetensors (PyTorch's too) or of torch.save, mixed; all of \
-                  one network. The result says of which files, by SHA-256, and with which weights \
-                  it was made."
+                  one network. The description of the result holds the SHA-256 and the weight of \
+                  each."
 )]
 #[command(group = ArgGroup::new("file").args(["model", "run"]).required(true))]
 #[command(group = ArgGroup::new("kind").args(["weights", "rule", "decay", "base", "greedy"]))]
@@ -142,8 +142,8 @@ fn main() -> Result<()> {
         println!("{:>10.6}  {}...  {}", file.weight, &file.sha256[..16], file.path);
     }
     notes.iter().for_each(|note| println!("note: {note}"));
-    let to = shared::word(&args.output.write(&module, &description)?);
-    println!("to use it:\n  cargo run --example infer -- --model {to}");
+    let to = args.output.write(&module, &description)?;
+    println!("to use it:\n  cargo run --example infer -- --model {}", shared::word(&to));
     println!("  burn_ema::export::load(module, {to:?})? in a program, of a module of this network");
     Ok(())
 }
@@ -152,9 +152,7 @@ fn main() -> Result<()> {
 /// part is read.
 fn commits(run: &Path, args: &Args) -> Result<(Vec<(PathBuf, Description)>, LoadOptions)> {
     let LastCommits { commits, passed_over } = Commits::of(run).last(args.last)?;
-    for error in passed_over {
-        println!("warning: {:#}", anyhow::Error::new(error));
-    }
+    passed_over.into_iter().for_each(|it| println!("warning: {:#}", anyhow::Error::new(it)));
     let (run, count) = (shared::word(run), commits.len());
     ensure!(
         count >= 2,

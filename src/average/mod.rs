@@ -58,7 +58,7 @@ pub use numbers::Refused;
 #[cfg(any(feature = "export", feature = "train"))]
 pub(crate) use pack::Pack;
 #[cfg(feature = "export")]
-pub(crate) use pack::{DIGEST, OURS, write_whole};
+pub(crate) use pack::{DIGEST, OURS, OpenPack, check_digest, write_whole};
 pub use policy::{PathPolicy, Policy};
 pub use profile::Profile;
 #[cfg(any(feature = "export", feature = "train"))]

@@ -39,6 +39,17 @@ pub(crate) struct Pack {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// A file whose tensors are read when they are asked for.
+#[cfg(feature = "export")]
+pub(crate) struct OpenPack {
+    /// True if this crate wrote the file.
+    pub is_ours: bool,
+    pub tensors: Vec<Tensor>,
+    pub metadata: BTreeMap<String, String>,
+    /// The SHA-256 of the file.
+    pub sha256: String,
+}
+
 impl Pack {
     /// The tensors of Burn's bytes, without metadata.
     pub fn of_bytes(bytes: Bytes) -> Result<Self> {
@@ -133,16 +144,13 @@ impl Pack {
         Ok((sealed.is_some(), Self { entries: entries(reader).map_err(Error::other)?, metadata }))
     }
 
-    /// Like [`read_any`](Self::read_any), without reading the tensors: returns whether this crate
-    /// wrote the file, the file's tensors and metadata, and its SHA-256.
-    ///
-    /// The bytes of a tensor are read from the file when they are asked for.
+    /// Like [`read_any`](Self::read_any), without reading the tensors.
     ///
     /// # Errors
     ///
     /// The errors of [`read_any`](Self::read_any).
     #[cfg(feature = "export")]
-    pub fn open_any(file: &Parts) -> Result<(bool, Vec<Tensor>, BTreeMap<String, String>, String)> {
+    pub fn open_any(file: &Parts) -> Result<OpenPack> {
         let path = file.path();
         let broken = |error: burn_pack::Error| Error::file("read", path, error);
         header::check_file(path)?;
@@ -154,7 +162,8 @@ impl Pack {
         check_digest(is_ours, &sealed).map_err(|error| Error::file("read", path, error))?;
         let mut metadata = reader.metadata().clone();
         metadata.remove(DIGEST);
-        Ok((sealed.is_some(), reader.into_tensors().map_err(broken)?, metadata, sha256))
+        let tensors = reader.into_tensors().map_err(broken)?;
+        Ok(OpenPack { is_ours: sealed.is_some(), tensors, metadata, sha256 })
     }
 
     /// The metadata of a file, by itself; the tensors are neither read nor checked.
@@ -187,7 +196,7 @@ fn is_ours(metadata: &[u8]) -> bool {
 }
 
 /// Refuses a file of this crate whose digest differs, or is gone.
-fn check_digest(is_ours: bool, sealed: &Option<[String; 2]>) -> Result<()> {
+pub(crate) fn check_digest(is_ours: bool, sealed: &Option<[String; 2]>) -> Result<()> {
     match sealed {
         Some([written, found]) if written != found => {
             Err(Error::parameter(DIGEST, written, format!("{found}: it was altered")))

@@ -21,7 +21,7 @@ use safetensors::{Dtype, tensor::TensorInfo};
 use super::{LoadOptions, header::Header};
 use crate::{
     Error, Result,
-    average::{DIGEST, KEPT, OURS, Pack},
+    average::{DIGEST, KEPT, OURS, OpenPack, Pack, check_digest},
 };
 
 /// The key of the layout in the metadata of safetensors, and its values.
@@ -115,7 +115,8 @@ impl Source {
             Container::Safetensors => {
                 let bytes = Arc::new(regular::read(path, Length::Any, "read")?);
                 let header = Header::read(&bytes, bytes.len())?;
-                check_digest(digest::sealed(&bytes, 8..header.start, MARK), &header.metadata)?;
+                let sealed = digest::sealed(&bytes, 8..header.start, MARK);
+                check_digest(is_ours(&header.metadata), &sealed)?;
                 let read = move |place: Range<usize>| Ok(bytes[place].to_vec());
                 Ok(Self::safetensors(header, read))
             }
@@ -133,7 +134,7 @@ impl Source {
                 Ok((Self::torch(path)?, sha256))
             }
             Container::Burnpack => {
-                let (is_ours, tensors, metadata, sha256) = Pack::open_any(file)?;
+                let OpenPack { is_ours, tensors, metadata, sha256 } = Pack::open_any(file)?;
                 let tensors = tensors.into_iter().map(|tensor| {
                     let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
                     let (dtype, id) = (tensor.dtype, tensor.param_id);
@@ -149,7 +150,7 @@ impl Source {
                 let head = file.read(0..end as u64)?;
                 let header = Header::read(&head, length)?;
                 let (sha256, sealed) = digest::sealed_file(path, &head, 8..header.start, MARK)?;
-                check_digest(sealed, &header.metadata)?;
+                check_digest(is_ours(&header.metadata), &sealed)?;
                 let file = file.clone();
                 let read = move |place: Range<usize>| {
                     let bytes = file.read(place.start as u64..place.end as u64);
@@ -248,19 +249,9 @@ impl Source {
     }
 }
 
-/// Refuses a file that [`save`](super::save) wrote and that was changed since; `sealed` are the
-/// digest in the file and that of its bytes.
-fn check_digest(sealed: Option<[String; 2]>, metadata: &BTreeMap<String, String>) -> Result<()> {
-    if !metadata.keys().any(|key| key.starts_with(OURS)) {
-        return Ok(());
-    }
-    match sealed {
-        None => Err(Error::parameter(DIGEST, "an entry of this name", "none: it was altered")),
-        Some([written, found]) if written != found => {
-            Err(Error::parameter(DIGEST, written, format!("{found}: it was altered")))
-        }
-        Some(_) => Ok(()),
-    }
+/// True if the metadata have a key of this crate.
+fn is_ours(metadata: &BTreeMap<String, String>) -> bool {
+    metadata.keys().any(|key| key.starts_with(OURS))
 }
 
 /// The error, which names the file.

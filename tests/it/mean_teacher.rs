@@ -12,14 +12,12 @@ use std::{
 use burn_ema::runs::Commits;
 use burn_ema_lab::data::{Prepared, digits};
 
+use crate::{diffusion::table as columns, gains::statistics};
+
 use crate::examples::{example, fails, misused, succeeds};
 
-#[path = "../../examples/shared/table.rs"]
-mod columns;
 #[path = "../../examples/teacher/labels.rs"]
 mod labels;
-#[path = "../../examples/shared/statistics.rs"]
-mod statistics;
 #[path = "../../examples/teacher/table.rs"]
 mod table;
 

@@ -246,6 +246,7 @@ fn a_merge_says_what_it_was_made_of() {
         assert_eq!(description.step, 7);
         let named: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
         assert_eq!(description.source, named.join(", "));
+        assert_eq!(description.files.len(), 3);
         for ((file, path), weight) in description.files.iter().zip(&paths).zip([0.25, 0.25, 0.5]) {
             assert_eq!(file.path, path.display().to_string());
             assert_eq!(file.sha256, sha256(&fs::read(path).unwrap()));
@@ -273,7 +274,9 @@ proptest! {
         ] {
             let weights = shares.of(files).unwrap();
             prop_assert_eq!(weights.len(), files);
-            prop_assert!((weights.iter().sum::<f64>() - 1.0).abs() <= 1e-12, "{}", shares);
+            let size = weights.iter().map(|weight| weight.abs()).sum::<f64>();
+            let sum = weights.iter().sum::<f64>();
+            prop_assert!((sum - 1.0).abs() <= 1e-12 * size, "{} sums to {}", shares, sum);
             let signed = matches!(shares, Shares::TaskArithmetic { .. } | Shares::Rule(Rule::Bema { .. }));
             prop_assert!(signed || weights.iter().all(|weight| *weight >= 0.0), "{}", shares);
         }
@@ -723,10 +726,11 @@ mod memory {
             });
             // The result is eight tensors; the sum of one, in f64, is as large as two, and what is
             // read of a file is one, or two while it is turned. The last tensor of the result is
-            // made of the sum.
+            // made of the sum. What else the process holds differs by as much as one. Whole files
+            // in memory would be eight each.
             let most = if form() == Form::torch() { 11.0 } else { 10.0 };
-            assert!(two > most - 0.75 && six < most + 0.75, "{:?}: {two} {six}", form());
-            assert!((six - two).abs() < 0.75, "{:?}: {two} {six}", form());
+            assert!(two > 8.5 && six < most + 2.0, "{:?}: {two} {six}", form());
+            assert!((six - two).abs() < 1.5, "{:?}: {two} {six}", form());
         }
     }
 }

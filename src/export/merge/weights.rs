@@ -58,7 +58,7 @@ impl Weights {
     /// # Errors
     ///
     /// Another number of weights than of files; a weight that is no finite number; a sum that
-    /// differs from 1 by more than 1e-12; a rule that needs more than steps, such as samples, or
+    /// differs from 1 by more than 1e-12 of the sum of the magnitudes; a rule that needs more than steps, such as samples, or
     /// whose numbers are out of range.
     pub fn of(&self, files: usize) -> Result<Vec<f64>> {
         let count = files as f64;
@@ -89,7 +89,9 @@ fn checked(weights: Vec<f64>, files: usize) -> Result<Vec<f64>> {
         return Err(Error::value(what, "a finite number", weights[index]));
     }
     let sum: f64 = weights.iter().sum();
-    if files > 0 && (sum - 1.0).abs() > TOLERANCE {
+    // Weights that are far larger than 1 cancel, and round by a share of their size.
+    let size = weights.iter().map(|weight| weight.abs()).sum::<f64>().max(1.0);
+    if files > 0 && (sum - 1.0).abs() > TOLERANCE * size {
         let shares: Vec<_> = weights.iter().map(|weight| (weight / sum).to_string()).collect();
         let found = match shares.len() {
             2..=8 if sum.abs() > TOLERANCE => {
