@@ -1,0 +1,62 @@
+//! Parts of the examples that compare models over several seeds.
+
+#![allow(dead_code, unused_imports)] // each example uses some
+
+mod jobs; // several trainings at a time
+mod random; // noise of a seed
+mod scores; // means over seeds, and what is more than chance
+mod statistics; // deviations, intervals, tests
+mod table; // columns, or Markdown
+
+pub use random::{normal, random};
+pub use scores::{Better, Judged, compare};
+pub use statistics::{deviation, interval, mean};
+pub use table::table;
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use burn_ema_lab::report::picture::Picture;
+
+use self::jobs::on_all_cores;
+
+/// The options of every such example.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The trainings of each setting, of seeds from 1
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub seeds: u64,
+    /// Print the table alone, in Markdown
+    #[arg(long)]
+    pub markdown: bool,
+    /// The device, such as flex, ndarray or wgpu; else BURN_DEVICE, else the Cargo features decide
+    #[arg(long)]
+    pub device: Option<String>,
+}
+
+/// A training of every seed from 1 in each setting, as many at a time as there are cores: what
+/// `run` makes of the setting, the seed, and what `start` has made of the seed.
+///
+/// While `start` runs nothing else does, since Burn's random numbers are one sequence in a
+/// process; `run` must not draw from them.
+pub fn over_seeds<S: Copy + Send, T: Send, R: Send, const N: usize>(
+    settings: [(&'static str, S); N],
+    seeds: u64,
+    start: impl Fn(u64) -> Result<T>,
+    run: impl Fn((S, u64, T)) -> Result<R> + Sync,
+) -> Result<Vec<(&'static str, Vec<R>)>> {
+    let all = settings.iter().flat_map(|(_, of)| (1..=seeds).map(move |seed| (*of, seed)));
+    let all = all.map(|(of, seed)| Ok((of, seed, start(seed)?))).collect::<Result<Vec<_>>>()?;
+    let mut runs = on_all_cores(all, run)?.into_iter();
+    Ok(settings.map(|(name, _)| (name, runs.by_ref().take(seeds as usize).collect())).into())
+}
+
+/// Writes pictures as `NAME.svg` to a directory, which is made if it does not exist.
+pub fn write<const N: usize>(directory: &Path, pictures: [(&str, Picture); N]) -> Result<()> {
+    fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    for (name, picture) in pictures {
+        let path = directory.join(name).with_extension("svg");
+        fs::write(&path, picture.file()).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
