@@ -10,7 +10,7 @@ mod table; // columns, or Markdown
 
 pub use random::{normal, random};
 pub use scores::{Better, Judged, compare};
-pub use statistics::{deviation, interval, mean};
+pub use statistics::{Interval, deviation, interval, mean};
 pub use table::table;
 
 use std::{fs, path::Path};

@@ -9,7 +9,7 @@ mod cart_pole; // the environment
 #[path = "../shared/uses.rs"]
 mod uses; // jobs, random numbers, statistics, tables
 
-use std::collections::VecDeque;
+use std::{array, collections::VecDeque};
 
 use anyhow::Result;
 use burn::module::Module;
@@ -23,7 +23,7 @@ use clap::Parser;
 use rand::RngExt as _;
 
 use self::cart_pole::{CartPole, End};
-use self::uses::{Options, deviation, interval, mean, over_seeds, random, table};
+use self::uses::{Interval, Options, deviation, interval, mean, over_seeds, random, table};
 
 /// Tensors come and go at every step.
 #[global_allocator]
@@ -56,10 +56,12 @@ struct Args {
     #[command(flatten)]
     uses: Options,
     /// The steps of the environment in each training
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1500..=10_000_000))]
+    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(1500..=10_000_000))]
     steps: u64,
 }
 
+/// The return, the value, and the returns of live and of two averages without exploration.
+type Scores = [f64; 5];
 /// A step: the inputs before it, the action, the inputs after it, and 1 where something follows.
 type Step = ([f32; 4], bool, [f32; 4], f32);
 
@@ -88,8 +90,8 @@ fn play(net: &Mlp, seed: u64, moment: u64, device: &Device) -> f64 {
     steps as f64 / EPISODES as f64
 }
 
-/// Trains, for the return, the value, and the returns of live and of its averages as actors.
-fn run(steps: u64, device: &Device, (rule, seed, mut live): (&Rule, u64, Mlp)) -> Result<Vec<f64>> {
+/// Trains with a target network of the rule.
+fn run(steps: u64, device: &Device, (rule, seed, mut live): (&Rule, u64, Mlp)) -> Result<Scores> {
     let mut target = AverageConfig::new(rule.clone()).init(&live)?;
     let actors = [AverageConfig::new(Rule::debiased(0.999)), AverageConfig::suggest(steps)];
     let mut actors = actors.iter().map(|one| one.init(&live)).collect::<Result<Vec<_>, _>>()?;
@@ -117,16 +119,14 @@ fn run(steps: u64, device: &Device, (rule, seed, mut live): (&Rule, u64, Mlp)) -
             continue;
         }
 
-        let batch = (0..BATCH).map(|_| memory[random.random_range(0..memory.len())]);
-        let batch: Vec<_> = batch.collect();
+        let batch: [_; BATCH] = array::from_fn(|_| memory[random.random_range(0..memory.len())]);
         let ahead = target.module().forward(tensor(batch.iter().map(|it| it.2), device));
         let follows = tensor(batch.iter().map(|it| [it.3]), device);
         let expected = ahead.max_dim(1) * follows * DISCOUNT + 1;
         let learning = device.clone().autodiff();
-        let actions: Vec<_> = batch.iter().map(|it| [i32::from(it.1)]).collect();
-        let actions = TensorData::new(actions.into_flattened(), [BATCH, 1]);
+        let actions = Tensor::<2, Int>::from_data(batch.map(|it| [i32::from(it.1)]), &learning);
         let values = live.forward(tensor(batch.iter().map(|it| it.0), &learning));
-        let off = values.gather(1, Tensor::<2, Int>::from_data(actions, &learning)) - expected;
+        let off = values.gather(1, actions) - expected;
         let gradients = (off.clone() * off).mean().backward();
         let gradients = GradientsParams::from_grads(gradients, &live);
         live = optimizer.step(RATE, live, gradients);
@@ -142,34 +142,31 @@ fn run(steps: u64, device: &Device, (rule, seed, mut live): (&Rule, u64, Mlp)) -
             value = values.max_dim(1).mean().into_scalar::<f32>().into();
         }
     }
-    Ok([mean(&returns), value].into_iter().chain(judged.iter().map(|all| mean(all))).collect())
+    let [live, first, second] = judged.map(|returns| mean(&returns));
+    Ok([mean(&returns), value, live, first, second])
 }
 
-/// A row of the table: scores of every seed, beside those without a target.
-fn line(name: &str, runs: &[Vec<f64>], none: &[Vec<f64>]) -> Vec<String> {
-    let scores = |runs: &[Vec<f64>], score| runs.iter().map(|run| run[score]).collect::<Vec<f64>>();
-    let difference = |own: Vec<f64>, other: Vec<f64>| -> String {
-        let all: Vec<_> = own.iter().zip(other).map(|(own, other)| own - other).collect();
+/// A row of the table, beside the trainings of the same seeds without a target.
+fn line(name: &str, runs: &[Scores], none: &[Scores]) -> Vec<String> {
+    let spread = |score: usize| {
+        let all: Vec<_> = runs.iter().map(|run| run[score]).collect();
+        match all.len() {
+            1 => format!("{:.0}", all[0]),
+            _ => format!("{:.0} ± {:.0}", mean(&all), deviation(&all)),
+        }
+    };
+    let difference = |score: usize, others: &[Scores], other: usize| {
+        let pairs = runs.iter().zip(others);
+        let all: Vec<_> = pairs.map(|(run, others)| run[score] - others[other]).collect();
         let interval = interval(&all).filter(|_| all.iter().any(|difference| *difference != 0.0));
-        interval.map_or(String::new(), |it| {
-            format!("{:+.0} [{:+.0}, {:+.0}]", it.mean, it.low, it.high)
-        })
+        let text = |it: Interval| format!("{:+.0} [{:+.0}, {:+.0}]", it.mean, it.low, it.high);
+        interval.map_or(String::new(), text)
     };
-    let spread = |all: Vec<f64>| match all.len() {
-        1 => format!("{:.0}", all[0]),
-        _ => format!("{:.0} ± {:.0}", mean(&all), deviation(&all)),
-    };
-    let worst = scores(runs, 0).into_iter().fold(f64::INFINITY, f64::min);
-    vec![
-        name.to_owned(),
-        spread(scores(runs, 0)),
-        format!("{worst:.0}"),
-        difference(scores(runs, 0), scores(none, 0)),
-        spread(scores(runs, 1)),
-        spread(scores(runs, 2)),
-        difference(scores(runs, 3), scores(runs, 2)),
-        difference(scores(runs, 4), scores(runs, 2)),
-    ]
+    let worst = runs.iter().map(|run| run[0]).fold(f64::INFINITY, f64::min);
+    let [first, second] = [3, 4].map(|actor| difference(actor, runs, 2));
+    let of_none = difference(0, none, 0);
+    let worst = format!("{worst:.0}");
+    [name.to_owned(), spread(0), worst, of_none, spread(1), spread(2), first, second].into()
 }
 
 fn main() -> Result<()> {
@@ -189,18 +186,15 @@ fn main() -> Result<()> {
         device.seed(seed);
         Ok(config.init(&device.clone().autodiff())?.clone()) // a clone has its weights drawn
     };
-    let train = |it| run(steps, &device, it);
-    let runs = over_seeds(settings, uses.seeds, start, train)?;
+    let runs = over_seeds(settings, uses.seeds, start, |it| run(steps, &device, it))?;
 
     let suggested = AverageConfig::suggest(steps).label();
     let titles = ["target", "return", "worst", "from none", "value", "live", "ema(0.999, debias)"];
     let mut lines = vec![titles.into_iter().chain([&*suggested]).map(str::to_owned).collect()];
-    let none = &runs[0].1;
+    let (none, with) = (&runs[0].1, &runs[1..]);
     lines.extend(runs.iter().map(|(name, runs)| line(name, runs, none)));
-    let means = (0..none.len()).map(|seed| {
-        (0..none[0].len())
-            .map(|score| mean(&runs[1..].iter().map(|it| it.1[seed][score]).collect::<Vec<_>>()))
-            .collect()
+    let means = (0..none.len()).map(|seed| -> Scores {
+        array::from_fn(|score| mean(&with.iter().map(|it| it.1[seed][score]).collect::<Vec<_>>()))
     });
     lines.push(line("mean of the four", &means.collect::<Vec<_>>(), none));
     print!("{}", table(&lines, uses.markdown));

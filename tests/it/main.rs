@@ -86,6 +86,8 @@ mod survive; // faults of every kind, and runs that go on as if undisturbed
 mod switch; // the average copied back into live
 #[cfg(feature = "train")]
 mod tables; // tables as people have them, learned and asked about
+#[cfg(all(feature = "train", feature = "flex"))]
+mod target; // the example of target networks: its environment, its table
 #[cfg(all(feature = "train", target_os = "linux"))]
 mod teacher; // an average that live learns from
 #[cfg(all(feature = "train", target_os = "linux"))]
