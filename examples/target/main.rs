@@ -42,15 +42,15 @@ const EPISODES: usize = 20;
 #[derive(Parser)]
 #[command(about = "Balance a pole by Q-learning, with several target networks and with none")]
 #[command(after_help = "\
-Returns are steps per episode, 500 at most; deviations and intervals are over the seeds.
+Returns are steps per episode, 500 at most; deviations are over the seeds, and intervals of 95 %
+are Student's t of differences by seed.
 return     of the episodes in the last third of the training, which explores at 5 % of its steps
 worst      the return of the worst seed
-from none  the difference from the training that bootstraps from live, with its 95 % interval
-           (Student's t of the differences by seed)
+from none  the difference from the training that bootstraps from live
 value      the network's own estimate of what is ahead at the end; 100 is the most that there is
 live       the return of live without exploration, at ten moments of the last third
-The last columns are differences from `live`, when an average of live chooses the actions in the
-same episodes, with their 95 % intervals.
+The last columns are differences from `live`, when an average of live chooses the actions instead,
+from the same starts.
 The last row has the mean of the four trainings with a target, by seed.")]
 struct Args {
     #[command(flatten)]
@@ -123,10 +123,9 @@ fn run(steps: u64, device: &Device, (rule, seed, mut live): (&Rule, u64, Mlp)) -
         let ahead = target.module().forward(tensor(batch.iter().map(|it| it.2), device));
         let follows = tensor(batch.iter().map(|it| [it.3]), device);
         let expected = ahead.max_dim(1) * follows * DISCOUNT + 1;
-        let learning = device.clone().autodiff();
-        let actions = Tensor::<2, Int>::from_data(batch.map(|it| [i32::from(it.1)]), &learning);
-        let values = live.forward(tensor(batch.iter().map(|it| it.0), &learning));
-        let off = values.gather(1, actions) - expected;
+        let actions = Tensor::<2, Int>::from_data(batch.map(|it| [i32::from(it.1)]), device);
+        let values = live.forward(tensor(batch.iter().map(|it| it.0), device)).gather(1, actions);
+        let off = values - expected;
         let gradients = (off.clone() * off).mean().backward();
         let gradients = GradientsParams::from_grads(gradients, &live);
         live = optimizer.step(RATE, live, gradients);
@@ -164,9 +163,8 @@ fn line(name: &str, runs: &[Scores], none: &[Scores]) -> Vec<String> {
     };
     let worst = runs.iter().map(|run| run[0]).fold(f64::INFINITY, f64::min);
     let [first, second] = [3, 4].map(|actor| difference(actor, runs, 2));
-    let of_none = difference(0, none, 0);
-    let worst = format!("{worst:.0}");
-    [name.to_owned(), spread(0), worst, of_none, spread(1), spread(2), first, second].into()
+    let (worst, gain) = (format!("{worst:.0}"), difference(0, none, 0));
+    [name.to_owned(), spread(0), worst, gain, spread(1), spread(2), first, second].into()
 }
 
 fn main() -> Result<()> {
@@ -180,9 +178,9 @@ fn main() -> Result<()> {
         ("copy(every=100)", &Rule::copy(100)),
         ("copy(every=400)", &Rule::copy(400)),
     ];
-    let config = MlpConfig::new(vec![4, 64, 64, 2]).with_hidden(Activation::Relu);
-    let config = config.with_output(Activation::Identity);
     let start = |seed| {
+        let config = MlpConfig::new(vec![4, 64, 64, 2]).with_hidden(Activation::Relu);
+        let config = config.with_output(Activation::Identity);
         device.seed(seed);
         Ok(config.init(&device.clone().autodiff())?.clone()) // a clone has its weights drawn
     };
