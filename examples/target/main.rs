@@ -35,7 +35,6 @@ const DISCOUNT: f64 = 0.99;
 const FIRST: usize = 500;
 const LAST: usize = 10_000;
 const BATCH: usize = 64;
-const RATE: f64 = 1e-3;
 /// The actors are judged at ten moments of the last third, in so many episodes each.
 const EPISODES: usize = 20;
 
@@ -128,7 +127,7 @@ fn run(steps: u64, device: &Device, (rule, seed, mut live): (&Rule, u64, Mlp)) -
         let off = values - expected;
         let gradients = (off.clone() * off).mean().backward();
         let gradients = GradientsParams::from_grads(gradients, &live);
-        live = optimizer.step(RATE, live, gradients);
+        live = optimizer.step(1e-3, live, gradients);
         target.advance(&live)?;
         update_all(&mut actors, &live, step, None)?;
 
@@ -189,10 +188,10 @@ fn main() -> Result<()> {
     let suggested = AverageConfig::suggest(steps).label();
     let titles = ["target", "return", "worst", "from none", "value", "live", "ema(0.999, debias)"];
     let mut lines = vec![titles.into_iter().chain([&*suggested]).map(str::to_owned).collect()];
-    let (none, with) = (&runs[0].1, &runs[1..]);
+    let none = &runs[0].1;
     lines.extend(runs.iter().map(|(name, runs)| line(name, runs, none)));
-    let means = (0..none.len()).map(|seed| -> Scores {
-        array::from_fn(|score| mean(&with.iter().map(|it| it.1[seed][score]).collect::<Vec<_>>()))
+    let means = (0..none.len()).map(|seed| {
+        array::from_fn(|score| runs[1..].iter().map(|it| it.1[seed][score]).sum::<f64>() / 4.0)
     });
     lines.push(line("mean of the four", &means.collect::<Vec<_>>(), none));
     print!("{}", table(&lines, uses.markdown));
