@@ -118,7 +118,7 @@ fn main() -> Result<()> {
     let widths = args.widths.iter().map(|&sigma_rel| Target::PowerFunction { sigma_rel });
     let targets: Vec<_> = widths.chain(others).collect();
     let valid = loader(data.valid, config.batch_size, None, &device)?;
-    let loss = |mlp: &Mlp| Ok(Scores::of(mlp, &*valid)?.loss);
+    let loss = |mlp: &Mlp| anyhow::Ok(Scores::of(mlp, &*valid)?.loss);
     let structure = config.model.init(&device)?;
     let grid = snapshots.evaluate(&structure, &targets, None, Solve::Published, loss)?;
 

@@ -4,10 +4,11 @@
 //! - [`survival`]: commits, resume, damaged files, signals, numbers that are not finite;
 //! - [`speed`]: time and memory, beside PyTorch; how to measure them;
 //! - [`evidence`]: whether averages do better on data that was not trained on, over many seeds;
+//! - [`coming_from`]: what takes the place of a hand-written average, or of one in PyTorch or JAX;
 //! - [`shipping`]: one file for Burn, safetensors or PyTorch, and a program that runs the model in
 //!   it.
 //!
-//! The pages have no code of the crate's; each number in them comes from a command beside it.
+//! Each number in the pages comes from a command beside it.
 
 pub mod choosing {
     #![doc = include_str!("guide/choosing.md")]
@@ -59,6 +60,14 @@ pub mod speed {
 
 pub mod evidence {
     #![doc = include_str!("guide/evidence.md")]
+}
+
+pub mod coming_from {
+    #![doc = include_str!("guide/coming_from.md")]
+    //!
+    //! [`Warning::Start`]: crate::average::Warning::Start
+    //! [`reestimate_statistics`]: crate::reestimate_statistics
+    //! [`Rule::target`]: crate::Rule::target
 }
 
 pub mod shipping {

@@ -3,6 +3,7 @@
 mod answer;
 mod layer;
 mod loader;
+mod module;
 mod step;
 mod update;
 
@@ -18,6 +19,7 @@ criterion_group! {
         .sample_size(20);
     targets =
         update::updates,
+        module::modules,
         layer::layers,
         step::steps,
         loader::passes,

@@ -95,7 +95,7 @@ pub fn train(run: &Run, device: &Device) -> Result<Line> {
         judged.push(judge(name, average.rule().to_string(), &average.module(), splits)?);
     }
     let targets = WIDTHS.map(|sigma_rel| Target::PowerFunction { sigma_rel });
-    let loss = |mlp: &Mlp| Ok(Scores::of(mlp, &*valid)?.loss);
+    let loss = |mlp: &Mlp| anyhow::Ok(Scores::of(mlp, &*valid)?.loss);
     let grid = snapshots.evaluate(&live, &targets, None, Solve::Published, loss)?;
     let best = grid.tried[grid.best].target.to_string();
     judged.push(judge("post-hoc, best width", best, &grid.module, splits)?);

@@ -37,7 +37,8 @@ pub struct AverageConfig {
     /// The rule of the average.
     pub rule: Rule,
     /// The name of the average in metrics, tables and records; with `None`, the rule's printed
-    /// form.
+    /// form. That form can contain commas, as `ema(0.999, debias)` does, so set a name for a log
+    /// whose cells are not quoted.
     pub name: Option<String>,
     /// The steps from one update to the next, at least 1. An update covers all of these steps, so
     /// the width of the average does not depend on `every`.

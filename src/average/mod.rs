@@ -55,8 +55,10 @@ pub use config::{AverageConfig, NonFinite};
 pub(crate) use file::KEPT;
 pub use file::{Description, load_file, save_file};
 pub use numbers::Refused;
+#[cfg(any(feature = "export", feature = "train"))]
+pub(crate) use pack::Pack;
 #[cfg(feature = "export")]
-pub(crate) use pack::{DIGEST, OURS, Pack, write_whole};
+pub(crate) use pack::{DIGEST, OURS, write_whole};
 pub use policy::{PathPolicy, Policy};
 pub use profile::Profile;
 #[cfg(any(feature = "export", feature = "train"))]
@@ -75,8 +77,10 @@ pub(crate) use unconfirmed::{Rollback, Unconfirmed};
 #[cfg(feature = "train")]
 pub(crate) use update::{StepFacts, update_after};
 pub use update::{Updated, update_all};
+#[cfg(any(feature = "export", feature = "train"))]
+pub(crate) use walk::Entry;
 #[cfg(feature = "export")]
-pub(crate) use walk::{Entry, Place, Recorded, describe, recorded};
+pub(crate) use walk::{Place, Recorded, describe, recorded};
 #[cfg(feature = "train")]
 pub(crate) use walk::{path_of, put_statistics, statistics};
 pub use warning::Warning;

@@ -56,9 +56,12 @@ impl Pack {
         self
     }
 
-    /// Writes the file, whole or not at all.
-    pub fn write(self, path: &Path) -> Result<()> {
-        let refuse = |error: burn_pack::Error| Error::file("write", path, error);
+    /// The bytes of a file, with their digest.
+    ///
+    /// # Errors
+    ///
+    /// Contents that a file cannot have.
+    pub fn into_bytes(self) -> Result<Vec<u8>> {
         let tensors = self.entries.into_iter().map(|(name, Entry { id, data })| {
             let (bytes, shape, dtype) = data.into_parts();
             Tensor::new(name, dtype, shape, Some(id.val()), bytes)
@@ -66,15 +69,20 @@ impl Pack {
         let writer = Writer::new(tensors.collect()).with_metadata(DIGEST, UNSEALED);
         let metadata = self.metadata.iter();
         let writer = metadata.fold(writer, |writer, (key, value)| writer.with_metadata(key, value));
-        let mut bytes = vec![0; writer.size().map_err(refuse)?];
-        writer.write_into(&mut bytes).map_err(refuse)?;
+        let mut bytes = vec![0; writer.size().map_err(Error::other)?];
+        writer.write_into(&mut bytes).map_err(Error::other)?;
         // A file that could not be read is not written.
-        header::check(&bytes).map_err(|error| Error::file("write", path, error))?;
+        header::check(&bytes)?;
         let within = header::metadata(&bytes);
-        digest::seal(&mut bytes, within, MARK).ok_or_else(|| {
-            let error = Error::parameter(DIGEST, "one entry of this name", "names like it");
-            Error::file("write", path, error)
-        })?;
+        let sealed = digest::seal(&mut bytes, within, MARK);
+        sealed
+            .ok_or_else(|| Error::parameter(DIGEST, "one entry of this name", "names like it"))?;
+        Ok(bytes)
+    }
+
+    /// Writes the file, whole or not at all.
+    pub fn write(self, path: &Path) -> Result<()> {
+        let bytes = self.into_bytes().map_err(|error| Error::file("write", path, error))?;
         write_whole(path, burn_pack::EXTENSION, &bytes)
     }
 
@@ -84,14 +92,14 @@ impl Pack {
     ///
     /// A file that cannot be read, that this crate did not write, or that was changed since.
     pub fn read(path: &Path) -> Result<Self> {
-        let within = |error| Error::file("read", path, error);
         let (sealed, pack) = Self::read_any(path)?;
         match sealed {
             true => Ok(pack),
             false => {
                 let found = "a file without it, which no average wrote (plain Burn's `load_file` \
                              reads its weights)";
-                Err(within(Error::parameter(DIGEST, "an entry of this name", found)))
+                let error = Error::parameter(DIGEST, "an entry of this name", found);
+                Err(Error::file("read", path, error))
             }
         }
     }
@@ -102,30 +110,37 @@ impl Pack {
     ///
     /// A file that cannot be read, or that this crate wrote and that was changed since.
     pub fn read_any(path: &Path) -> Result<(bool, Self)> {
-        let broken = |error: burn_pack::Error| Error::file("read", path, error);
-        let within = |error| Error::file("read", path, error);
         let bytes = regular::read(path, Length::Any, "read")?;
-        header::check(&bytes).map_err(within)?;
+        Self::of_any(bytes).map_err(|error| Error::file("read", path, error))
+    }
+
+    /// The contents of the bytes of a file, as [`read_any`](Self::read_any) returns them.
+    ///
+    /// # Errors
+    ///
+    /// Bytes that are no such file, or that this crate wrote and that were changed since.
+    pub fn of_any(bytes: Vec<u8>) -> Result<(bool, Self)> {
+        header::check(&bytes)?;
         let metadata = header::metadata(&bytes);
         // Searched in the bytes, since damage to a file may hide its metadata from the parser.
         let is_ours =
             bytes[metadata.clone()].windows(OURS.len()).any(|text| text == OURS.as_bytes());
         let sealed = digest::sealed(&bytes, metadata, MARK);
-        let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(broken)?;
+        let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(Error::other)?;
         match &sealed {
             Some([written, found]) if written != found => {
                 let found = format!("{found}: it was altered");
-                return Err(within(Error::parameter(DIGEST, written, found)));
+                return Err(Error::parameter(DIGEST, written, found));
             }
             None if is_ours => {
                 let found = "none: it was altered";
-                return Err(within(Error::parameter(DIGEST, "an entry of this name", found)));
+                return Err(Error::parameter(DIGEST, "an entry of this name", found));
             }
             _ => {}
         }
         let mut metadata = reader.metadata().clone();
         metadata.remove(DIGEST);
-        Ok((sealed.is_some(), Self { entries: entries(reader).map_err(broken)?, metadata }))
+        Ok((sealed.is_some(), Self { entries: entries(reader).map_err(Error::other)?, metadata }))
     }
 
     /// The metadata of a file, by itself; the tensors are neither read nor checked.

@@ -192,6 +192,8 @@ impl Snapshots {
     ///
     /// Only averaged parameters take the dtype of the snapshots.
     /// The file appears whole or not at all, and replaces one of the same step and name.
+    /// The call waits until the file is on the disk, which takes about as long as some hundreds of
+    /// small training steps. So store tens of times in a training, not at each step.
     /// Files of the same name and of later steps are removed: steps of an average only grow, so
     /// these are from before the training returned to an earlier checkpoint.
     ///

@@ -1,6 +1,7 @@
 //! An average of a module: its weights and its numbers.
 
 use std::{
+    cell::OnceCell,
     collections::{HashMap, VecDeque},
     sync::OnceLock,
 };
@@ -456,10 +457,16 @@ impl<M: Module> Average<M> {
 
     /// The module with a tensor in the place of each parameter.
     pub(super) fn fill(&self, mut tensor_of: impl FnMut(&Kept) -> DispatchTensor) -> M {
-        let mut by_path: HashMap<_, _> =
-            self.kept.iter().map(|kept| (kept.parameter.path.as_str(), kept)).collect();
+        let by_path = OnceCell::new();
+        let find = |path: &str| -> Option<&Kept> {
+            let all = || self.kept.iter().map(|kept| (kept.parameter.path.as_str(), kept));
+            by_path.get_or_init(|| all().collect::<HashMap<_, _>>()).get(path).copied()
+        };
+        let mut in_order = self.kept.iter();
         self.structure.filled(|path| {
-            let kept = by_path.remove(path)?;
+            // Most likely both have the same order.
+            let next = in_order.next().filter(|kept| kept.parameter.path == path);
+            let kept = next.or_else(|| find(path))?;
             Some((kept.parameter.id, tensor_of(kept)))
         })
     }

@@ -75,7 +75,7 @@ impl Snapshots {
     }
 
     /// Makes the module of each target, computes its loss, ideally on data that was not trained on,
-    /// and returns the module with the least loss.
+    /// and returns the module with the least loss. `loss` may have an error type of its own.
     ///
     /// Targets that the snapshots cannot give have an error in [`Grid::tried`].
     /// Each file is read once, for all targets. The host holds one copy of the weights in f64 for
@@ -85,14 +85,14 @@ impl Snapshots {
     ///
     /// No target whose loss is a number below infinity; the first error that `loss` returns; the
     /// errors of [`synthesize`](Self::synthesize) that do not depend on the target.
-    pub fn evaluate<M: Module>(
+    pub fn evaluate<M: Module, E: From<Error>>(
         &self,
         module: &M,
         targets: &[Target],
         step: Option<u64>,
         solve: Solve,
-        mut loss: impl FnMut(&M) -> Result<f64>,
-    ) -> Result<Grid<M>> {
+        mut loss: impl FnMut(&M) -> Result<f64, E>,
+    ) -> Result<Grid<M>, E> {
         let snapshots = self.list()?;
         let at = newest(self.directory(), &snapshots, step)?;
         let mixes = targets.iter().map(|target| self.mix_of(&snapshots, target, at, solve));
@@ -119,7 +119,7 @@ impl Snapshots {
         let Some((best, _, module)) = best else {
             let first = tried.first().and_then(|tried| tried.outcome.as_ref().err());
             let found = first.map_or("none".to_owned(), |error| format!("none; {error}"));
-            return Err(Error::value("the targets", "one whose loss is a number", found));
+            return Err(Error::value("the targets", "one whose loss is a number", found).into());
         };
         Ok(Grid { tried, best, module })
     }

@@ -366,7 +366,7 @@ impl<M: LearnerModel> Averaged<M> {
     }
 
     /// Stores the averages by power functions every `every` steps. From these, the average of any
-    /// width can be made afterwards: see [`Snapshots`].
+    /// width can be made afterwards: see [`Snapshots`]. The training waits for the disk meanwhile.
     ///
     /// After a checkpoint is loaded, the first step removes all snapshots of steps after the
     /// checkpoint's, since the training makes those steps again.
@@ -388,7 +388,7 @@ impl<M: LearnerModel> Averaged<M> {
             return Err(Error::value("the averages to store", expected, self.names().join(", ")));
         }
         Snapshots::check(&stored)?;
-        self.averages.store_in(snapshots, every, self.steps());
+        self.averages.store_in(snapshots, every, self.clock.steps);
         Ok(self)
     }
 
@@ -437,7 +437,9 @@ impl<M: LearnerModel> Averaged<M> {
         self.check_bypassed()?;
         match self.clock.bypassed {
             // The average is still its start, and live is not.
-            Some(changes) if changes > 0 && self.steps() == 0 => Err(Error::Bypassed { changes }),
+            Some(changes) if changes > 0 && self.clock.steps == 0 => {
+                Err(Error::Bypassed { changes })
+            }
             _ => self.averages.of_training(index)?.module_like(&self.live),
         }
     }
@@ -452,9 +454,22 @@ impl<M: LearnerModel> Averaged<M> {
         self.averages.names()
     }
 
-    /// The optimizer steps so far, without those that were refused.
+    /// Live and all averages as plain modules in validation mode, each with its name, `live` first.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`average`](Self::average).
+    pub fn modules(&self) -> Result<Vec<(String, M)>> {
+        let averages = self.names().into_iter().enumerate();
+        let averages = averages.map(|(index, name)| Ok((name, self.average(index)?)));
+        let live = Ok(("live".to_owned(), self.live.valid()));
+        [live].into_iter().chain(averages).collect()
+    }
+
+    /// The optimizer steps so far, without those that were refused. In a clone whose averages
+    /// another clone trains on, these are the steps that the averages have seen.
     pub fn steps(&self) -> u64 {
-        self.clock.steps
+        self.clock.steps.max(self.averages.last_step())
     }
 
     /// The optimizer steps that were [refused](Self#refused-steps).

@@ -1,6 +1,7 @@
 //! Burn's Learner around models and averages: the hook, and metrics beside each other.
 
 mod averaged;
+mod bundle;
 #[cfg(feature = "tui")]
 mod dashboard;
 mod gauge;
@@ -11,6 +12,7 @@ mod trace;
 #[cfg(feature = "runs")]
 pub use averaged::AveragedCommit;
 pub use averaged::{Averaged, Switch};
+pub use bundle::Bundle;
 #[cfg(feature = "tui")]
 pub use dashboard::Dashboard;
 pub use gauge::{DistanceMetric, Gap};

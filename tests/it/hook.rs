@@ -328,6 +328,24 @@ fn names_and_numbers_of_averages_are_checked() {
     assert_eq!(error, "the index of an average is 3, expected a number below 3");
 }
 
+#[test]
+fn all_modules_come_by_name_with_live_first() {
+    let directory = directory();
+    let model = Averaged::new(Net::new(1, &device()), configs()).unwrap();
+    let before = model.clone();
+    let model = Plan::new(directory.path()).launch(model).model;
+    let modules = model.modules().unwrap();
+    let names: Vec<_> = modules.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["live", "ema(0.9)", "ema(0.99, debias)", "ema(0)"]);
+    assert_same(&flat(&modules[0].1, true), &flat(&model.live().valid(), true));
+    for (index, (_, module)) in modules[1..].iter().enumerate() {
+        assert_same(&flat(module, true), &flat(&model.average(index).unwrap(), true));
+    }
+    // A clone from before counts the steps of its averages, which the training has updated.
+    assert_eq!((model.steps(), before.steps()), (16, 16));
+    assert_eq!(before.averages()[0].last_step(), 16);
+}
+
 /// LoRA from before the averages: adapters are averaged as any parameter, and folding them into
 /// the weights folds the averages too.
 #[test]

@@ -14,6 +14,8 @@ mod backprop; // gradients in closed form against PyTorch, autodiff, central dif
 mod best; // the best commit and early stopping by metrics that are there, and that are not
 #[cfg(feature = "train")]
 mod browser; // the page of a run in Chromium, where someone asks for it
+#[cfg(feature = "train")]
+mod bundle; // several records as one
 // Clippy looks at all features at once.
 #[cfg(all(feature = "train", any(not(feature = "wgpu"), clippy)))]
 mod burn; // faults of Burn that are worked around, on the CPU

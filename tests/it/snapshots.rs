@@ -569,7 +569,8 @@ fn a_mix_of_mostly_rounding_is_refused() {
         }
         assert!(snapshots.list().unwrap().iter().all(|s| s.dtype == dtype));
         let targets = [target(width)];
-        let grid = snapshots.evaluate(&one, &targets, None, Solve::Published, |_| Ok(0.0));
+        let grid =
+            snapshots.evaluate(&one, &targets, None, Solve::Published, |_| Ok::<_, Error>(0.0));
         let made = snapshots.synthesize(&one, &target(width), None, Solve::Published);
         assert_eq!(grid.is_ok(), made.is_ok());
         made.map(|made| {
@@ -926,7 +927,7 @@ fn evaluation_names_the_best_width_and_passes_over_what_cannot_be() {
         snapshots.synthesize(&start, target, None, Solve::Published).unwrap().module
     };
     let wanted = flat(&made(&targets[4]), false);
-    let loss = |net: &Net| Ok(rms(&flat(net, false), &wanted));
+    let loss = |net: &Net| Ok::<_, Error>(rms(&flat(net, false), &wanted));
     let grid = snapshots.evaluate(&start, &targets, None, Solve::Published, loss).unwrap();
     assert_eq!(grid.best, 4, "the first of equal ones");
     assert_eq!(flat(&grid.module, true), flat(&made(&targets[4]), true));
@@ -965,10 +966,11 @@ fn evaluation_names_the_best_width_and_passes_over_what_cannot_be() {
     let mut calls = 0;
     let grid = snapshots.evaluate(&start, &targets[4..], None, Solve::Published, |_| {
         calls += 1;
-        Ok(if calls == 1 { f64::NAN } else { -f64::from(calls) })
+        Ok::<_, Error>(if calls == 1 { f64::NAN } else { -f64::from(calls) })
     });
     assert_eq!(grid.unwrap().best, 2);
-    let none = snapshots.evaluate(&start, &targets, None, Solve::Published, |_| Ok(f64::NAN));
+    let none =
+        snapshots.evaluate(&start, &targets, None, Solve::Published, |_| Ok::<_, Error>(f64::NAN));
     let message = none.map(|_| ()).unwrap_err().to_string();
     assert_eq!(message, "the targets is none, expected one whose loss is a number");
     let none = snapshots.evaluate(&start, &targets[1..2], None, Solve::Published, loss);
@@ -979,4 +981,8 @@ fn evaluation_names_the_best_width_and_passes_over_what_cannot_be() {
     let error =
         snapshots.evaluate(&start, &targets, None, Solve::Published, |_| Err(Error::Poisoned));
     assert!(matches!(error, Err(Error::Poisoned)));
+    // An error type of the caller's own comes back as it is.
+    let own = |_: &Net| Err(anyhow::anyhow!("no validation set"));
+    let error = snapshots.evaluate(&start, &targets, None, Solve::Published, own).map(|_| ());
+    assert_eq!(error.unwrap_err().to_string(), "no validation set");
 }

@@ -105,6 +105,11 @@ impl<M: LearnerModel> Handle<M> {
         new
     }
 
+    /// The last step at which the averages were updated.
+    pub fn last_step(&self) -> u64 {
+        self.lock_as_is().last.load(Ordering::Relaxed)
+    }
+
     /// The names of the averages.
     pub fn names(&self) -> Vec<String> {
         self.lock().averages.iter().map(|average| average.name().to_owned()).collect()

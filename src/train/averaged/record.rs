@@ -41,7 +41,7 @@ impl<M: LearnerModel> Averaged<M> {
         // makes them current.
         drop(self.live.valid());
         let device = self.device();
-        let words = Words::new().with_u64(self.steps()).with_u64(self.samples());
+        let words = Words::new().with_u64(self.clock.steps).with_u64(self.samples());
         let words = words.with_u64(u64::from(self.clock.counts_samples()));
         let words = self.refused_steps().add_to(words);
         let mut saved = RecordModule::new().with_words(STEP, words, &device);

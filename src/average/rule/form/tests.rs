@@ -136,7 +136,7 @@ fn an_unknown_name_lists_the_known_ones() {
     let error = refused("emma(0.9)");
     let expected = "the rule is \"emma(0.9)\", expected one of ema, half-life, warm-up, \
                     inverse-gamma, annealing, exp-ramp, half-life-ramp, power, equal, window, \
-                    cosine, linear, bema, or the registered ";
+                    cosine, linear, bema, target, copy, or the registered ";
     assert!(error.starts_with(expected), "{error}");
     assert!(error.contains("listed-too"), "{error}");
     // Text from outside is shown escaped.
