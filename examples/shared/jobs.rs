@@ -6,10 +6,12 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use rayon::ThreadPoolBuilder;
 
 /// The result of each job, in their order, as many at a time as there are cores, with a line of
 /// progress after each.
 ///
+/// Each job has one thread, so that its sums do not depend on what the other cores do.
 /// After an error no further job begins. Burn's random numbers are one sequence in a process: a job
 /// that draws from them depends on the others.
 pub fn on_all_cores<T: Send, R: Send>(
@@ -20,9 +22,12 @@ pub fn on_all_cores<T: Send, R: Send>(
     let results = Mutex::new(jobs.iter().map(|_| None).collect::<Vec<_>>());
     let queue = Mutex::new(jobs.into_iter().enumerate());
     let worker = || -> Result<()> {
+        let alone = ThreadPoolBuilder::new().num_threads(1).build()?;
         loop {
             let Some((index, job)) = locked(&queue).next() else { return Ok(()) };
-            let result = work(job).inspect_err(|_| locked(&queue).by_ref().for_each(drop))?;
+            let result = alone
+                .install(|| work(job))
+                .inspect_err(|_| locked(&queue).by_ref().for_each(drop))?;
             let mut results = locked(&results);
             results[index] = Some(result);
             eprintln!("{}/{count} trained", results.iter().flatten().count());

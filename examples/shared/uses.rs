@@ -24,7 +24,7 @@ use self::jobs::on_all_cores;
 #[derive(clap::Args)]
 pub struct Options {
     /// The trainings of each setting, of seeds from 1
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub seeds: u64,
     /// Print the table alone, in Markdown
     #[arg(long)]

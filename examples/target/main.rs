@@ -55,7 +55,7 @@ struct Args {
     #[command(flatten)]
     uses: Options,
     /// The steps of the environment in each training
-    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(1500..=10_000_000))]
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1500..=10_000_000))]
     steps: u64,
 }
 

@@ -16,7 +16,7 @@ use burn::{
     tensor::{Device, Int, Tensor},
     train::{
         OffPolicyConfig, RLComponentsMarker, RLResult, RLStrategies, RLTraining,
-        checkpoint::{Checkpoint as _, KeepLastNCheckpoints},
+        checkpoint::KeepLastNCheckpoints,
     },
 };
 use burn_ema::{

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::examples::{example, misused, succeeds};
 
 #[path = "../../examples/target/cart_pole.rs"]
-mod cart_pole;
+pub mod cart_pole;
 
 use cart_pole::{CartPole, EDGE, End, LEAN, MOST_STEPS};
 
