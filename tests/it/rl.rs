@@ -189,7 +189,7 @@ struct Learner {
     live: Mlp,
     target: Average<Mlp>,
     optimizer: ModuleOptimizer,
-    /// Learners as they were recorded and as they were loaded.
+    /// Learners as they were recorded, and as they began after a load.
     seen: Arc<Mutex<Vec<Learner>>>,
 }
 
@@ -235,9 +235,11 @@ impl PolicyLearner for Learner {
         Greedy { net: self.live.valid(), random: ChaCha8Rng::seed_from_u64(1) }
     }
 
-    /// Burn calls it with the policy that its environments have, which is a training step behind:
-    /// live comes from the record instead.
-    fn update_policy(&mut self, _: Greedy) {}
+    /// Burn calls it after a load with the policy that the environments had, which is a training step
+    /// behind: live is that of the record instead.
+    fn update_policy(&mut self, _: Greedy) {
+        self.see();
+    }
 
     fn record(&self) -> Bundle {
         self.see();
@@ -248,14 +250,12 @@ impl PolicyLearner for Learner {
     }
 
     fn load_record(self, mut record: Bundle) -> Self {
-        let learner = Self {
+        Self {
             live: self.live.load_record(record.take("live").unwrap()),
             target: self.target.try_load_record(record.take("target").unwrap()).unwrap(),
             optimizer: self.optimizer.load_record(record.take("optimizer").unwrap()),
             seen: self.seen,
-        };
-        learner.see();
-        learner
+        }
     }
 
     fn device(&self) -> Device {
