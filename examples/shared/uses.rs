@@ -10,6 +10,8 @@ mod table; // columns, or Markdown
 
 pub use random::{normal, random};
 pub use scores::{Better, Judged, compare};
+pub use statistics::{Interval, deviation, interval, mean};
+pub use table::table;
 
 use std::{fs, path::Path};
 

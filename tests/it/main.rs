@@ -78,6 +78,8 @@ mod profiles; // the profiles of rules in use, as printed and as documented
 mod report; // a run on a page, and what is recorded for it
 #[cfg(feature = "train")]
 mod resume; // records of the hooked module: resume, refusals, added and dropped averages
+#[cfg(all(feature = "train", feature = "flex"))]
+mod rl; // an agent of Burn's reinforcement learning whose target network is an average
 mod rules; // every rule on tensors, against other programs, closed forms and its own profile
 mod saved; // averages in records and files: resume, refusals, damage
 #[cfg(all(feature = "train", target_os = "linux"))]
@@ -94,6 +96,8 @@ mod survive; // faults of every kind, and runs that go on as if undisturbed
 mod switch; // the average copied back into live
 #[cfg(feature = "train")]
 mod tables; // tables as people have them, learned and asked about
+#[cfg(all(feature = "train", feature = "flex"))]
+mod target; // the example of target networks: its environment, its table
 mod targets; // target networks
 #[cfg(all(feature = "train", target_os = "linux"))]
 mod teacher; // an average that live learns from
