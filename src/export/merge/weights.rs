@@ -49,7 +49,7 @@ pub enum Decay {
     Cosine,
 }
 
-/// By how much a sum of weights may differ from 1.
+/// By how much a sum of weights may differ from 1, as a share of the sum of their magnitudes.
 const TOLERANCE: f64 = 1e-12;
 
 impl Weights {
@@ -58,8 +58,8 @@ impl Weights {
     /// # Errors
     ///
     /// Another number of weights than of files; a weight that is no finite number; a sum that
-    /// differs from 1 by more than 1e-12 of the sum of the magnitudes; a rule that needs more than steps, such as samples, or
-    /// whose numbers are out of range.
+    /// differs from 1 by more than 1e-12 of the sum of the magnitudes; a rule that needs more than
+    /// steps, such as samples, or whose numbers are out of range.
     pub fn of(&self, files: usize) -> Result<Vec<f64>> {
         let count = files as f64;
         let weights = match self {
@@ -89,9 +89,8 @@ fn checked(weights: Vec<f64>, files: usize) -> Result<Vec<f64>> {
         return Err(Error::value(what, "a finite number", weights[index]));
     }
     let sum: f64 = weights.iter().sum();
-    // Weights that are far larger than 1 cancel, and round by a share of their size.
-    let size = weights.iter().map(|weight| weight.abs()).sum::<f64>().max(1.0);
-    if files > 0 && (sum - 1.0).abs() > TOLERANCE * size {
+    let magnitude: f64 = weights.iter().map(|weight| weight.abs()).sum();
+    if files > 0 && (sum - 1.0).abs() > TOLERANCE * magnitude.max(1.0) {
         let shares: Vec<_> = weights.iter().map(|weight| (weight / sum).to_string()).collect();
         let found = match shares.len() {
             2..=8 if sum.abs() > TOLERANCE => {
