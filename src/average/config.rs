@@ -182,7 +182,8 @@ impl AverageConfig {
         let start = schedule.start.min(steps);
         let first = start as f64;
         let elapsed = steps - start;
-        let updates = (1..=elapsed / schedule.every).map(|i| (i * schedule.every) as f64);
+        let every = schedule.interval();
+        let updates = (1..=elapsed / every).map(|i| (i * every) as f64);
         Profile::of(&self.in_steps(&self.rule)?, first, updates, elapsed as f64)
     }
 
@@ -243,13 +244,11 @@ impl AverageConfig {
             (true, Some(samples)) => samples,
             (true, None) => return Err(missing("samples_per_step", "time in samples")),
         };
-        // Between its copies a target network needs no update, unless it counts samples.
-        let copies = self.rules().map(|rule| match *rule {
-            Rule::Copy { every } if !samples => every,
-            _ => 1,
-        });
-        let every = self.every.max(copies.min().unwrap_or(1));
-        Ok(Schedule { samples, per_step, start, every })
+        let copies = match self.rule {
+            Rule::Copy { every } if self.rules().all(|rule| *rule == self.rule) => Some(every),
+            _ => None,
+        };
+        Ok(Schedule { samples, per_step, start, every: self.every, copies })
     }
 
     /// A rule with its times in steps.

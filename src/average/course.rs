@@ -17,6 +17,9 @@ pub(crate) struct Schedule {
     pub start: u64,
     /// The steps from one update to the next.
     pub every: u64,
+    /// The steps from one copy of live to the next, if all rules are the same
+    /// [`Copy`](super::Rule::Copy): no update is due between.
+    pub copies: Option<u64>,
 }
 
 impl Schedule {
@@ -26,6 +29,16 @@ impl Schedule {
 
     fn steps(&self, ticks: u64) -> f64 {
         ticks as f64 / self.per_step as f64
+    }
+
+    /// The steps from one update to the next of an average that is called at each step.
+    pub fn interval(&self) -> u64 {
+        self.every.max(self.copies.unwrap_or(1))
+    }
+
+    /// True if a copy falls into the time from `from`, not included, to `to`; true for other rules.
+    fn has_copy(&self, from: f64, to: f64) -> bool {
+        self.copies.is_none_or(|every| (to / every as f64).floor() > (from / every as f64).floor())
     }
 }
 
@@ -133,7 +146,8 @@ impl Course {
         if now.step - self.updated < schedule.every || to <= from {
             return Ok(Due::Nothing);
         }
-        Ok(Due::Update { from: schedule.steps(from), to: schedule.steps(to) })
+        let (from, to) = (schedule.steps(from), schedule.steps(to));
+        Ok(if schedule.has_copy(from, to) { Due::Update { from, to } } else { Due::Nothing })
     }
 
     /// Notes what was done at a clock.

@@ -96,7 +96,7 @@ impl<'a, M: Module> Outlook<'a, M> {
 
     fn no_update(&self) -> Option<Warning> {
         let schedule = &self.average.schedule;
-        let first = schedule.start.saturating_add(schedule.every);
+        let first = schedule.start.saturating_add(schedule.interval());
         // Where the end is not known there may be more steps to come.
         let never = self.has_end && first > self.end;
         never.then(|| Warning::NoUpdate { name: self.name(), first, end: self.end })
@@ -131,7 +131,8 @@ impl<'a, M: Module> Outlook<'a, M> {
     fn shares(&self) -> Vec<Option<f64>> {
         let Average { numbers, schedule, forecast, .. } = self.average;
         if self.end > self.average.last_step() {
-            let (updates, every) = (self.steps / schedule.every, schedule.every);
+            let every = schedule.interval();
+            let updates = self.steps / every;
             let predict = || self.groups().map(|g| g.start_after(updates, every)).collect();
             return forecast.get_or_init(predict).clone();
         }

@@ -345,8 +345,10 @@ pub enum Rule {
     /// An update between two copies computes and copies nothing.
     /// The copy of `copy(every=1000)` is 0 to 999 steps old. `ema(0)` with an update every 1000
     /// steps has the same weights, and `target(tau=1)` too.
-    /// As the rule of a single [path](super::Policy::Rule) it copies at the first update at or
-    /// after each multiple of `every` steps.
+    /// Each copy is made by the first update at or after a multiple of `every` steps. One that was
+    /// refused, since live held a NaN, is made by the next update.
+    /// In an average that has other rules for single paths, what is no averaged parameter, such as
+    /// the statistics of a batch norm, follows live at each update.
     Copy {
         /// The steps from one copy to the next, from 1.
         every: u64,

@@ -334,7 +334,12 @@ impl Plan<'_> {
             Treatment::Averaged(group) => Some(group),
             _ => None,
         });
-        match groups.any(|group| !matches!(moves[group].how, Moved::Kept)) {
+        let moves_any = |how: Moved| match how {
+            Moved::Kept => false,
+            Moved::Mixed { alpha, beside } => alpha > 0.0 || beside,
+            Moved::Copied { .. } | Moved::Snapshot { .. } => true,
+        };
+        match groups.any(|group| moves_any(moves[group].how)) {
             true => Updated::Moved,
             false => Updated::Kept,
         }
@@ -422,6 +427,21 @@ impl<M: Module> Average<M> {
         let begun = self.has_begun();
         self.kept.iter().map(move |Kept { parameter, how, .. }| {
             how.most(parameter, parameter.tensor.dtype(), begun).filter(|_| looks)
+        })
+    }
+
+    /// True if all that an update changes is mixed by the kernels, so that a GPU leaves it as it was
+    /// if its check fails.
+    #[cfg(feature = "train")]
+    pub(crate) fn only_mixes(&self) -> bool {
+        let has_begun = self.has_begun();
+        self.kept.iter().all(|kept| match kept.how {
+            Treatment::Averaged(group) => {
+                let rule = &self.numbers.groups[group].rule;
+                has_begun && rule.window().is_none() && rule.correction(1.0).is_none()
+            }
+            Treatment::Frozen | Treatment::LeftOut => true,
+            Treatment::Copied => false,
         })
     }
 

@@ -135,7 +135,7 @@ impl fmt::Display for Warning {
                     Rule::Constant { decay, .. } => format!(
                         "a smaller decay, bias correction, a later start or a rule that warms up \
                          leaves less; for a target network take the rule `{}`",
-                        Rule::target(((1.0 - decay) * 1e12).round() / 1e12)
+                        Rule::target((((1.0 - decay) * 1e12).round() / 1e12).max(1e-12))
                     ),
                     Rule::Window { .. } =>
                         "its first snapshot comes after its first interval".into(),

@@ -323,6 +323,9 @@ impl<M: LearnerModel> Averaged<M> {
     /// Like [`with_teacher`](Self::with_teacher), but the teacher is in training mode: its dropout
     /// is on, and its batch norms use the statistics of each batch.
     ///
+    /// Burn's layers do so only for inputs on a device with autodiff, as the Learner's batches are;
+    /// give an input of your own that is not there to the teacher by `autodiff()`.
+    ///
     /// What its forward passes do to its running statistics is dropped with it.
     ///
     /// # Errors
@@ -434,14 +437,8 @@ impl<M: LearnerModel> Averaged<M> {
     /// changed [past](Self#what-burn-sees) the averages, several times, or before the first update;
     /// averages that [stand still](Self#what-is-shared), since a clone goes on with others.
     pub fn average(&self, index: usize) -> Result<M> {
-        self.check_bypassed()?;
-        match self.clock.bypassed {
-            // The average is still its start, and live is not.
-            Some(changes) if changes > 0 && self.clock.steps == 0 => {
-                Err(Error::Bypassed { changes })
-            }
-            _ => self.averages.of_training(index)?.module_like(&self.live),
-        }
+        self.check_follows()?;
+        self.averages.of_training(index)?.module_like(&self.live)
     }
 
     /// A copy of the averages with their numbers, which shares their weights until the next update.

@@ -14,6 +14,10 @@ use crate::{
     average::{Entry, Pack},
 };
 
+/// The key of the metadata that marks a file as a bundle, and its version.
+const KIND: &str = "burn-ema.bundle";
+const VERSION: &str = "1";
+
 /// Several records under names, as one record and one file: for training loops that save a single
 /// record, such as the `PolicyLearner` of Burn's reinforcement learning.
 ///
@@ -59,7 +63,9 @@ impl Bundle {
             let expected = "a name that no other part has";
             return Err(Error::value("the name of a part", expected, format!("{name:?}")));
         }
-        self.parts.insert(name.to_owned(), record.checkpoint_into_bytes()?);
+        let bytes = record.checkpoint_into_bytes();
+        let bytes = bytes.map_err(|error| Error::parameter(name, "a record", error))?;
+        self.parts.insert(name.to_owned(), bytes);
         Ok(self)
     }
 
@@ -67,13 +73,19 @@ impl Bundle {
     ///
     /// # Errors
     ///
-    /// No part of this name; a part that is no record of the type `R`.
+    /// No part of this name; a part that is no record of the type `R`. The bundle is as it was
+    /// then.
     pub fn take<R: Checkpoint>(&mut self, name: &str) -> Result<R> {
-        let part = self.parts.remove(name).ok_or_else(|| {
+        let part = self.parts.get(name).ok_or_else(|| {
             let names: Vec<_> = self.parts.keys().map(String::as_str).collect();
             Error::parameter(name, "a part of this name", format!("[{}]", names.join(", ")))
         })?;
-        Ok(R::checkpoint_from_bytes(part)?)
+        let record = R::checkpoint_from_bytes(part.clone());
+        let record = record.map_err(|error| {
+            Error::parameter(name, format!("a record of {}", std::any::type_name::<R>()), error)
+        })?;
+        self.parts.remove(name);
+        Ok(record)
     }
 
     /// The parts as tensors of bytes.
@@ -83,19 +95,33 @@ impl Bundle {
             Entry { id: ParamId::new(), data: TensorData::from_bytes(bytes, [length], DType::U8) }
         };
         let entries = self.parts.into_iter().map(|(name, bytes)| (name, entry(bytes)));
-        Pack { entries: entries.collect(), ..Pack::default() }
+        Pack { entries: entries.collect(), ..Pack::default() }.with_metadata(KIND, VERSION)
     }
 
-    fn of(pack: Pack) -> Self {
+    fn of(pack: Pack) -> Result<Self> {
+        match pack.metadata.get(KIND).map(String::as_str) {
+            Some(VERSION) => {}
+            found => {
+                let (expected, found) = (format!("version {VERSION} of a bundle"), found);
+                return Err(Error::parameter(KIND, expected, found.unwrap_or("another file")));
+            }
+        }
         let parts = pack.entries.into_iter();
-        Self { parts: parts.map(|(name, entry)| (name, entry.data.into_parts().0)).collect() }
+        let parts = parts.map(|(name, entry)| (name, entry.data.into_parts().0)).collect();
+        Ok(Self { parts })
     }
+}
+
+/// An error with its causes, for Burn's errors, which carry a text.
+fn described(error: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// A bundle can be saved and loaded by Burn's checkpointers.
 impl Checkpoint for Bundle {
     fn save(self, path: PathBuf) -> Result<(), CheckpointerError> {
-        self.pack().write(&path).map_err(|error| CheckpointerError::Unknown(error.to_string()))
+        self.pack().write(&path).map_err(|error| CheckpointerError::Unknown(described(&error)))
     }
 
     fn load(path: PathBuf) -> Result<Self, CheckpointerError> {
@@ -104,21 +130,19 @@ impl Checkpoint for Bundle {
             None => path.with_extension("bpk"),
             Some(_) => path,
         };
-        let pack = Pack::read(&path);
-        pack.map(Self::of).map_err(|error| CheckpointerError::Unknown(error.to_string()))
+        let within = |error| Error::file("read", &path, error);
+        let bundle = Pack::read(&path).and_then(|pack| Self::of(pack).map_err(within));
+        bundle.map_err(|error| CheckpointerError::Unknown(described(&error)))
     }
 
     fn checkpoint_from_bytes(bytes: Bytes) -> Result<Self, RecordError> {
-        match Pack::of_any(bytes.to_vec()) {
-            Ok((true, pack)) => Ok(Self::of(pack)),
-            Ok((false, _)) => Err(RecordError::Validation("no bundle of records".to_owned())),
-            Err(error) => Err(RecordError::Validation(error.to_string())),
-        }
+        let bundle = Pack::of_any(bytes.to_vec()).and_then(|(_, pack)| Self::of(pack));
+        bundle.map_err(|error| RecordError::Validation(described(&error)))
     }
 
     fn checkpoint_into_bytes(self) -> Result<Bytes, RecordError> {
         let bytes = self.pack().into_bytes();
-        let bytes = bytes.map_err(|error| RecordError::Validation(error.to_string()))?;
+        let bytes = bytes.map_err(|error| RecordError::Validation(described(&error)))?;
         Ok(Bytes::from_bytes_vec(bytes))
     }
 }

@@ -96,6 +96,9 @@ fn a_part_is_found_by_its_name_and_its_kind() {
     let mut bundle = agent.bundle();
     drop(bundle.take::<ModuleRecord>("live").unwrap());
     assert!(bundle.take::<ModuleRecord>("live").is_err());
+    // A part of another kind is named, and stays.
+    let error = bundle.take::<Bundle>("target").map(drop).unwrap_err().to_string();
+    assert!(error.starts_with("target: expected a record of"), "{error}");
     // The record of an average is no record of the network.
     let record = bundle.take::<ModuleRecord>("target").unwrap();
     assert!(agent.live.try_load_record(record).is_err());
@@ -117,5 +120,10 @@ fn a_bundle_that_was_altered_is_refused() {
     }
     let plain = Net::new(0, &device()).into_record().into_bytes().unwrap();
     let error = Bundle::checkpoint_from_bytes(plain).map(drop).unwrap_err().to_string();
-    assert!(error.contains("no bundle of records"), "{error}");
+    assert!(error.contains("expected version 1 of a bundle, found another file"), "{error}");
+    // The file of an average has a digest too, and is no bundle.
+    let average = directory.path().join("average.bpk");
+    Agent::new(5).target.save_file(&average, "here").unwrap();
+    let error = Bundle::load(average).map(drop).unwrap_err().to_string();
+    assert!(error.contains("average.bpk") && error.contains("version 1 of a bundle"), "{error}");
 }

@@ -366,17 +366,57 @@ fn a_copy_is_live_of_the_last_time_and_nothing_else() {
         let mut copied = 0;
         for step in [1, 2, 5, 6, 7, 11, 13, 14, 15, 23, 25, 26, 29, 30, 40_usize] {
             let due = [6, 13, 23, 25, 30, 40].contains(&step);
-            let all_due = [6, 13, 23, 29, 40].contains(&step);
             let updated = average.update(&live(step), step as u64).unwrap();
-            assert_eq!(updated, if all_due { Updated::Moved } else { Updated::Kept }, "{step}");
+            assert_eq!(updated, if due { Updated::Moved } else { Updated::Kept }, "{step}");
             let updated = beside.update(&live(step), step as u64).unwrap();
             assert_eq!(updated, if due { Updated::Moved } else { Updated::Kept }, "{step}");
-            if all_due {
+            if due {
                 copied = step;
             }
             assert_eq!(flat(&average.module(), true), flat(&live(copied), true), "{step}");
         }
         assert_eq!(average.profile().mass_on_start(), 0.0);
+
+        // A refused copy is made up for, and the next one is at its own time.
+        let mut average = copy_of_six(&live(0));
+        let bad = Weights::new(&[f64::NAN; 3], dtype, &device);
+        let mut moved = vec![];
+        for step in 1..=18 {
+            let updated = match step {
+                6 => average.update(&bad, 6).unwrap(),
+                _ => average.update(&live(step), step as u64).unwrap(),
+            };
+            assert_eq!(updated == Updated::Refused, step == 6);
+            moved.extend((updated == Updated::Moved).then_some(step));
+        }
+        assert_eq!(moved, [7, 12, 18]);
+    }
+}
+
+fn copy_of_six(start: &Weights) -> Average<Weights> {
+    config(Rule::copy(6)).init(start).unwrap()
+}
+
+/// A batch norm whose running mean is this number.
+fn norm(value: f64) -> BatchNorm {
+    let norm = BatchNormConfig::new(1).init(&Device::flex());
+    let mean = Tensor::from_data([value as f32], &Device::flex());
+    BatchNorm { running_mean: RunningState::new(mean), ..norm }
+}
+
+/// Between two copies nothing of a target moves, whether time is in steps or in samples.
+#[test]
+fn the_statistics_of_a_copied_target_are_copied_with_its_weights() {
+    for samples in [false, true] {
+        let config = config(Rule::copy(4)).with_count_samples(samples);
+        let mut average = config.init(&norm(1.0)).unwrap();
+        for step in 1..=12_u64 {
+            let live = norm(10.0 * step as f64);
+            average.update_at(&live, Clock { step, samples: BATCH * step }).unwrap();
+            let copied = if step < 4 { 1.0 } else { 10.0 * (step - step % 4) as f32 };
+            let kept = average.module().running_mean.value_sync().into_scalar::<f32>();
+            assert_eq!(kept, copied, "step {step}");
+        }
     }
 }
 
@@ -398,7 +438,7 @@ fn an_average_can_count_its_own_updates() {
         let before = counting.last_step();
         let bad = Weights::new(&[f64::NAN, 1.0], DType::F64, &Device::flex());
         let updated = (0..5).map(|_| counting.advance(&bad)).next().unwrap();
-        let due = *counting.rule() != Rule::copy(5);
+        let due = *counting.rule() != Rule::copy(5); // step 13
         assert_eq!(updated.unwrap(), if due { Updated::Refused } else { Updated::Kept });
         assert_eq!(counting.last_step(), before + 1);
     }

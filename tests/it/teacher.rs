@@ -9,7 +9,7 @@ use std::{
 
 use burn::{
     lr_scheduler::constant::ConstantLr,
-    module::{Module, RunningState},
+    module::{Module, ModuleMapper, Param, RunningState},
     nn::{Dropout, DropoutConfig, Linear, LinearConfig},
     optim::{
         GradientsParams, ModuleOptimizer, SgdConfig,
@@ -467,6 +467,23 @@ fn after_an_error_no_step_is_made_since_the_teacher_stands_still() {
     }
     assert!(matches!(model.error(), Some(Error::Bypassed { changes: 2 })), "{:?}", model.error());
     assert_eq!((model.steps(), flat(model.live(), false)), (3, before));
+}
+
+/// Weights that were put into live through the hook are not in the average yet.
+#[test]
+fn a_teacher_that_is_not_what_live_started_from_is_an_error() {
+    struct Shift;
+    impl ModuleMapper for Shift {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor + 0.5)
+        }
+    }
+    let (model, mut optimizer) = (taught(15).map(&mut Shift).train(), SgdConfig::new().init());
+    assert!(matches!(model.average(0), Err(Error::Bypassed { changes: 1 })));
+    let before = flat(model.live(), false);
+    let model = step(model, &mut optimizer, batch(1));
+    assert!(matches!(model.error(), Some(Error::Bypassed { changes: 1 })), "{:?}", model.error());
+    assert_eq!((model.steps(), flat(model.live(), false)), (0, before));
 }
 
 /// As DINO has it: a head that only the student has, a centre that follows the teacher's outputs

@@ -1,6 +1,6 @@
 use super::*;
 
-const STEPS: Schedule = Schedule { samples: false, per_step: 1, start: 0, every: 1 };
+const STEPS: Schedule = Schedule { samples: false, per_step: 1, start: 0, every: 1, copies: None };
 
 fn at(step: u64) -> Clock {
     Clock { step, samples: 0 }

@@ -132,29 +132,25 @@ impl<M: LearnerModel> Handle<M> {
     ///
     /// No average of this index; averages that were replaced by others with later steps.
     pub fn of_training(&self, index: usize) -> Result<Average<M>> {
-        // Ends an unconfirmed update.
-        drop(self.lock());
-        self.teacher(index)
+        self.lock().of_training(index)
     }
 
-    /// Like [`of_training`](Self::of_training), but without a wait for a GPU: if the last update is
-    /// unconfirmed, the average is as the GPU makes it, which is right in any case.
+    /// Like [`of_training`](Self::of_training), but without a wait for a GPU where that is possible:
+    /// if the last update is unconfirmed and its check fails, the GPU leaves the weights as they
+    /// were.
     ///
     /// # Errors
     ///
     /// The errors of [`of_training`](Self::of_training).
     pub fn teacher(&self, index: usize) -> Result<Average<M>> {
         let shared = self.lock_as_is();
-        let average = shared.averages.get(index).cloned();
-        let average = average.ok_or_else(|| no_average(shared.averages.len(), index))?;
-        match shared.replaced_at() {
-            None => Ok(average),
-            Some((step, last)) => {
-                let expected = format!("those of step {step}, with which a clone goes on");
-                let found = format!("those of step {last}; ask the model of the training");
-                Err(Error::value("the averages of this clone", expected, found))
-            }
+        let waits = shared.unconfirmed.is_some()
+            && !shared.averages.get(index).is_some_and(Average::only_mixes);
+        if !waits {
+            return shared.of_training(index);
         }
+        drop(shared);
+        self.of_training(index)
     }
 
     /// Counts changes of live outside of `optimize` that an update is about to take in.
@@ -295,6 +291,21 @@ impl<M: LearnerModel> Handle<M> {
 }
 
 impl<M: LearnerModel> Shared<M> {
+    /// A copy of the average of this index; an error if there is none, or if the training goes on
+    /// with other averages.
+    fn of_training(&self, index: usize) -> Result<Average<M>> {
+        let average = self.averages.get(index).cloned();
+        let average = average.ok_or_else(|| no_average(self.averages.len(), index))?;
+        match self.replaced_at() {
+            None => Ok(average),
+            Some((step, last)) => {
+                let expected = format!("those of step {step}, with which a clone goes on");
+                let found = format!("those of step {last}; ask the model of the training");
+                Err(Error::value("the averages of this clone", expected, found))
+            }
+        }
+    }
+
     /// The last step of the averages that replaced these, then that of these; `None` unless the
     /// first is later.
     fn replaced_at(&self) -> Option<(u64, u64)> {

@@ -113,6 +113,17 @@ impl<M: LearnerModel> Averaged<M> {
         }
     }
 
+    /// Like [`check_bypassed`](Self::check_bypassed); before the first update a single change is an
+    /// error too, since the averages are still their start, and live is not.
+    pub(super) fn check_follows(&self) -> Result<()> {
+        match self.clock.bypassed {
+            Some(changes) if changes > 0 && self.clock.steps == 0 => {
+                Err(Error::Bypassed { changes })
+            }
+            _ => self.check_bypassed(),
+        }
+    }
+
     /// Maps live alone; the modules of a validation snapshot no longer fit it.
     fn map_live(self, map: impl FnOnce(M) -> M) -> Self {
         Self { live: map(self.live), validation: self.validation.without_modules(), ..self }

@@ -56,7 +56,7 @@ impl<M: LearnerModel> Averaged<M> {
 
     /// The teacher as a plain module, on live's devices.
     fn taught_by(&self, teacher: &Teacher<M>) -> Result<M> {
-        self.check_bypassed()?;
+        self.check_follows()?;
         let module = self.averages.teacher(teacher.average)?.module_beside(&self.live)?;
         Ok(if teacher.trains { module.map(&mut TrainingMode) } else { module })
     }
