@@ -118,7 +118,7 @@ fn numbers(cell: &str) -> Vec<f64> {
 }
 
 /// The guide has the table of the default setting, which takes minutes: it has the shape of what is
-/// printed here. Two processes print the same.
+/// printed here. Two processes print the same table.
 #[test]
 fn the_table_has_every_target() {
     let (markdown, _) = succeeds(&mut tiny(&["--markdown"]));
