@@ -65,6 +65,17 @@ pub enum Warning {
         /// The steps from the start of the average to the end of the training.
         steps: f64,
     },
+    /// The output goes beyond the average by more than a tenth of the way from the start to live, as
+    /// that of BEMA does in all trainings of fewer than 99,990 steps.
+    Overshoot {
+        /// The name of the average.
+        name: String,
+        /// The distance of the output from the average, as a share of the distance from the start
+        /// to live, above 0.1.
+        share: f64,
+        /// The step at which the output has this distance.
+        step: u64,
+    },
     /// A weight would have to change by more than a tenth in one step for an update not to be
     /// lost in the rounding of the dtype that the average is kept in.
     Dtype {
@@ -166,6 +177,13 @@ impl fmt::Display for Warning {
                  {steps:.0} of them: it is no smoother than a mean of all steps, and lags behind; \
                  take a fifth of the training or less"
             ),
+            Self::Overshoot { name, share, step } => write!(
+                f,
+                "{name}: at step {step}, it goes beyond its average by {:.0} % of the whole way \
+                 from the start to live, which may be too far: compare it with live, or take \
+                 `ema(.., debias)`, or `equal` with a late start",
+                100.0 * share
+            ),
             Self::Dtype { name, path, dtype, alpha } => write!(
                 f,
                 "{name}: {path} is kept in {}, where an update with a share of {alpha:.1e} is \
@@ -211,7 +229,10 @@ impl Warning {
     /// A count that may rise on purpose, or at every step, is news once it has doubled.
     pub(crate) fn is_new_after(&self, returned: &[Self]) -> bool {
         returned.iter().all(|before| match (self, before) {
-            (Self::Start { share, .. }, Self::Start { share: before, .. }) => share > before,
+            (Self::Start { share, .. }, Self::Start { share: before, .. })
+            | (Self::Overshoot { share, .. }, Self::Overshoot { share: before, .. }) => {
+                share > before
+            }
             (Self::Window { steps, .. }, Self::Window { steps: before, .. }) => steps < before,
             (Self::NonFinite { count, .. }, Self::NonFinite { count: before, .. })
             | (Self::RefusedSteps { count, .. }, Self::RefusedSteps { count: before, .. })
