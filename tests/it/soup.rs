@@ -46,12 +46,10 @@ fn the_table_has_every_model_after_both_shifts() {
             row[2..5 - usize::from(own)].iter().for_each(|cell| assert_finite(cell));
         }
     }
-    // The digits upside down have to be learned: each score is of what was trained for.
+    // The base knows the digits, but not upside down, and its fine-tunings do.
     let accuracy = |row: usize| -> f64 { rows[row][2].split(' ').next().unwrap().parse().unwrap() };
-    assert!(
-        (0.0..=100.0).contains(&accuracy(10)) && accuracy(10) > accuracy(18) + 10.0,
-        "{markdown}"
-    );
+    let [near, live, far] = [9, 10, 18].map(accuracy);
+    assert!(near > 50.0 && far < 40.0 && live > 70.0 && live <= 100.0, "{markdown}");
 }
 
 #[test]
