@@ -311,9 +311,8 @@ pub enum Rule {
     /// o_t = a_t + (\rho + \gamma t)^{-\eta}\,(w_t - w_0)
     /// ```
     ///
-    /// `t` counts the steps of the optimizer.
-    /// Where `a` is updated at each of them it lags little, and the output goes beyond live: by up
-    /// to 34 % of the way from the start at step 200, see
+    /// Where `a` is updated at each step of the optimizer it lags little, and the output goes beyond
+    /// live: by up to 34 % of the way from the start at step 200, see
     /// [`Warning::Overshoot`](crate::average::Warning::Overshoot).
     /// TRL's `BEMACallback` updates every 400 steps by default and takes `d_t` once for all of them,
     /// so that `a` lags far behind, and the correction makes up for a part of that: here it is
