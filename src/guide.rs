@@ -33,6 +33,7 @@ pub mod choosing {
     //! [`Warning::Every`]: crate::average::Warning::Every
     //! [`Warning::NoUpdate`]: crate::average::Warning::NoUpdate
     //! [`Warning::Stops`]: crate::average::Warning::Stops
+    //! [`Warning::Overshoot`]: crate::average::Warning::Overshoot
     //! [`Warning::Dtype`]: crate::average::Warning::Dtype
     //! [`Warning::NonFinite`]: crate::average::Warning::NonFinite
     //! [`Warning::RefusedSteps`]: crate::average::Warning::RefusedSteps
@@ -44,6 +45,7 @@ pub mod choosing {
     //! [`Average::final_warnings`]: crate::Average::final_warnings
     //! [`NonFinite`]: crate::NonFinite
     //! [`Average::module`]: crate::Average::module
+    //! [`Average::advance`]: crate::Average::advance
     //! [`Average::warnings`]: crate::Average::warnings
     //! [`reestimate_statistics`]: crate::reestimate_statistics
     //! [`Error`]: crate::Error
@@ -87,6 +89,9 @@ pub mod uses {
     #![doc = include_str!("../artifacts/figures/diffusion-samples.svg")]
     //!
     //! [`update_all`]: crate::average::update_all
+    //! [merging]: super::merging
+    //! [`Warning::Overshoot`]: crate::average::Warning::Overshoot
+    //! [`Average::advance`]: crate::Average::advance
 }
 
 pub mod shipping {
@@ -101,6 +106,7 @@ pub mod merging {
     //!
     //! [`export`]: crate::export
     //! [`export::merge`]: crate::export::merge
+    //! [uses]: super::uses
     //! [`Commit::path`]: crate::runs::Commit::path
     //! [`reestimate_statistics`]: crate::reestimate_statistics
 }

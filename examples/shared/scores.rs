@@ -35,6 +35,29 @@ pub fn compare<R>(
     columns: &[Column],
     markdown: bool,
 ) -> String {
+    let last = settings.last().map(|(name, runs)| (*name, &runs[..]));
+    compared(settings, judged, columns, last, markdown)
+}
+
+/// Like [`compare`], for settings of different tasks: the last column has the difference from the
+/// first model of the same setting.
+pub fn compare_each<R>(
+    settings: &[(&str, Vec<R>)],
+    judged: impl Fn(&R) -> &Judged,
+    columns: &[Column],
+    markdown: bool,
+) -> String {
+    compared(settings, judged, columns, None, markdown)
+}
+
+/// The table with differences from the first model of `common`, or else of the same setting.
+fn compared<R>(
+    settings: &[(&str, Vec<R>)],
+    judged: impl Fn(&R) -> &Judged,
+    columns: &[Column],
+    common: Option<(&str, &[R])>,
+    markdown: bool,
+) -> String {
     let scores = |runs: &[R], model: usize, column: usize| -> Vec<f64> {
         runs.iter().map(|run| judged(run)[model].1[column]).collect()
     };
@@ -52,8 +75,10 @@ pub fn compare<R>(
     let mut adjusted = holm(&tests.collect::<Vec<_>>()).into_iter();
 
     let first = ["setting", "model"].into_iter().chain(columns.iter().map(|column| column.0));
-    let last = settings.last().map(|last| format!("{} from {}", columns[0].0, last.0));
-    let mut lines = vec![first.map(str::to_owned).chain(last).collect()];
+    let live = || settings.first()?.1.first().map(|run| judged(run)[0].0.as_str());
+    let other = common.map(|(name, _)| name).or_else(live).unwrap_or_default();
+    let last = format!("{} from {other}", columns[0].0);
+    let mut lines = vec![first.map(str::to_owned).chain([last]).collect()];
     for (setting, runs, model) in models {
         let mut line = vec![setting.to_string(), judged(&runs[0])[model].0.clone()];
         for (column, &(_, digits, better)) in columns.iter().enumerate() {
@@ -68,16 +93,15 @@ pub fn compare<R>(
             }
             line.push(cell);
         }
-        if let Some((_, last)) = settings.last() {
-            let (all, digits) = (from(runs, model, 0, last), columns[0].1);
-            line.push(match interval(&all) {
-                _ if all.iter().all(|difference| *difference == 0.0) => String::new(),
-                Some(Interval { mean, low, high }) => {
-                    format!("{mean:+.digits$} [{low:+.digits$}, {high:+.digits$}]")
-                }
-                None => format!("{:+.digits$}", mean(&all)),
-            });
-        }
+        let others = common.map_or(&runs[..], |(_, runs)| runs);
+        let (all, digits) = (from(runs, model, 0, others), columns[0].1);
+        line.push(match interval(&all) {
+            _ if all.iter().all(|difference| *difference == 0.0) => String::new(),
+            Some(Interval { mean, low, high }) => {
+                format!("{mean:+.digits$} [{low:+.digits$}, {high:+.digits$}]")
+            }
+            None => format!("{:+.digits$}", mean(&all)),
+        });
         lines.push(line);
     }
     table(&lines, markdown)

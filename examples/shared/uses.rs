@@ -9,7 +9,7 @@ mod statistics; // deviations, intervals, tests
 mod table; // columns, or Markdown
 
 pub use random::{normal, random};
-pub use scores::{Better, Judged, compare};
+pub use scores::{Better, Judged, compare, compare_each};
 pub use statistics::{Interval, deviation, interval, mean};
 pub use table::table;
 

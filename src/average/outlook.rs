@@ -70,7 +70,8 @@ impl<'a, M: Module> Outlook<'a, M> {
         }
         let mut warnings = vec![self.no_update(), self.stops()];
         if self.steps > 0 {
-            warnings.extend([self.start(), self.every(), self.window(), self.dtype()]);
+            warnings.extend([self.start(), self.every(), self.window()]);
+            warnings.extend([self.overshoot(), self.dtype()]);
         }
         warnings.extend([self.non_finite(), self.repeated_step()]);
         warnings.into_iter().flatten().collect()
@@ -156,6 +157,19 @@ impl<'a, M: Module> Outlook<'a, M> {
         let window = self.groups().filter_map(|group| memory(&group.rule)).reduce(f64::max)?;
         let steps = self.steps as f64;
         (window > steps).then(|| Warning::Window { name: self.name(), window, steps })
+    }
+
+    fn overshoot(&self) -> Option<Warning> {
+        let Average { numbers, schedule, .. } = self.average;
+        let steps = match self.end > self.average.last_step() {
+            true => (self.steps - self.steps % schedule.every) as f64,
+            false => numbers.course.last(schedule),
+        };
+        let share = self.groups().filter_map(|group| group.rule.correction(steps));
+        let share = share.reduce(f64::max)?;
+        // Before its first update the output is the start.
+        let far = share > 0.1 && steps > 0.0 && self.no_update().is_none();
+        far.then(|| Warning::Overshoot { name: self.name(), share, step: self.end })
     }
 
     /// The warning about the first averaged parameter that an update at the end would not move.

@@ -310,6 +310,13 @@ pub enum Rule {
     /// d_t = 1 - (\rho + \gamma t)^{-\kappa}, \qquad
     /// o_t = a_t + (\rho + \gamma t)^{-\eta}\,(w_t - w_0)
     /// ```
+    ///
+    /// Where `a` is updated at each step of the optimizer it lags little, and the output goes beyond
+    /// live: by up to 34 % of the way from the start at step 200, see
+    /// [`Warning::Overshoot`](crate::average::Warning::Overshoot).
+    /// TRL's `BEMACallback` updates every 400 steps by default and takes `d_t` once for all of them,
+    /// so that `a` lags far behind, and the correction makes up for a part of that: here it is
+    /// `gamma` 400 with [`Average::advance`](crate::Average::advance) every 400 steps.
     Bema {
         /// The lag, from 1; 10 by default.
         rho: f64,

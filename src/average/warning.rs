@@ -65,6 +65,17 @@ pub enum Warning {
         /// The steps from the start of the average to the end of the training.
         steps: f64,
     },
+    /// The output goes beyond the average by more than a tenth of the way from the start to live, as
+    /// that of BEMA does in all trainings of fewer than 99,990 steps.
+    Overshoot {
+        /// The name of the average.
+        name: String,
+        /// The distance of the output from the average, as a share of the distance from the start
+        /// to live, above 0.1.
+        share: f64,
+        /// The step at which the output has this distance.
+        step: u64,
+    },
     /// A weight would have to change by more than a tenth in one step for an update not to be
     /// lost in the rounding of the dtype that the average is kept in.
     Dtype {
@@ -165,6 +176,13 @@ impl fmt::Display for Warning {
                 "{name}: this average remembers about {window:.0} steps, but the training has \
                  {steps:.0} of them: it is no smoother than a mean of all steps, and lags behind; \
                  take a fifth of the training or less"
+            ),
+            Self::Overshoot { name, share, step } => write!(
+                f,
+                "{name}: at step {step}, it goes beyond its average by {:.0} % of the whole way \
+                 from the start to live, which may be too far: compare it with live, or take \
+                 `ema(.., debias)`, or `equal` with a late start",
+                100.0 * share
             ),
             Self::Dtype { name, path, dtype, alpha } => write!(
                 f,

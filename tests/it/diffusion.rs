@@ -17,7 +17,7 @@ mod scores;
 pub mod table;
 
 use jobs::on_all_cores;
-use scores::{Better, Judged, compare};
+use scores::{Better, Judged, compare, compare_each};
 use table::table;
 
 const GUIDE: &str = include_str!("../../src/guide/uses.md");
@@ -33,14 +33,14 @@ fn tiny(seeds: &str, options: &[&str]) -> Command {
 }
 
 /// The cells of a table in Markdown, without the line below its titles.
-fn cells(markdown: &str) -> Vec<Vec<String>> {
+pub fn cells(markdown: &str) -> Vec<Vec<String>> {
     let lines = markdown.trim().lines().filter(|line| !line.starts_with("|---"));
     let lines = lines.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().into()));
     lines.map(Iterator::collect).collect()
 }
 
 #[track_caller]
-fn assert_finite(cell: &str) {
+pub fn assert_finite(cell: &str) {
     let numbers = cell.split(|c: char| !"0123456789.+-".contains(c)).filter(|it| !it.is_empty());
     let numbers: Vec<f64> = numbers.map(|number| number.parse().unwrap()).collect();
     assert!(!numbers.is_empty() && numbers.iter().all(|number| number.is_finite()), "{cell}");
@@ -150,6 +150,12 @@ fn scores_are_means_with_what_is_more_than_chance() {
     assert_eq!(print(Better::Less), expected);
     let more = print(Better::More);
     assert_eq!([&more[2][2], &more[4][2]], ["7.00 ± 1.00 harm", "12.00 ± 1.00 gain"]);
+    // Of different tasks, each has its own `live` beside the average.
+    let columns = [("distance", 2, Better::Less)];
+    let each = cells(&compare_each(&settings, |run| run, &columns, true));
+    let last: Vec<_> = each.iter().map(|row| &row[3][..]).collect();
+    let [own, fall, rise] = ["distance from live", "-4.00 [-4.00, -4.00]", "+1.00 [+1.00, +1.00]"];
+    assert_eq!(last, [own, "", fall, "", rise]);
     // One seed has no deviation, and shows nothing.
     let settings = settings.map(|(name, runs)| (name, runs[..1].to_vec()));
     let one = cells(&compare(&settings, |run| run, &[("distance", 1, Better::Less)], true));

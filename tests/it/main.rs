@@ -86,6 +86,8 @@ mod saved; // averages in records and files: resume, refusals, damage
 mod signals; // Ctrl-C and `kill` stop a training in order, the second time at once
 #[cfg(feature = "train")]
 mod snapshots; // averages stored during a training, and others made of them
+#[cfg(all(feature = "train", feature = "flex"))]
+mod soup; // fine-tunings merged, beside each and its averages: the example
 #[cfg(feature = "train")]
 mod statistics; // batch norms of an average against means by hand
 #[cfg(all(feature = "train", any(not(feature = "wgpu"), clippy)))]

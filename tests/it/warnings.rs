@@ -215,6 +215,52 @@ fn the_hook_warns_of_all_its_averages() {
     assert_eq!(model.clone().take_warnings(), [], "nor by a clone");
 }
 
+/// The correction of BEMA is `(10 + t)^-0.2`, of the way from the start to live.
+#[test]
+fn an_output_far_beyond_its_average_is_a_warning() {
+    let rule = Rule::bema();
+    let overshoot = |average: &Average<Net>| {
+        let found = average.warnings().into_iter().filter_map(|warning| match warning {
+            Warning::Overshoot { share, step, .. } => Some((share, step)),
+            _ => None,
+        });
+        found.collect::<Vec<_>>()
+    };
+    for (steps, every, start) in [(1, 1, 0), (90, 1, 0), (200, 1, 0), (200, 7, 0), (200, 1, 150)] {
+        let config = AverageConfig::new(rule.clone()).with_every(every).with_start(start);
+        let whole = config.clone().with_total_steps(Some(steps));
+        // The correction is that of the last update.
+        let share = (10.0 + ((steps - start) / every * every) as f64).powf(-0.2);
+        for average in [after(&config, steps), after(&whole, 0)] {
+            let [(found, step)] = overshoot(&average)[..] else { panic!("{every}, {start}") };
+            assert_eq!(step, steps);
+            assert!((found - share).abs() < 1e-12, "{found} for {share}");
+        }
+    }
+    let expected = "bema(rho=10, gamma=1, eta=0.2, kappa=0.5): at step 200, it goes beyond its \
+                    average by 34 % of the whole way from the start to live, which may be too far: \
+                    compare it with live, or take `ema(.., debias)`, or `equal` with a late start";
+    let config = AverageConfig::new(rule.clone());
+    assert_eq!(texts(&after(&config, 200).final_warnings()), [expected]);
+    // A tenth is the limit: 100,000^-0.2.
+    let known = |steps| after(&config.clone().with_total_steps(Some(steps)), 0);
+    assert_eq!(overshoot(&known(99_989)).len(), 1);
+    assert_eq!(overshoot(&known(99_991)).len(), 0);
+    // Of paths with a rule of their own too; not where nothing was updated yet, nor with a small
+    // correction.
+    let own = AverageConfig::new(Rule::Equal).on("last.*", Policy::Rule(rule.clone()));
+    assert_eq!(overshoot(&after(&own, 200)).len(), 1);
+    assert_eq!(overshoot(&after(&config.clone().with_every(7), 6)), []);
+    assert_eq!(overshoot(&after(&config.clone().with_start(7), 7)), []);
+    let none = Rule::Bema { rho: 10.0, gamma: 1.0, eta: 2.0, kappa: 0.5 };
+    assert_eq!(overshoot(&after(&AverageConfig::new(none), 200)), []);
+    // It becomes less with each step, and is said once.
+    let mut average = after(&config, 10);
+    assert_eq!(average.take_warnings().len(), 1);
+    average.update(&net(), 11).unwrap();
+    assert_eq!(average.take_warnings(), []);
+}
+
 #[test]
 fn there_is_nothing_to_say_of_a_sane_average() {
     let rules = [
@@ -227,7 +273,6 @@ fn there_is_nothing_to_say_of_a_sane_average() {
         Rule::power_function(0.1),
         Rule::Equal,
         Rule::lawa(5, 100),
-        Rule::bema(),
     ];
     for rule in rules {
         let config = AverageConfig::new(rule.clone()).with_total_steps(Some(1000));
