@@ -128,10 +128,21 @@ impl Commits {
         }
     }
 
-    /// The optimizer steps at a commit; `None` if its manifest cannot be read.
-    pub(crate) fn steps(&self, progress: Progress) -> Option<u64> {
-        let commit = Commit::describe(self.path.join(progress.name()));
-        commit.ok().map(|commit| commit.manifest.steps)
+    /// The optimizer steps at a commit; `None` if its manifest cannot be read now.
+    ///
+    /// `known` holds the steps that were read. A failure is not stored, since the next call may be
+    /// able to read the manifest.
+    pub(crate) fn steps(
+        &self,
+        progress: Progress,
+        known: &mut BTreeMap<Progress, u64>,
+    ) -> Option<u64> {
+        if let Some(steps) = known.get(&progress) {
+            return Some(*steps);
+        }
+        let commit = Commit::describe(self.path.join(progress.name())).ok()?;
+        known.insert(progress, commit.manifest.steps);
+        Some(commit.manifest.steps)
     }
 
     fn is_gone(&self, progress: Progress) -> bool {

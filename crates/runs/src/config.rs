@@ -247,6 +247,7 @@ impl CommitConfig {
     }
 
     /// The first commit of each interval of so many steps as are set, without the interval from 0.
+    /// A commit whose steps are unknown may be the first, so it is one of them.
     fn regular(
         &self,
         places: &[Progress],
@@ -255,7 +256,7 @@ impl CommitConfig {
         let Some(every) = self.keep_every else { return Vec::new() };
         let mut last = 0;
         let is_first = |place: &Progress| {
-            let interval = steps(*place).map_or(0, |steps| steps / every);
+            let Some(interval) = steps(*place).map(|steps| steps / every) else { return true };
             let is_first = interval > last;
             last = interval.max(last);
             is_first
@@ -320,9 +321,14 @@ mod tests {
         kept.sort();
         kept.dedup();
         assert_eq!(kept, [2, 3, 6].map(Progress::after));
-        // A manifest that cannot be read is of no interval, so that the next commit is kept.
-        let damaged = |place| steps(place).filter(|_| place != Progress::after(3));
-        let kept = config.keep(&places, &mark, damaged);
-        assert!(kept.contains(&Progress::after(4)) && !kept.contains(&Progress::after(3)));
+        // A commit whose manifest cannot be read stays, and the next one too, which may be the
+        // first of the interval. Once the manifest is read, one of them is enough.
+        let unread = |place| steps(place).filter(|_| place != Progress::after(3));
+        let mut kept = config.keep(&places, &mark, unread);
+        kept.sort();
+        kept.dedup();
+        assert_eq!(kept, [2, 3, 4, 6].map(Progress::after));
+        let kept = config.keep(&kept, &mark, steps);
+        assert!(!kept.contains(&Progress::after(4)), "{kept:?}");
     }
 }
