@@ -167,9 +167,17 @@ impl CommitConfig {
     /// this off.
     ///
     /// With commits [every](Self::with_every_steps) 100 steps and 500 here, every fifth is kept.
-    /// Which commits are kept depends on those in the directory alone, so that a run that was killed
-    /// keeps the same ones as an undisturbed run. A commit that a resumed run with a larger number
-    /// does not keep is removed.
+    /// Which commits are kept depends on those in the directory alone. So a run that was killed keeps
+    /// the same ones as an undisturbed run, if both write commits at the same steps only: at the ends
+    /// of epochs and every so many steps. Commits [by time](Self::with_every) depend on the clock,
+    /// and a [signal](crate::Signals) that ends a training adds a commit; either may be the first
+    /// after a multiple, and so the one that is kept.
+    ///
+    /// A commit does not hold this setting: give it at every resume. The first commit of a resumed
+    /// run without it, or with another number, removes the older ones that the new setting does not
+    /// keep. To have them for good, copy them out of the run's directory before.
+    ///
+    /// A commit whose manifest cannot be read at the moment is kept.
     ///
     /// Steps are those in [`Manifest::steps`](crate::Manifest::steps): where they are not counted,
     /// as for a plain model with a [kept strategy](crate::Fit::keep_strategy), no commit is kept by
