@@ -40,7 +40,9 @@ fn a_header_that_claims_too_much_reaches_no_loader() {
     record.extend(items.to_le_bytes());
     record.extend(vec![0x80; items as usize]); // empty arrays
     let progress = Progress::after(1);
-    commits.write(manifest(progress), &BTreeMap::from([(MODEL, &record[..])]), <[_]>::to_vec).unwrap();
+    commits
+        .write(manifest(progress), &BTreeMap::from([(MODEL, &record[..])]), <[_]>::to_vec)
+        .unwrap();
 
     let commit = commits.open(progress).unwrap();
     let error = commit.model_by(|_| -> Result<()> { unreachable!("it was handed over") });
@@ -82,4 +84,39 @@ fn a_commit_that_cannot_be_read_once_stays() {
     // What was read is not read again.
     fs::remove_file(&path).unwrap();
     assert_eq!(kept(), [2, 4, 5, 6].map(Progress::after));
+}
+
+/// A commit that is removed after it was listed: what was read stays read, and the end is certain.
+#[test]
+fn commits_that_are_removed_while_they_are_read_are_listed_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let commits = written(directory.path(), 3..=6);
+    let alter = |epoch: usize| {
+        let model = commits.path().join(Progress::after(epoch).name()).join(MODEL);
+        fs::write(model, "other").unwrap();
+    };
+    alter(4);
+    let mut lists = [vec![1, 2, 3, 4, 5], vec![3, 4, 5, 6]].into_iter();
+    let found = commits.last_of(4, || {
+        let list: Vec<_> = lists.next().unwrap().into_iter().map(Progress::after).collect();
+        if list.contains(&Progress::after(6)) {
+            // It would be damaged if it were read again.
+            alter(5);
+        }
+        Ok(list)
+    });
+    let LastCommits { commits: whole, passed_over } = found.unwrap();
+    let places: Vec<_> = whole.iter().map(Commit::progress).collect();
+    assert_eq!(places, [3, 5, 6].map(Progress::after));
+    let [error] = &passed_over[..] else { panic!("{passed_over:?}") };
+    assert!(error.to_string().ends_with("epoch-0004/model.bpk"), "{error}");
+
+    // One that is always listed and never there.
+    let error = commits.last_of(1, || Ok([6, 7].map(Progress::after).to_vec())).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot read {}", commits.path().display()));
+    assert_eq!(
+        std::error::Error::source(&error).unwrap().to_string(),
+        "commits: expected commits that stay while they are read, found a removed one each time, \
+         of 16 times"
+    );
 }
