@@ -298,7 +298,12 @@ fn mixed(
         mass += weights[index];
         let alpha = weights[index] / mass;
         let data = files[index].read(path)?;
-        let add = |(a, w): (&mut f64, f64)| *a += alpha * (w - *a);
+        // An addition of 0 would turn -0 into 0.
+        let add = |(a, w): (&mut f64, f64)| {
+            if w != *a {
+                *a += alpha * (w - *a);
+            }
+        };
         match data.as_slice::<f32>() {
             Ok(numbers) => sum.iter_mut().zip(numbers.iter().map(|&w| w.into())).for_each(add),
             Err(_) => sum.iter_mut().zip(data.iter()).for_each(add),
