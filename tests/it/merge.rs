@@ -603,7 +603,7 @@ fn the_greedy_merge_takes_what_makes_the_score_better() {
     let description = &made.merged.description;
     assert_eq!(description.rule, "greedy merge of 2 of 5 files");
     let taken: Vec<_> = description.files.iter().map(|it| (it.path.clone(), it.weight)).collect();
-    assert_eq!(taken, [1, 0].map(|index| (paths[index].display().to_string(), 0.5)));
+    assert_eq!(taken, [0, 1].map(|index| (paths[index].display().to_string(), 0.5)));
 
     // A file that changes in the meantime.
     let mut calls = 0;
