@@ -34,13 +34,18 @@
 //!
 //! Files are read tensor by tensor. Beside the module that is returned, a merge holds the sum of
 //! one tensor in f64 and that tensor of one file, twice while PyTorch's layout is turned into
-//! Burn's, however many files there are.
+//! Burn's, however many files there are. [`Merge::greedy`] has a second merged module in memory: the
+//! best so far beside the one that is tried.
 
 mod files; // opened, checked against the module, read tensor by tensor
 mod greedy; // files that are added where a score gets better
 mod weights; // the weight of each file
 
-use std::{cmp::Ordering, collections::HashMap, path::PathBuf};
+use std::{
+    cmp::Ordering,
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+};
 
 use burn::{
     module::Module,
@@ -145,8 +150,9 @@ impl Merge {
     /// - What [`load_with`](super::load_with) refuses of a file. All files are checked by names,
     ///   shapes and dtypes before a number is read; the error names all that differ, by file and
     ///   tensor.
-    /// - A NaN or an infinity, in a file or in the result; integers that differ; a running variance
-    ///   below 0, which negative weights can give.
+    /// - A NaN or an infinity in the result, or in a file whose weight is not 0; integers that
+    ///   differ; a running variance below 0, which negative weights can give.
+    /// - A parameter that only one of `visit` and `map` of the module shows.
     /// - A file that changes while it is read.
     pub fn load<M: Module>(&self, module: &M) -> Result<Merged<M>> {
         let weights = self.weights.of(self.files.len())?;
@@ -210,8 +216,9 @@ impl Merge {
         let places: HashMap<_, _> =
             recorded(module).into_iter().map(|it| (it.place.path(), (it.id, it.dtype))).collect();
         let order = order(files, weights);
-        let mut failed = None;
+        let (mut failed, mut reached) = (None, HashSet::new());
         let merged = load(module.valid(), |path| {
+            reached.insert(path.to_owned());
             let &(id, dtype) = places.get(path).filter(|_| failed.is_none())?;
             let is_statistic = statistics.contains(path);
             let data = match (dtype.is_float(), is_statistic, self.statistics, self.integers) {
@@ -226,7 +233,22 @@ impl Merge {
             data.map_err(|error| failed = Some(error)).ok().map(|data| Entry { id, data })
         });
         files.iter().try_for_each(|file| file.parts.check())?;
-        failed.map_or(Ok(merged), Err)
+        failed.map_or(Ok(()), Err)?;
+        // A parameter with the number of the module that was given would be no merged one.
+        let only = |path: &String| match reached.contains(path) {
+            true => "one that only `map` shows",
+            false => "one that only `visit` shows",
+        };
+        let mut shown: Vec<_> = places.keys().collect();
+        shown.extend(&reached);
+        shown.sort_unstable();
+        match shown.into_iter().find(|path| places.contains_key(*path) != reached.contains(*path)) {
+            None => Ok(merged),
+            Some(path) => {
+                let expected = "a parameter that `visit` and `map` of the module show";
+                Err(Error::parameter(path, expected, only(path)))
+            }
+        }
     }
 
     fn notes<M: Module>(&self, files: &[&OpenFile], weights: &[f64], module: &M) -> Vec<String> {
@@ -298,7 +320,12 @@ fn mixed(
         mass += weights[index];
         let alpha = weights[index] / mass;
         let data = files[index].read(path)?;
-        let add = |(a, w): (&mut f64, f64)| *a += alpha * (w - *a);
+        // An addition of 0 would turn -0 into 0.
+        let add = |(a, w): (&mut f64, f64)| {
+            if w != *a {
+                *a += alpha * (w - *a);
+            }
+        };
         match data.as_slice::<f32>() {
             Ok(numbers) => sum.iter_mut().zip(numbers.iter().map(|&w| w.into())).for_each(add),
             Err(_) => sum.iter_mut().zip(data.iter()).for_each(add),

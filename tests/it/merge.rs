@@ -108,6 +108,9 @@ fn sums_are_those_of_the_closed_forms() {
         }),
         (Shares::Rule(Rule::Equal), vec![0.2; 5]),
         (Shares::Rule(Rule::lawa(2, 1)), vec![0.0, 0.0, 0.0, 0.5, 0.5]),
+        // Updates at the steps 2 and 4 alone; none, so that the start stays.
+        (Shares::Rule(Rule::copy(2)), vec![0.0, 0.0, 0.0, 1.0, 0.0]),
+        (Shares::Rule(Rule::copy(6)), vec![1.0, 0.0, 0.0, 0.0, 0.0]),
         (Shares::Rule(Rule::PowerFunctionGamma { gamma: 1.0 }), {
             (1..=5).map(|t| f64::from(2 * t - 1) / 25.0).collect()
         }),
@@ -306,7 +309,7 @@ proptest! {
         }
     }
 
-    /// Copies of one file give that file, bit for bit, by all weights.
+    /// Copies of one file give that file, bit for bit, by all weights; so a 0 keeps its sign.
     #[test]
     fn copies_of_one_file_give_that_file(
         count in 2_usize..6, seed in 0_u64..1000, scale in -1.0..1.0,
@@ -314,7 +317,7 @@ proptest! {
         let directory = tempfile::tempdir().unwrap();
         let dtypes = [DType::F32, DType::F64, DType::F16];
         for dtype in dtypes.into_iter().filter(|dtype| EXACT || *dtype == DType::F32) {
-            let module = cast(Every::new(seed), dtype);
+            let module = cast(Every::new(seed).map(&mut NegativeZeros), dtype);
             let paths: Vec<_> = (0..count)
                 .map(|index| {
                     let form = &FORMS[index % 3]();
@@ -499,6 +502,9 @@ fn what_does_not_fit_is_refused_by_name() {
          expected 1"
     );
     assert_eq!(weights(&[1.0, -1.0]), "the sum of the weights of a merge is 0, expected 1");
+    // However large the weights are, a sum of 0 is not one of 1.
+    assert_eq!(weights(&[1e12, -1e12]), "the sum of the weights of a merge is 0, expected 1");
+    Shares::Given(vec![1e12, 1.0 - 1e12]).of(2).unwrap();
     let rule = Shares::Rule("half-life(64000 samples)".parse().unwrap());
     assert!(why(rule.of(3)).contains("samples_per_step"), "{}", why(rule.of(3)));
     assert!(why(Shares::Rule(Rule::ema(2.0)).of(3)).contains("decay is 2"));
@@ -603,7 +609,7 @@ fn the_greedy_merge_takes_what_makes_the_score_better() {
     let description = &made.merged.description;
     assert_eq!(description.rule, "greedy merge of 2 of 5 files");
     let taken: Vec<_> = description.files.iter().map(|it| (it.path.clone(), it.weight)).collect();
-    assert_eq!(taken, [1, 0].map(|index| (paths[index].display().to_string(), 0.5)));
+    assert_eq!(taken, [0, 1].map(|index| (paths[index].display().to_string(), 0.5)));
 
     // A file that changes in the meantime.
     let mut calls = 0;
@@ -638,6 +644,140 @@ fn the_greedy_merge_takes_what_makes_the_score_better() {
     );
     let none = Merge::new(&paths).greedy(&module, |_| Ok::<_, Error>(f64::NAN));
     assert_eq!(why(none), "the scores of a merge is NaN for each file, expected a number");
+}
+
+/// Sets each small number of a module to -0.
+struct NegativeZeros;
+
+impl burn::module::ModuleMapper for NegativeZeros {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| {
+            let zero = |x: f32| if x.abs() < 0.1 { -0.0 } else { x };
+            let numbers: Vec<_> = tensor.to_data().iter().map(zero).collect();
+            Tensor::from_data(TensorData::new(numbers, tensor.shape()), &tensor.device())
+                .set_require_grad(tensor.is_require_grad())
+        })
+    }
+}
+
+/// A NaN is less than `-inf`, whichever comes first.
+#[test]
+fn a_greedy_merge_ranks_nan_below_all_numbers() {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = files(directory.path(), &[vec![1.0], vec![2.0]], DType::F32);
+    let module = Weights::new(&[0.0], DType::F32, &device());
+    for numbers in [[f64::NAN, f64::NEG_INFINITY], [f64::NEG_INFINITY, f64::NAN]] {
+        let mut scores = numbers.into_iter().chain([f64::NAN]);
+        let made = Merge::new(&paths).greedy(&module, |_| Ok::<_, Error>(scores.next().unwrap()));
+        let made = made.unwrap();
+        assert_eq!(made.score, f64::NEG_INFINITY);
+        let best = numbers.iter().position(|number| !number.is_nan()).unwrap();
+        assert_eq!(made.candidates[0].path, paths[best]);
+        assert_eq!(flat(&made.merged.module, true), [[1.0], [2.0]][best]);
+    }
+}
+
+/// The first and the last file are those in the order of the files, not of the scores.
+#[test]
+fn a_greedy_merge_has_the_order_of_the_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let nets = [1, 2, 3].map(with_statistics);
+    let paths = [0, 1, 2]
+        .map(|index| written(directory.path(), &index.to_string(), &nets[index], &FORMS[index]()));
+    let mean = |net: &Net| -> Vec<f64> {
+        let mut all = floats(net).into_iter();
+        all.find(|(path, ..)| path.ends_with("running_mean")).unwrap().2
+    };
+    for (policy, index) in [(Buffers::First, 0), (Buffers::Last, 2)] {
+        // The second file is the best, then the third, then the first.
+        let mut scores = [1.0, 3.0, 2.0, 4.0, 5.0].into_iter();
+        let merge = Merge::new(&paths).with_statistics(policy);
+        let made = merge.greedy(&nets[0], |_| Ok::<_, Error>(scores.next().unwrap())).unwrap();
+        let tried: Vec<_> = made.candidates.iter().map(|it| (it.path.clone(), it.taken)).collect();
+        assert_eq!(tried, [1, 2, 0].map(|index| (paths[index].clone(), true)));
+        assert_eq!(mean(&made.merged.module), mean(&nets[index]), "{policy:?}");
+    }
+}
+
+/// A module that shows `w` to `visit` alone or to `map` alone.
+#[derive(Clone, Debug)]
+struct Half {
+    v: Param<Tensor<1>>,
+    w: Param<Tensor<1>>,
+    visited: bool,
+}
+
+impl Half {
+    fn each(self, map: impl Fn(Param<Tensor<1>>) -> Param<Tensor<1>>) -> Self {
+        Self { v: map(self.v), w: map(self.w), ..self }
+    }
+}
+
+impl Module for Half {
+    fn visit<V: burn::module::ModuleVisitor>(&self, visitor: &mut V) {
+        for (name, param, shown) in [("v", &self.v, true), ("w", &self.w, self.visited)] {
+            if shown {
+                visitor.enter_module(name, "Struct:Half");
+                visitor.visit_float(param);
+                visitor.exit_module(name, "Struct:Half");
+            }
+        }
+    }
+
+    fn map<P: burn::module::ModuleMapper>(self, mapper: &mut P) -> Self {
+        let mut map = |name: &str, param| {
+            mapper.enter_module(name, "Struct:Half");
+            let param = mapper.map_float(param);
+            mapper.exit_module(name, "Struct:Half");
+            param
+        };
+        let v = map("v", self.v);
+        let w = if self.visited { self.w } else { map("w", self.w) };
+        Self { v, w, ..self }
+    }
+
+    fn collect_devices(&self, devices: burn::module::Devices) -> burn::module::Devices {
+        self.v.collect_devices(devices)
+    }
+
+    fn fork(self, device: &burn::tensor::Device) -> Self {
+        self.each(|param| param.fork(device))
+    }
+
+    fn to_device(self, device: &burn::tensor::Device) -> Self {
+        self.each(|param| param.to_device(device))
+    }
+
+    fn train(self) -> Self {
+        self.each(Module::train)
+    }
+
+    fn valid(&self) -> Self {
+        self.clone().each(|param| param.valid())
+    }
+
+    fn materialize(self) -> Self {
+        self
+    }
+}
+
+/// A parameter that the merge cannot put in place would keep the number of the module.
+#[test]
+fn parameters_that_visit_or_map_alone_shows_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    for (visited, word) in [(true, "visit"), (false, "map")] {
+        let param = || Param::from_data([1.0], &device());
+        let half = Half { v: param(), w: param(), visited };
+        // A record of it has what `visit` shows.
+        let paths = ["a", "b"].map(|name| written(directory.path(), name, &half, &Form::Burnpack));
+        assert_eq!(
+            why(Merge::new(paths).load(&half)),
+            format!(
+                "w: expected a parameter that `visit` and `map` of the module show, found one that \
+                 only `{word}` shows"
+            )
+        );
+    }
 }
 
 impl Every {

@@ -33,7 +33,7 @@ pub struct Commits {
 pub struct Newest {
     /// The newest whole commit; `None` if no commit is whole.
     pub commit: Option<Commit>,
-    /// The error of each newer commit, from the newest on.
+    /// The error of each newer commit, from the newest on; of every commit if none is whole.
     pub passed_over: Vec<Error>,
 }
 
@@ -42,8 +42,8 @@ pub struct Newest {
 pub struct LastCommits {
     /// The whole commits, oldest first.
     pub commits: Vec<Commit>,
-    /// The error of each commit that is damaged and newer than the oldest of these, from the newest
-    /// on.
+    /// The error of each damaged commit that was read, from the newest on: of those newer than the
+    /// oldest of these, or of all if fewer commits are whole than were asked for.
     pub passed_over: Vec<Error>,
 }
 
@@ -97,7 +97,7 @@ impl Commits {
     ///
     /// A directory that cannot be read; a commit of another version of this crate; a commit whose
     /// files cannot be read because of missing permission, too little memory or too many open
-    /// files.
+    /// files; commits that are removed again and again while they are read.
     pub fn newest(&self) -> Result<Newest> {
         let LastCommits { mut commits, passed_over } = self.last(1)?;
         Ok(Newest { commit: commits.pop(), passed_over })
@@ -106,32 +106,78 @@ impl Commits {
     /// Finds the newest `count` whole commits, or all if there are fewer. Reads all files of each
     /// commit, from the newest commit on, until so many are whole.
     ///
+    /// While another process trains, it may remove a listed commit before it is read. The directory
+    /// is then listed again, up to 16 times, and only commits that were not read before are read.
+    ///
     /// # Errors
     ///
     /// The errors of [`newest`](Self::newest).
     pub fn last(&self, count: usize) -> Result<LastCommits> {
-        'listed: loop {
-            let mut last = LastCommits::default();
-            for progress in self.list()?.into_iter().rev() {
-                if last.commits.len() == count {
-                    break;
-                }
-                match self.open(progress) {
-                    Ok(commit) => last.commits.insert(0, commit),
-                    // The process that trains has removed this commit, after it wrote a newer one.
-                    Err(_) if self.is_gone(progress) => continue 'listed,
-                    Err(error) if is_damage(&error) => last.passed_over.push(error),
-                    Err(error) => return Err(error),
-                }
-            }
-            return Ok(last);
-        }
+        self.last_of(count, || self.list())
     }
 
-    /// The optimizer steps at a commit; `None` if its manifest cannot be read.
-    pub(crate) fn steps(&self, progress: Progress) -> Option<u64> {
-        let commit = Commit::describe(self.path.join(progress.name()));
-        commit.ok().map(|commit| commit.manifest.steps)
+    /// The newest `count` whole commits of those that `list` returns in ascending order.
+    fn last_of(
+        &self,
+        count: usize,
+        mut list: impl FnMut() -> Result<Vec<Progress>>,
+    ) -> Result<LastCommits> {
+        let mut read = BTreeMap::new();
+        for _ in 0..MAX_LISTS {
+            let places = list()?;
+            let (mut whole, mut is_complete) = (0, true);
+            let mut found = BTreeMap::new();
+            for place in places.into_iter().rev() {
+                if whole == count {
+                    break;
+                }
+                let opened = match read.remove(&place).unwrap_or_else(|| self.open(place)) {
+                    Ok(commit) => {
+                        whole += 1;
+                        Ok(commit)
+                    }
+                    // The process that trains has removed this commit, after it wrote a newer one.
+                    Err(_) if self.is_gone(place) => {
+                        is_complete = false;
+                        continue;
+                    }
+                    Err(error) if is_damage(&error) => Err(error),
+                    Err(error) => return Err(error),
+                };
+                found.insert(place, opened);
+            }
+            if is_complete {
+                let mut last = LastCommits::default();
+                for opened in found.into_values() {
+                    match opened {
+                        Ok(commit) => last.commits.push(commit),
+                        Err(error) => last.passed_over.insert(0, error),
+                    }
+                }
+                return Ok(last);
+            }
+            read = found;
+        }
+        let expected = "commits that stay while they are read";
+        let found = format!("a removed one each time, of {MAX_LISTS} times");
+        Err(Error::file("read", &self.path, Error::parameter("commits", expected, found)))
+    }
+
+    /// The optimizer steps at a commit; `None` if its manifest cannot be read now.
+    ///
+    /// `known` holds the steps that were read. A failure is not stored, since the next call may be
+    /// able to read the manifest.
+    pub(crate) fn steps(
+        &self,
+        progress: Progress,
+        known: &mut BTreeMap<Progress, u64>,
+    ) -> Option<u64> {
+        if let Some(steps) = known.get(&progress) {
+            return Some(*steps);
+        }
+        let commit = Commit::describe(self.path.join(progress.name())).ok()?;
+        known.insert(progress, commit.manifest.steps);
+        Some(commit.manifest.steps)
     }
 
     fn is_gone(&self, progress: Progress) -> bool {
@@ -263,6 +309,9 @@ pub(crate) fn plain_model<M: Module>(record: Bytes, module: M) -> Result<M> {
     strict::check_finite(record.clone())?;
     strict::model_record(record, module)
 }
+
+/// How often the directory is listed when commits are removed while they are read.
+const MAX_LISTS: usize = 16;
 
 /// The action that errors about files of commits name.
 const USE: &str = "use the commit of";

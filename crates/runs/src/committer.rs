@@ -72,9 +72,8 @@ struct SharedCommitter {
     records: Records,
     outcome: Outcome,
     warnings: Warnings,
-    /// The optimizer steps at the commits whose manifests were read; `None` for a manifest that
-    /// cannot be read.
-    steps: Mutex<BTreeMap<Progress, Option<u64>>>,
+    /// The optimizer steps at the commits whose manifests were read or written.
+    steps: Mutex<BTreeMap<Progress, u64>>,
     /// Completed when the metric by which the best commit is kept was checked.
     best: Once,
 }
@@ -382,9 +381,9 @@ impl Committer {
             versions: vec![env!("CARGO_PKG_VERSION").to_owned()],
             written: written.as_secs(),
         };
-        let mut steps = self.0.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        steps.insert(progress, Some(counts.steps));
-        let steps = |place| *steps.entry(place).or_insert_with(|| store.steps(place));
+        let mut known = self.0.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(progress, counts.steps);
+        let steps = |place| store.steps(place, &mut known);
         store.write(manifest, &files, |places| config.keep(places, &kept, steps))
     }
 }

@@ -167,9 +167,17 @@ impl CommitConfig {
     /// this off.
     ///
     /// With commits [every](Self::with_every_steps) 100 steps and 500 here, every fifth is kept.
-    /// Which commits are kept depends on those in the directory alone, so that a run that was killed
-    /// keeps the same ones as an undisturbed run. A commit that a resumed run with a larger number
-    /// does not keep is removed.
+    /// Which commits are kept depends on those in the directory alone. So a run that was killed keeps
+    /// the same ones as an undisturbed run, if both write commits at the same steps only: at the ends
+    /// of epochs and every so many steps. Commits [by time](Self::with_every) depend on the clock,
+    /// and a [signal](crate::Signals) that ends a training adds a commit; either may be the first
+    /// after a multiple, and so the one that is kept.
+    ///
+    /// A commit does not hold this setting: give it at every resume. The first commit of a resumed
+    /// run without it, or with another number, removes the older ones that the new setting does not
+    /// keep. To have them for good, copy them out of the run's directory before.
+    ///
+    /// A commit whose manifest cannot be read at the moment is kept.
     ///
     /// Steps are those in [`Manifest::steps`](crate::Manifest::steps): where they are not counted,
     /// as for a plain model with a [kept strategy](crate::Fit::keep_strategy), no commit is kept by
@@ -247,6 +255,7 @@ impl CommitConfig {
     }
 
     /// The first commit of each interval of so many steps as are set, without the interval from 0.
+    /// A commit whose steps are unknown may be the first, so it is one of them.
     fn regular(
         &self,
         places: &[Progress],
@@ -255,7 +264,7 @@ impl CommitConfig {
         let Some(every) = self.keep_every else { return Vec::new() };
         let mut last = 0;
         let is_first = |place: &Progress| {
-            let interval = steps(*place).map_or(0, |steps| steps / every);
+            let Some(interval) = steps(*place).map(|steps| steps / every) else { return true };
             let is_first = interval > last;
             last = interval.max(last);
             is_first
@@ -320,9 +329,14 @@ mod tests {
         kept.sort();
         kept.dedup();
         assert_eq!(kept, [2, 3, 6].map(Progress::after));
-        // A manifest that cannot be read is of no interval, so that the next commit is kept.
-        let damaged = |place| steps(place).filter(|_| place != Progress::after(3));
-        let kept = config.keep(&places, &mark, damaged);
-        assert!(kept.contains(&Progress::after(4)) && !kept.contains(&Progress::after(3)));
+        // A commit whose manifest cannot be read stays, and the next one too, which may be the
+        // first of the interval. Once the manifest is read, one of them is enough.
+        let unread = |place| steps(place).filter(|_| place != Progress::after(3));
+        let mut kept = config.keep(&places, &mark, unread);
+        kept.sort();
+        kept.dedup();
+        assert_eq!(kept, [2, 3, 4, 6].map(Progress::after));
+        let kept = config.keep(&kept, &mark, steps);
+        assert!(!kept.contains(&Progress::after(4)), "{kept:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! The greedy soup: files are added as long as a score does not get worse.
 
-use std::path::PathBuf;
+use std::{cmp::Ordering, path::PathBuf};
 
 use burn::module::Module;
 
@@ -42,7 +42,14 @@ impl Merge {
     /// such as an accuracy, or a loss with its sign turned, on data that was not trained on.
     /// It is called for each file, and for the merge with each but the best file. The files are
     /// tried from the best on; one is taken if the score of the merge does not become less.
-    /// A NaN counts as less than any number.
+    /// A NaN counts as less than any number, `-inf` too.
+    ///
+    /// A merge has its files in the order in which they were given. Of [`with_statistics`] and
+    /// [`with_integers`], the first and the last file are those of the files that it takes.
+    /// Two merged modules are in memory at a time: the best so far and the one that is tried.
+    ///
+    /// [`with_statistics`]: Self::with_statistics
+    /// [`with_integers`]: Self::with_integers
     ///
     /// The score that was chosen by is too good for a report: use other data there.
     ///
@@ -60,16 +67,17 @@ impl Merge {
             return Err(error.into());
         }
         let files = self.open(module)?;
-        let merge = |taken: &[&OpenFile]| {
+        let merge = |taken: &[usize]| {
+            let taken: Vec<_> = taken.iter().map(|&index| &files[index]).collect();
             let rule = format!("greedy merge of {} of {} files", taken.len(), files.len());
-            self.merged(taken, &vec![1.0 / taken.len() as f64; taken.len()], module, rule)
+            self.merged(&taken, &vec![1.0 / taken.len() as f64; taken.len()], module, rule)
         };
         let mut scores = Vec::with_capacity(files.len());
-        for file in &files {
-            scores.push((score(&merge(&[file])?.module)?, file));
+        for index in 0..files.len() {
+            scores.push((score(&merge(&[index])?.module)?, index));
         }
-        // A NaN comes last; files of one score keep their order.
-        scores.sort_by(|(one, _), (other, _)| rank(*other).total_cmp(&rank(*one)));
+        // Files of one score keep their order.
+        scores.sort_by(|(one, _), (other, _)| best_first(*one, *other));
         let (mut best, first) = scores[0];
         if best.is_nan() {
             return Err(
@@ -78,12 +86,13 @@ impl Merge {
         }
         let (mut taken, mut merged) = (vec![first], merge(&[first])?);
         let mut candidates = Vec::with_capacity(files.len());
-        candidates.push(candidate(first, best, best, true));
-        for (alone, file) in scores.drain(1..) {
-            let more: Vec<_> = taken.iter().copied().chain([file]).collect();
+        candidates.push(candidate(&files[first], best, best, true));
+        for (alone, index) in scores.drain(1..) {
+            let mut more: Vec<_> = taken.iter().copied().chain([index]).collect();
+            more.sort_unstable();
             let tried = merge(&more)?;
             let now = score(&tried.module)?;
-            candidates.push(candidate(file, alone, now, now >= best));
+            candidates.push(candidate(&files[index], alone, now, now >= best));
             if now >= best {
                 (best, taken, merged) = (now, more, tried);
             }
@@ -92,9 +101,10 @@ impl Merge {
     }
 }
 
-/// The score by which files are sorted.
-fn rank(score: f64) -> f64 {
-    if score.is_nan() { f64::NEG_INFINITY } else { score }
+/// The order of two scores: the greater first, a NaN last.
+fn best_first(one: f64, other: f64) -> Ordering {
+    let by_number = other.partial_cmp(&one).unwrap_or(Ordering::Equal);
+    one.is_nan().cmp(&other.is_nan()).then(by_number)
 }
 
 fn candidate(file: &OpenFile, alone: f64, merged: f64, taken: bool) -> Candidate {

@@ -18,7 +18,8 @@ pub enum Weights {
     /// step, in their order.
     ///
     /// The first file is the start of the average, or the first step for a rule that gives its start
-    /// no weight, such as `ema(0.9, debias)`.
+    /// no weight, such as `ema(0.9, debias)`. A file at whose step the rule makes no update, such as
+    /// the third by `copy(every=2)`, has the weight 0.
     Rule(Rule),
     /// Weights that have the effect of a learning rate which decays over the files (Tian et al.
     /// 2025, "WSM: Decay-Free Learning Rate Schedule via Checkpoint Merging for LLM Pre-training",
@@ -52,14 +53,17 @@ pub enum Decay {
 /// By how much a sum of weights may differ from 1, as a share of the sum of their magnitudes.
 const TOLERANCE: f64 = 1e-12;
 
+/// By how much a sum of weights may differ from 1, whatever their magnitudes.
+const MOST: f64 = 5e-7;
+
 impl Weights {
     /// The weight of each of so many files.
     ///
     /// # Errors
     ///
     /// Another number of weights than of files; a weight that is no finite number; a sum that
-    /// differs from 1 by more than 1e-12 of the sum of the magnitudes; a rule that needs more than
-    /// steps, such as samples, or whose numbers are out of range.
+    /// differs from 1 by more than 1e-12 of the sum of the magnitudes, or by more than 5e-7; a rule
+    /// that needs more than steps, such as samples, or whose numbers are out of range.
     pub fn of(&self, files: usize) -> Result<Vec<f64>> {
         let count = files as f64;
         let weights = match self {
@@ -90,7 +94,7 @@ fn checked(weights: Vec<f64>, files: usize) -> Result<Vec<f64>> {
     }
     let sum: f64 = weights.iter().sum();
     let magnitude: f64 = weights.iter().map(|weight| weight.abs()).sum();
-    if files > 0 && (sum - 1.0).abs() > TOLERANCE * magnitude.max(1.0) {
+    if files > 0 && (sum - 1.0).abs() > (TOLERANCE * magnitude.max(1.0)).min(MOST) {
         let shares: Vec<_> = weights.iter().map(|weight| (weight / sum).to_string()).collect();
         let found = match shares.len() {
             2..=8 if sum.abs() > TOLERANCE => {
@@ -107,14 +111,19 @@ fn checked(weights: Vec<f64>, files: usize) -> Result<Vec<f64>> {
 /// weight starts from the first file.
 fn of_rule(rule: &Rule, files: usize) -> Result<Vec<f64>> {
     let config = AverageConfig::new(rule.clone());
-    let profile = config.profile_after(files as u64)?;
-    let steps = |weights: &[(f64, f64)]| weights.iter().map(|(_, weight)| *weight).collect();
-    if profile.mass_on_start() == 0.0 {
-        return Ok(steps(profile.weights()));
+    let mut profile = config.profile_after(files as u64)?;
+    let (mut start, mut first) = (None, 1);
+    if profile.mass_on_start() != 0.0 {
+        profile = config.profile_after(files.saturating_sub(1) as u64)?;
+        (start, first) = (Some((0.0, profile.mass_on_start())), 0);
     }
-    let profile = config.profile_after(files.saturating_sub(1) as u64)?;
-    let others: Vec<_> = steps(profile.weights());
-    Ok([profile.mass_on_start()].into_iter().chain(others).collect())
+    let mut weights = vec![0.0; files];
+    for (step, weight) in start.into_iter().chain(profile.weights().iter().copied()) {
+        if let Some(place) = weights.get_mut(step as usize - first) {
+            *place = weight;
+        }
+    }
+    Ok(weights)
 }
 
 impl Decay {
