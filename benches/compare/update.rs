@@ -52,7 +52,7 @@ fn averages(
 /// So many averages, one after the other.
 fn single(name: &str, tensors: Tensors, count: usize) -> Result<Contestant> {
     averages(name, tensors, count, |averages, live, step| {
-        averages.iter_mut().try_for_each(|average| average.update(live, step))
+        averages.iter_mut().try_for_each(|average| average.update(live, step).map(drop))
     })
 }
 
@@ -87,7 +87,8 @@ pub fn beside(name: &str, tensors: Tensors, bar: f64, torch: &Torch) -> Result<C
 
 /// Several at once.
 pub fn together(name: &str) -> Result<Contest> {
-    let at_once = |averages: &mut [_], live: &_, step| update_all(averages, live, step, None);
+    let at_once =
+        |averages: &mut [_], live: &_, step| update_all(averages, live, step, None).map(drop);
     Ok(Contest {
         name: name.to_owned(),
         unit: Unit::Nanoseconds,
