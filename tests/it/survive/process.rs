@@ -252,7 +252,13 @@ fn goes_on(plan: &Plan, golden: &str, committed: Option<&str>) {
     assert_eq!(ended.digest(), golden);
     assert_eq!(ended.says("PASSED OVER"), None);
     if plan.keep_every.is_some() {
-        assert_kept(plan);
+        // A commit that could not be written may be missing; then the next one is the first of its
+        // 7 steps.
+        let kept = plan.commits();
+        let first_of =
+            |seventh| kept.iter().any(|place| (8 * place.epochs + place.batches) / 7 == seventh);
+        assert!((1..=3).all(first_of) && KEPT[2..].iter().all(|it| kept.contains(it)), "{kept:?}");
+        assert!(kept.len() <= KEPT.len() + 1, "{kept:?}");
     }
     for entry in fs::read_dir(commits.path()).unwrap() {
         let name = entry.unwrap().file_name();
