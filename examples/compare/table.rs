@@ -137,7 +137,7 @@ impl Comparison {
     }
 }
 
-/// What a short table is about.
+/// The subject of a short table.
 #[derive(Clone, Copy)]
 enum Measure {
     Loss,

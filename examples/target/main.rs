@@ -70,7 +70,7 @@ fn tensor<const N: usize>(rows: impl Iterator<Item = [f32; N]>, device: &Device)
     Tensor::from_data(TensorData::new(rows.into_flattened(), shape), device)
 }
 
-/// Whether the push to the right has the higher value, for each input.
+/// True for each input where the push to the right has the higher value.
 fn choose(net: &Mlp, inputs: impl Iterator<Item = [f32; 4]>, device: &Device) -> Vec<bool> {
     let values: Vec<f32> = net.forward(tensor(inputs, device)).into_data().iter().collect();
     values.chunks(2).map(|values| values[1] > values[0]).collect()

@@ -202,7 +202,7 @@ pub(super) fn fitted<M: Module>(
     Ok(fitted.collect())
 }
 
-/// What the file lacks of the module's tensors, has in another shape or dtype, and has beside them:
+/// The tensors that the file lacks, has in another shape or dtype, or has beside the module's:
 /// at most `most` of these.
 fn faults<M: Module>(
     module: &M,

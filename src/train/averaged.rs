@@ -14,6 +14,8 @@ mod step; // Burn's step traits for it
 mod teacher; // the average that live learns from
 mod validation; // the modules that compute outputs in validation, and their metrics
 
+use std::sync::Arc;
+
 use burn::{
     tensor::Device,
     train::{
@@ -316,8 +318,7 @@ impl<M: LearnerModel> Averaged<M> {
         + Sync
         + 'static,
     ) -> Result<Self> {
-        self.averages.average(index)?;
-        Ok(Self { teacher: Some(Teacher::new(index, false, learn)), ..self })
+        self.taught_by(index, false, Arc::new(learn))
     }
 
     /// Like [`with_teacher`](Self::with_teacher), but the teacher is in training mode: its dropout
@@ -326,7 +327,7 @@ impl<M: LearnerModel> Averaged<M> {
     /// Burn's layers do so only for inputs on a device with autodiff, as the Learner's batches are;
     /// give an input of your own that is not there to the teacher by `autodiff()`.
     ///
-    /// What its forward passes do to its running statistics is dropped with it.
+    /// The changes that its forward passes make to its running statistics are dropped with it.
     ///
     /// # Errors
     ///
@@ -339,8 +340,7 @@ impl<M: LearnerModel> Averaged<M> {
         + Sync
         + 'static,
     ) -> Result<Self> {
-        self.averages.average(index)?;
-        Ok(Self { teacher: Some(Teacher::new(index, true, learn)), ..self })
+        self.taught_by(index, true, Arc::new(learn))
     }
 
     /// Copies the first average back into live at regular steps, see [`Switch`].

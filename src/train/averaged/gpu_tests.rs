@@ -58,9 +58,8 @@ fn trainings() -> [Training; 2] {
         .map(|device| Training::new(&mlp, device.autodiff()))
 }
 
-#[test]
-fn a_guarded_step_waits_for_the_device_once() {
-    let mut trainings = trainings();
+/// A step on the host waits for nothing, one on the GPU once, and both have the same averages.
+fn assert_one_wait_a_step(mut trainings: [Training; 2]) {
     for training in &mut trainings {
         (1..=6).for_each(|step| training.step(0.1 * step as f32, 0.5));
         assert!(training.model.error().is_none());
@@ -73,26 +72,21 @@ fn a_guarded_step_waits_for_the_device_once() {
     }
 }
 
+#[test]
+fn a_guarded_step_waits_for_the_device_once() {
+    assert_one_wait_a_step(trainings());
+}
+
 /// The teacher is there before the check of its last update has come back.
 #[test]
 fn a_step_with_a_teacher_waits_no_more_often() {
-    let mut trainings = trainings().map(|training| {
+    assert_one_wait_a_step(trainings().map(|training| {
         let model = training.model.with_teacher(0, |student: &Mlp, teacher, batch| {
             let targets = teacher.forward(batch.inputs.clone()) * 0.5 + batch.targets * 0.5;
             TrainStep::step(student, Batch { targets, ..batch })
         });
         Training { model: model.unwrap(), ..training }
-    });
-    for training in &mut trainings {
-        (1..=6).for_each(|step| training.step(0.1 * step as f32, 0.5));
-        assert!(training.model.error().is_none());
-    }
-    let [flex, gpu] = trainings;
-    assert_eq!((flex.most, gpu.most), (0, 1));
-    for (expected, found) in flex.averages().into_iter().zip(gpu.averages()) {
-        let close = |(a, b): (f32, f32)| (a - b).abs() <= 1e-6 * a.abs().max(1.0);
-        assert!(expected.into_iter().zip(found).all(close));
-    }
+    }));
 }
 
 #[test]

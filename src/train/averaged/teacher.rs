@@ -11,7 +11,7 @@ use super::Averaged;
 use crate::Result;
 
 /// Computes a training step from live, the teacher and a batch.
-type Learn<M> = Arc<
+pub(super) type Learn<M> = Arc<
     dyn Fn(&M, &M, <M as TrainStep>::Input) -> TrainOutput<<M as TrainStep>::Output> + Send + Sync,
 >;
 
@@ -24,20 +24,18 @@ pub(super) struct Teacher<M: LearnerModel> {
     learn: Learn<M>,
 }
 
-impl<M: LearnerModel> Teacher<M> {
-    pub fn new(
-        average: usize,
-        trains: bool,
-        learn: impl Fn(&M, &M, <M as TrainStep>::Input) -> TrainOutput<<M as TrainStep>::Output>
-        + Send
-        + Sync
-        + 'static,
-    ) -> Self {
-        Self { average, trains, learn: Arc::new(learn) }
-    }
-}
-
 impl<M: LearnerModel> Averaged<M> {
+    /// This module with the average of this index as the teacher; `trains` is true for one in
+    /// training mode.
+    ///
+    /// # Errors
+    ///
+    /// No average of this index.
+    pub(super) fn taught_by(self, average: usize, trains: bool, learn: Learn<M>) -> Result<Self> {
+        self.averages.average(average)?;
+        Ok(Self { teacher: Some(Teacher { average, trains, learn }), ..self })
+    }
+
     /// The forward and backward pass of a batch: live's own, or with the teacher.
     ///
     /// An error of the teacher is kept; live then takes its place, and the step is refused later.
@@ -46,7 +44,7 @@ impl<M: LearnerModel> Averaged<M> {
         batch: <M as TrainStep>::Input,
     ) -> TrainOutput<<M as TrainStep>::Output> {
         let Some(teacher) = &self.teacher else { return TrainStep::step(&self.live, batch) };
-        let module = self.taught_by(teacher).unwrap_or_else(|error| {
+        let module = self.teaching_module(teacher).unwrap_or_else(|error| {
             self.options.stop(format!("the teacher: {error}"));
             self.averages.keep_error(error);
             self.live.valid()
@@ -55,7 +53,7 @@ impl<M: LearnerModel> Averaged<M> {
     }
 
     /// The teacher as a plain module, on live's devices.
-    fn taught_by(&self, teacher: &Teacher<M>) -> Result<M> {
+    fn teaching_module(&self, teacher: &Teacher<M>) -> Result<M> {
         self.check_follows()?;
         let module = self.averages.teacher(teacher.average)?.module_beside(&self.live)?;
         Ok(if teacher.trains { module.map(&mut TrainingMode) } else { module })

@@ -31,7 +31,7 @@ impl Features {
     ///
     /// # Errors
     ///
-    /// Those of the loader: a split without rows.
+    /// A split without rows, as of the loader.
     pub fn learn(data: &Prepared, seed: u64, device: &Device) -> Result<Self> {
         device.seed(seed);
         let device = device.clone().autodiff();
@@ -56,7 +56,7 @@ impl Features {
     ///
     /// # Errors
     ///
-    /// Those of [`frechet`] and of [`inputs`]; features that cannot be read from the device.
+    /// The errors of [`frechet`] and of [`inputs`]; features that cannot be read from the device.
     ///
     /// # Panics
     ///
