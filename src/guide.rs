@@ -8,7 +8,8 @@
 //! - [`coming_from`]: what takes the place of a hand-written average, or of one in PyTorch or JAX;
 //! - [`shipping`]: one file for Burn, safetensors or PyTorch, and a program that runs the model in
 //!   it;
-//! - [`merging`]: several saved models as one, by which weights.
+//! - [`merging`]: several saved models as one, by which weights;
+//! - [`devices`]: several devices, and servers of other machines.
 //!
 //! Each number in the pages comes from a command beside it.
 
@@ -99,6 +100,13 @@ pub mod shipping {
     //!
     //! [`export`]: crate::export
     //! [`export::LoadOptions`]: crate::export::LoadOptions
+}
+
+pub mod devices {
+    #![doc = include_str!("guide/devices.md")]
+    //!
+    //! [`Averaged`]: crate::train::Averaged
+    //! [`fit`]: crate::runs::fit
 }
 
 pub mod merging {

@@ -1,6 +1,8 @@
 //! The device that a program runs on: chosen by name, environment or Cargo features, then checked.
 
 mod check;
+#[cfg(feature = "remote")]
+mod remote;
 
 use std::{env, fmt};
 
@@ -57,7 +59,9 @@ impl fmt::Display for Selected {
 /// that of the environment variable `BURN_DEVICE`. If the variable is not set or empty, it is the
 /// first of the devices that the Cargo features compile in: a GPU before a CPU, and the default
 /// `flex` last.
-/// Names are those of the Cargo features, in upper or lower case.
+/// Names are those of the Cargo features, in upper or lower case. With the feature `remote`, the
+/// address of a server of Burn's remote backend, such as `ws://gpu:3000`, is a name too: its first
+/// device is opened, with the token in the environment variable `BURN_REMOTE_TOKEN` if it is set.
 ///
 /// The check takes a few milliseconds on a CPU, and as long as compiling a few kernels on a GPU.
 ///
@@ -72,7 +76,10 @@ pub fn select(name: Option<&str>) -> Result<Selected> {
     let compiled: Vec<_> =
         DEVICES.iter().filter(|(_, compiled)| *compiled).map(|(name, _)| *name).collect();
 
-    let selected = open(choose(name, variable, &compiled)?)?;
+    let selected = match name.or(variable) {
+        Some(address) if address.contains("://") => server(address)?,
+        _ => open(choose(name, variable, &compiled)?)?,
+    };
     check::check(&selected.device).map_err(|problem| wrong(&selected, &problem))?;
     Ok(selected)
 }
@@ -98,6 +105,14 @@ fn choose(
         return Err(unusable(name, format!("not compiled in: build with `--features {name}`")));
     }
     Ok(name)
+}
+
+/// Opens the first device of a server.
+fn server(address: &str) -> Result<Selected> {
+    #[cfg(feature = "remote")]
+    return remote::open(address, env::var_os("BURN_REMOTE_TOKEN"));
+    #[cfg(not(feature = "remote"))]
+    return Err(unusable(address, "not compiled in: build with `--features remote`"));
 }
 
 /// Opens a device that is compiled in.

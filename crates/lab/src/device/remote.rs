@@ -1,0 +1,39 @@
+//! A device of a server of Burn's remote backend.
+
+use std::{ffi::OsString, time::Instant};
+
+use burn::{
+    remote::{ConnectError, RemoteHost},
+    tensor::Device,
+};
+
+use super::{Selected, unusable};
+use crate::Result;
+
+/// Opens the first device of the server at an address, such as `ws://gpu:3000`.
+pub(super) fn open(address: &str, token: Option<OsString>) -> Result<Selected> {
+    let port = address.strip_prefix("ws://").and_then(|rest| rest.rsplit_once(':'));
+    if !port.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
+        return Err(unusable(address, "expected ws://HOST:PORT, such as ws://127.0.0.1:3000"));
+    }
+    let mut host = RemoteHost::websocket(address);
+    if let Some(token) = &token {
+        host = host.with_credential(token.to_string_lossy().into_owned());
+    }
+    let start = Instant::now();
+    let device = Device::remote_options(&host).init().map_err(|error| {
+        let remedy = match &error {
+            ConnectError::Unreachable { .. } => format!(
+                "Burn tried for {} s; is the server started, and is the address right",
+                start.elapsed().as_secs()
+            ),
+            ConnectError::Unauthorized if token.is_none() => {
+                "set BURN_REMOTE_TOKEN to the server's token".to_owned()
+            }
+            ConnectError::Unauthorized => "BURN_REMOTE_TOKEN holds another token".to_owned(),
+            _ => "client and server must be built with the same release of Burn".to_owned(),
+        };
+        unusable(address, format!("{error} ({remedy})"))
+    })?;
+    Ok(Selected { device, label: format!("remote: {address}"), driver: String::new() })
+}

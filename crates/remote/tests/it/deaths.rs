@@ -1,0 +1,173 @@
+//! Servers that are killed: the training ends with an error soon, and goes on from its commits on
+//! another server as if nothing had been.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use burn::tensor::{Device, Tensor};
+use burn_ema::{Average, AverageConfig, NonFinite, Rule};
+
+use crate::{
+    common::{Net, assert_same},
+    digits::{BATCHES, COMMIT_EVERY, STEPS, Traps, trained},
+    proxy::Proxy,
+    server::{Server, device},
+};
+
+/// Each kind of death so many times, each at another place.
+const KILLS: usize = 20;
+
+/// The longest time from a death to the error.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A server behind a proxy, and when it was killed.
+struct Victim {
+    server: Server,
+    proxy: Proxy,
+    killed: Mutex<Option<Instant>>,
+}
+
+impl Victim {
+    fn start() -> Arc<Self> {
+        let server = Server::start();
+        let proxy = Proxy::before(&server.address);
+        Arc::new(Self { server, proxy, killed: Mutex::default() })
+    }
+
+    fn kill(&self) {
+        self.server.kill();
+        self.killed.lock().unwrap().get_or_insert_with(Instant::now);
+    }
+}
+
+/// Trains on a server that dies as the traps have it, goes on upon another one, and compares with
+/// a training on Flex. Returns the time from the death to the error.
+fn check(number: usize, whole: &[f64], traps: impl Fn(&Arc<Victim>) -> Traps) -> Duration {
+    let run = tempfile::tempdir().unwrap();
+    let victim = Victim::start();
+    let error = trained(run.path(), SEED, &device(&victim.proxy.address), &traps(&victim));
+    let time = victim.killed.lock().unwrap().expect("killed").elapsed();
+    let error = error.map(|_| ()).expect_err("a training on a dead server");
+    assert!(time < LIMIT, "kill {number}: {time:?} to {error}");
+    println!("kill {number}: {:.3} s to: {error}", time.as_secs_f64());
+
+    let server = Server::start();
+    let resumed = trained(run.path(), SEED, &server.device(), &Traps::none()).unwrap();
+    assert_same(&resumed, whole);
+    time
+}
+
+const SEED: u64 = 5;
+
+/// The same training on Flex.
+fn whole() -> Vec<f64> {
+    let run = tempfile::tempdir().unwrap();
+    trained(run.path(), SEED, &Device::flex(), &Traps::none()).unwrap()
+}
+
+fn report(what: &str, times: Vec<Duration>) {
+    let longest = times.iter().max().unwrap();
+    println!(
+        "{} killed within {what}: at most {:.3} s to the error",
+        times.len(),
+        longest.as_secs_f64()
+    );
+}
+
+#[test]
+fn a_server_that_dies_within_an_epoch() {
+    let whole = whole();
+    let times = (0..KILLS).map(|number| {
+        check(number, &whole, |victim| {
+            let victim = victim.clone();
+            let at = 1 + number % (2 * STEPS);
+            let train = move |batch| {
+                if batch == at {
+                    victim.kill()
+                }
+            };
+            Traps { train: Arc::new(train), ..Traps::none() }
+        })
+    });
+    report("an epoch", times.collect());
+}
+
+#[test]
+fn a_server_that_dies_within_a_validation() {
+    let whole = whole();
+    let times = (0..KILLS).map(|number| {
+        check(number, &whole, |victim| {
+            let victim = victim.clone();
+            let at = 1 + number % (2 * BATCHES);
+            let valid = move |batch| {
+                if batch == at {
+                    victim.kill()
+                }
+            };
+            Traps { valid: Arc::new(valid), ..Traps::none() }
+        })
+    });
+    report("a validation", times.collect());
+}
+
+/// After the batch before a commit, the server is killed once it has sent more than the step itself
+/// reads back: the records of the commit are on their way then.
+#[test]
+fn a_server_that_dies_within_a_commit() {
+    let whole = whole();
+    let record = 4 * (64 * 32 + 32 + 32 * 10 + 10) as u64;
+    let times = (0..KILLS).map(|number| {
+        check(number, &whole, |victim| {
+            let victim = victim.clone();
+            let at = COMMIT_EVERY * (1 + number % 2);
+            // Live, two averages and two moments of Adam.
+            let bytes = record / 2 + 4 * record * number as u64 / KILLS as u64;
+            let train = move |batch| {
+                if batch == at {
+                    let killed = victim.clone();
+                    victim.proxy.after(bytes, move || killed.kill());
+                }
+            };
+            Traps { train: Arc::new(train), ..Traps::none() }
+        })
+    });
+    report("a commit", times.collect());
+}
+
+/// In a loop of one's own that reads nothing, an update that checks the numbers finds the death, and
+/// one that takes them as they are does not.
+#[test]
+fn a_loop_that_reads_nothing() {
+    let updates = |policy: NonFinite| {
+        let server = Server::start();
+        let device = server.device();
+        let live = Net::new(1, &device);
+        let config = AverageConfig::new(Rule::ema(0.9)).with_non_finite(policy);
+        let mut average = config.init(&live).unwrap();
+        average.update(&live, 1).unwrap();
+        server.kill();
+        let start = Instant::now();
+        let updates: Vec<_> = (2..9).map(|step| average.update(&live, step).map(|_| ())).collect();
+        assert!(start.elapsed() < LIMIT);
+        (updates, device.sync(), read(&average))
+    };
+
+    let (checked, sync, _) = updates(NonFinite::Auto);
+    let error = checked[0].as_ref().unwrap_err().to_string();
+    println!("{error}");
+    assert!(checked.iter().all(Result::is_err));
+    assert!(sync.is_err());
+
+    let (taken, sync, read) = updates(NonFinite::Take);
+    assert!(taken.iter().all(Result::is_ok), "nothing is read");
+    println!("{}", sync.unwrap_err());
+    assert!(read.is_err());
+}
+
+/// The numbers of the first parameter of an average.
+fn read(average: &Average<Net>) -> Result<Vec<f64>, String> {
+    let weight: Tensor<2> = average.module().first.weight.val();
+    weight.try_into_vec_as::<f64>().map_err(|error| error.to_string())
+}

@@ -1,0 +1,20 @@
+//! Trainings on servers of Burn's remote backend, against the same trainings on Flex: the bits, the
+//! bytes on the wire, and servers that die.
+//!
+//! The servers are processes of their own on loopback, with Flex behind them.
+
+#[allow(dead_code, reason = "shared with the tests of the other crates")]
+#[path = "../../../../tests/it/common.rs"]
+mod common; // models, loaders and trainings
+#[allow(dead_code, reason = "shared with the tests of the other crates")]
+#[path = "../../../../tests/it/hand.rs"]
+mod hand; // trainings that write live down
+
+mod deaths; // servers that are killed
+mod digits; // a training of the perceptron with commits
+mod proxy; // counts the bytes between clients and servers
+mod refusals; // what is refused, and what it says
+mod server; // a server as a child process
+mod several; // two servers
+mod single; // one server
+mod trap; // a loader that does something at a batch
