@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
 
-use crate::figures::{Bar, Unit, median, over_rounds, show, table};
+use crate::figures::{Bar, Spread, Unit, show, table};
 
 /// How long one runs before it is another's turn, in nanoseconds, where once does not take longer.
 const TURN: f64 = 2e8;
+
+/// How many rounds there are at least, however long they take.
+const LEAST_ROUNDS: usize = 3;
 
 /// Threads of the one before may still look out for work.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -44,17 +47,19 @@ impl Contestant {
 
     /// Runs until it is warm, to see how often it fits into a turn.
     fn warm_up(&mut self) -> Result<()> {
-        let mut taken = 0.0;
-        while self.warms_up && taken < TURN {
+        if !self.warms_up {
+            return Ok(());
+        }
+        // The first time may take seconds on a GPU, whose kernels are compiled and chosen then.
+        (self.run)(1)?;
+        let (mut taken, mut fastest) = (0.0, f64::INFINITY);
+        while taken < TURN {
             let last = (self.run)(self.repeat)?;
             taken += last;
-            if last < TURN / 8.0 {
-                self.repeat *= 2;
-            } else {
-                let once = last / self.repeat as f64;
-                self.repeat = (TURN / once).max(1.0) as usize;
-            }
+            fastest = fastest.min(last / self.repeat as f64);
+            self.repeat = (TURN / 8.0 / fastest).clamp(1.0, 2.0 * self.repeat as f64) as usize;
         }
+        self.repeat = (TURN / fastest).max(1.0) as usize;
         Ok(())
     }
 
@@ -99,27 +104,35 @@ pub struct Outcome {
     name: String,
     unit: Unit,
     names: Vec<String>,
+    /// Why a contestant was left out, for each.
+    left_out: Vec<Option<String>>,
     rounds: Vec<Vec<f64>>,
     /// What was claimed, the bar, what was measured.
-    claims: Vec<(String, Bar, Option<f64>)>,
+    claims: Vec<(String, Bar, Option<Spread>)>,
 }
 
 impl Contest {
     /// Rounds of one turn each, the order reversed from round to round.
     ///
-    /// One that cannot run is left out, and said so; its times are no numbers.
-    pub fn hold(mut self, rounds: usize) -> Result<Outcome> {
-        let mut runs = Vec::new();
-        for contestant in &mut self.contestants {
-            let warm = contestant.warm_up();
-            if let Err(error) = &warm {
-                eprintln!("{}: {} is left out: {error:#}", self.name, contestant.name);
-            }
-            runs.push(warm.is_ok());
+    /// One that cannot run is left out, with the reason; its times are no numbers.
+    /// After `until`, no other contestant is warmed up, and no round begins after the first few.
+    pub fn hold(mut self, rounds: usize, until: Option<Instant>) -> Result<Outcome> {
+        let is_over = || until.is_some_and(|until| Instant::now() >= until);
+        let mut left_out = Vec::new();
+        for (place, contestant) in self.contestants.iter_mut().enumerate() {
+            let warm = match place > 0 && is_over() {
+                true => Err(anyhow!("the time for this row was over")),
+                false => contestant.warm_up(),
+            };
+            left_out.push(warm.err().map(|error| format!("{error:#}")));
         }
         let mut times = Vec::with_capacity(rounds);
         for round in 0..rounds {
-            let mut places: Vec<_> = (0..self.contestants.len()).filter(|&i| runs[i]).collect();
+            if round >= LEAST_ROUNDS && is_over() {
+                break;
+            }
+            let runs = |&place: &usize| left_out[place].is_none();
+            let mut places: Vec<_> = (0..self.contestants.len()).filter(runs).collect();
             if round % 2 == 1 {
                 places.reverse();
             }
@@ -131,7 +144,7 @@ impl Contest {
         }
         let claims = self.claims.into_iter();
         let claims = claims.map(|Claim { what, bar, number }| {
-            let number = over_rounds(&times, number);
+            let number = Spread::over_rounds(&times, number);
             (what, bar, number)
         });
         Ok(Outcome {
@@ -139,6 +152,7 @@ impl Contest {
             unit: self.unit,
             claims: claims.collect(),
             names: self.contestants.into_iter().map(|contestant| contestant.name).collect(),
+            left_out,
             rounds: times,
         })
     }
@@ -148,15 +162,14 @@ impl Outcome {
     /// What each took.
     pub fn times(&self) -> String {
         let rows = self.names.iter().enumerate().map(|(place, name)| {
-            let times = || self.rounds.iter().map(|round| round[place]);
-            let [least, most] =
-                [times().fold(f64::NAN, f64::min), times().fold(f64::NAN, f64::max)];
-            let median = median(times());
-            let shown = [median, Some(least), Some(most)].map(|number| match number {
-                Some(number) if !number.is_nan() => show(number, self.unit),
-                _ => "left out".to_owned(),
+            let spread = Spread::of(self.rounds.iter().map(|round| round[place]));
+            let shown = spread.map(|Spread { median, least, most }| {
+                [median, least, most].map(|number| show(number, self.unit))
             });
-            let [median, least, most] = shown;
+            let [median, least, most] = shown.unwrap_or_else(|| {
+                let reason = self.left_out[place].as_deref().unwrap_or("no number");
+                [format!("not measured: {reason}"), String::new(), String::new()]
+            });
             [name.clone(), median, least, most]
         });
         format!("### {}\n\n{}", self.name, table(["", "median", "least", "most"], rows))
@@ -165,13 +178,13 @@ impl Outcome {
     /// What was claimed, as rows of a table.
     pub fn rows(&self) -> impl Iterator<Item = [String; 5]> {
         self.claims.iter().map(|(what, bar, number)| {
-            let reached = number.and_then(|number| bar.is_reached(number));
+            let reached = number.and_then(|number| bar.is_reached(number.median));
             let reached = match reached {
                 Some(true) => "yes",
                 Some(false) => "no",
                 None => "",
             };
-            let number = number.map_or_else(|| "left out".to_owned(), |n| format!("{n:.3}"));
+            let number = number.map_or_else(|| "not measured".to_owned(), |n| n.to_string());
             [self.name.clone(), what.clone(), number, bar.to_string(), reached.to_owned()]
         })
     }
@@ -179,15 +192,28 @@ impl Outcome {
     pub fn json(&self) -> Value {
         let contestants = self.names.iter().enumerate().map(|(place, name)| {
             let rounds: Vec<_> = self.rounds.iter().map(|round| round[place]).collect();
-            json!({"name": name, "median": median(rounds.iter().copied()), "rounds": rounds})
+            let median = Spread::of(rounds.iter().copied()).map(|spread| spread.median);
+            json!({
+                "name": name, "median": median, "rounds": rounds,
+                "left_out": self.left_out[place],
+            })
         });
         let claims = self.claims.iter().map(|(what, bar, number)| {
-            let reached = number.and_then(|number| bar.is_reached(number));
-            json!({"what": what, "bar": bar.to_string(), "number": number, "reached": reached})
+            let reached = number.and_then(|number| bar.is_reached(number.median));
+            let [median, least, most] = [
+                number.map(|number| number.median),
+                number.map(|number| number.least),
+                number.map(|number| number.most),
+            ];
+            json!({
+                "what": what, "bar": bar.to_string(), "reached": reached,
+                "number": median, "least": least, "most": most,
+            })
         });
         let unit = match self.unit {
             Unit::Nanoseconds => "nanoseconds",
             Unit::Bytes => "bytes",
+            Unit::Waits => "waits",
         };
         json!({
             "name": self.name,

@@ -15,12 +15,38 @@ pub fn median(numbers: impl IntoIterator<Item = f64>) -> Option<f64> {
     }
 }
 
-/// The median over rounds of a number made of each.
-///
-/// A ratio of two times is taken within each round, so that a machine that is slow for a while is
-/// slow for both.
-pub fn over_rounds(rounds: &[Vec<f64>], number: impl Fn(&[f64]) -> f64) -> Option<f64> {
-    median(rounds.iter().map(|round| number(round)))
+/// The median of some numbers with the least and the most of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    pub median: f64,
+    pub least: f64,
+    pub most: f64,
+}
+
+impl Spread {
+    /// That of those which are numbers, if there is one.
+    pub fn of(numbers: impl Iterator<Item = f64> + Clone) -> Option<Self> {
+        Some(Self {
+            median: median(numbers.clone())?,
+            least: numbers.clone().fold(f64::NAN, f64::min),
+            most: numbers.fold(f64::NAN, f64::max),
+        })
+    }
+
+    /// The spread over rounds of a number made of each.
+    ///
+    /// A ratio of two times is taken within each round, so that a machine that is slow for a while
+    /// is slow for both.
+    pub fn over_rounds(rounds: &[Vec<f64>], number: impl Fn(&[f64]) -> f64) -> Option<Self> {
+        Self::of(rounds.iter().map(|round| number(round)))
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { median, least, most } = self;
+        write!(f, "{median:.3} ({least:.3} to {most:.3})")
+    }
 }
 
 /// What a number should be.
@@ -53,9 +79,10 @@ impl fmt::Display for Bar {
     }
 }
 
-/// A number with its unit, in three digits or so: nanoseconds or bytes.
+/// A number with its unit, in three digits or so.
 pub fn show(number: f64, unit: Unit) -> String {
     let steps: &[(f64, &str)] = match unit {
+        Unit::Waits => return format!("{number:.2}"),
         Unit::Nanoseconds => &[(1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns")],
         Unit::Bytes => &[(1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")],
     };
@@ -69,6 +96,8 @@ pub fn show(number: f64, unit: Unit) -> String {
 pub enum Unit {
     Nanoseconds,
     Bytes,
+    /// How often the host waits for the device.
+    Waits,
 }
 
 /// A table in Markdown.
