@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
 
-use crate::figures::{Bar, Spread, Unit, show, table};
+use crate::figures::{Bar, Unit, median, over_rounds, range, show, table};
 
 /// How long one runs before it is another's turn, in nanoseconds, where once does not take longer.
 const TURN: f64 = 2e8;
@@ -99,6 +99,9 @@ pub struct Contest {
     pub claims: Vec<Claim>,
 }
 
+/// The head of the table of [`Outcome::rows`].
+pub const HEAD: [&str; 7] = ["row", "what", "measured", "bar", "reached", "least", "most"];
+
 /// What came of a contest.
 pub struct Outcome {
     name: String,
@@ -107,8 +110,21 @@ pub struct Outcome {
     /// Why a contestant was left out, for each.
     left_out: Vec<Option<String>>,
     rounds: Vec<Vec<f64>>,
-    /// What was claimed, the bar, what was measured.
-    claims: Vec<(String, Bar, Option<Spread>)>,
+    claims: Vec<Claimed>,
+}
+
+/// What was claimed, and what was measured.
+struct Claimed {
+    what: String,
+    bar: Bar,
+    median: Option<f64>,
+    range: Option<[f64; 2]>,
+}
+
+impl Claimed {
+    fn is_reached(&self) -> Option<bool> {
+        self.median.and_then(|median| self.bar.is_reached(median))
+    }
 }
 
 impl Contest {
@@ -124,7 +140,11 @@ impl Contest {
                 true => Err(anyhow!("the time for this row was over")),
                 false => contestant.warm_up(),
             };
-            left_out.push(warm.err().map(|error| format!("{error:#}")));
+            let reason = warm.err().map(|error| format!("{error:#}"));
+            if let Some(reason) = &reason {
+                eprintln!("{}: {} is left out: {reason}", self.name, contestant.name);
+            }
+            left_out.push(reason);
         }
         let mut times = Vec::with_capacity(rounds);
         for round in 0..rounds {
@@ -142,10 +162,11 @@ impl Contest {
             }
             times.push(turns);
         }
-        let claims = self.claims.into_iter();
-        let claims = claims.map(|Claim { what, bar, number }| {
-            let number = Spread::over_rounds(&times, number);
-            (what, bar, number)
+        let claims = self.claims.into_iter().map(|Claim { what, bar, number }| Claimed {
+            what,
+            bar,
+            median: over_rounds(&times, &number),
+            range: range(times.iter().map(|round| number(round))),
         });
         Ok(Outcome {
             name: self.name,
@@ -162,52 +183,56 @@ impl Outcome {
     /// What each took.
     pub fn times(&self) -> String {
         let rows = self.names.iter().enumerate().map(|(place, name)| {
-            let spread = Spread::of(self.rounds.iter().map(|round| round[place]));
-            let shown = spread.map(|Spread { median, least, most }| {
-                [median, least, most].map(|number| show(number, self.unit))
+            let times = || self.rounds.iter().map(|round| round[place]);
+            let [least, most] = range(times()).map_or([None; 2], |range| range.map(Some));
+            let shown = [median(times()), least, most].map(|number| match number {
+                Some(number) => show(number, self.unit),
+                None => "left out".to_owned(),
             });
-            let [median, least, most] = shown.unwrap_or_else(|| {
-                let reason = self.left_out[place].as_deref().unwrap_or("no number");
-                [format!("not measured: {reason}"), String::new(), String::new()]
-            });
+            let [median, least, most] = shown;
             [name.clone(), median, least, most]
         });
         format!("### {}\n\n{}", self.name, table(["", "median", "least", "most"], rows))
     }
 
-    /// What was claimed, as rows of a table.
-    pub fn rows(&self) -> impl Iterator<Item = [String; 5]> {
-        self.claims.iter().map(|(what, bar, number)| {
-            let reached = number.and_then(|number| bar.is_reached(number.median));
-            let reached = match reached {
+    /// What was claimed, as rows of a table below [`HEAD`].
+    pub fn rows(&self) -> impl Iterator<Item = [String; 7]> {
+        self.claims.iter().map(|claim| {
+            let reached = match claim.is_reached() {
                 Some(true) => "yes",
                 Some(false) => "no",
                 None => "",
             };
-            let number = number.map_or_else(|| "not measured".to_owned(), |n| n.to_string());
-            [self.name.clone(), what.clone(), number, bar.to_string(), reached.to_owned()]
+            let number = |number: f64| format!("{number:.3}");
+            let median = claim.median.map_or_else(|| "left out".to_owned(), number);
+            let [least, most] =
+                claim.range.map_or_else(Default::default, |range| range.map(number));
+            let (name, what, bar) = (self.name.clone(), claim.what.clone(), claim.bar.to_string());
+            [name, what, median, bar, reached.to_owned(), least, most]
+        })
+    }
+
+    /// Contestants that could not run, and why.
+    pub fn left_out(&self) -> impl Iterator<Item = (String, &str)> {
+        self.names.iter().zip(&self.left_out).filter_map(|(name, reason)| {
+            Some((format!("{}: {name}", self.name), reason.as_deref()?))
         })
     }
 
     pub fn json(&self) -> Value {
         let contestants = self.names.iter().enumerate().map(|(place, name)| {
             let rounds: Vec<_> = self.rounds.iter().map(|round| round[place]).collect();
-            let median = Spread::of(rounds.iter().copied()).map(|spread| spread.median);
             json!({
-                "name": name, "median": median, "rounds": rounds,
+                "name": name, "median": median(rounds.iter().copied()), "rounds": rounds,
                 "left_out": self.left_out[place],
             })
         });
-        let claims = self.claims.iter().map(|(what, bar, number)| {
-            let reached = number.and_then(|number| bar.is_reached(number.median));
-            let [median, least, most] = [
-                number.map(|number| number.median),
-                number.map(|number| number.least),
-                number.map(|number| number.most),
-            ];
+        let claims = self.claims.iter().map(|claim| {
+            let range = claim.range;
             json!({
-                "what": what, "bar": bar.to_string(), "reached": reached,
-                "number": median, "least": least, "most": most,
+                "what": claim.what, "bar": claim.bar.to_string(), "reached": claim.is_reached(),
+                "number": claim.median,
+                "least": range.map(|[least, _]| least), "most": range.map(|[_, most]| most),
             })
         });
         let unit = match self.unit {

@@ -15,38 +15,20 @@ pub fn median(numbers: impl IntoIterator<Item = f64>) -> Option<f64> {
     }
 }
 
-/// The median of some numbers with the least and the most of them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spread {
-    pub median: f64,
-    pub least: f64,
-    pub most: f64,
+/// The least and the most of some numbers, without those that are no number; none is left of none.
+pub fn range(numbers: impl IntoIterator<Item = f64>) -> Option<[f64; 2]> {
+    numbers.into_iter().filter(|number| !number.is_nan()).fold(None, |range, number| {
+        let [least, most] = range.unwrap_or([number; 2]);
+        Some([f64::min(least, number), f64::max(most, number)])
+    })
 }
 
-impl Spread {
-    /// That of those which are numbers, if there is one.
-    pub fn of(numbers: impl Iterator<Item = f64> + Clone) -> Option<Self> {
-        Some(Self {
-            median: median(numbers.clone())?,
-            least: numbers.clone().fold(f64::NAN, f64::min),
-            most: numbers.fold(f64::NAN, f64::max),
-        })
-    }
-
-    /// The spread over rounds of a number made of each.
-    ///
-    /// A ratio of two times is taken within each round, so that a machine that is slow for a while
-    /// is slow for both.
-    pub fn over_rounds(rounds: &[Vec<f64>], number: impl Fn(&[f64]) -> f64) -> Option<Self> {
-        Self::of(rounds.iter().map(|round| number(round)))
-    }
-}
-
-impl fmt::Display for Spread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { median, least, most } = self;
-        write!(f, "{median:.3} ({least:.3} to {most:.3})")
-    }
+/// The median over rounds of a number made of each.
+///
+/// A ratio of two times is taken within each round, so that a machine that is slow for a while is
+/// slow for both.
+pub fn over_rounds(rounds: &[Vec<f64>], number: impl Fn(&[f64]) -> f64) -> Option<f64> {
+    median(rounds.iter().map(|round| number(round)))
 }
 
 /// What a number should be.

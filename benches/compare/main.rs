@@ -153,8 +153,10 @@ fn main() -> Result<()> {
         torch.as_ref().map_or(Ok(()), Torch::forget)?;
         outcomes.push(outcome);
     }
-    let head = ["row", "what", "measured", "bar", "reached"];
-    println!("### All\n\n{}", figures::table(head, outcomes.iter().flat_map(|o| o.rows())));
+    println!(
+        "### All\n\n{}",
+        figures::table(contest::HEAD, outcomes.iter().flat_map(|o| o.rows()))
+    );
     if let Some(file) = args.json {
         let figures = json!({
             "threads": threads,

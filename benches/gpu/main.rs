@@ -69,7 +69,7 @@ struct Args {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: Option<u64>,
     /// The time for all of it; what does not fit is left out, and the page says so
-    #[arg(long, default_value_t = 450, value_parser = clap::value_parser!(u64).range(10..))]
+    #[arg(long, default_value_t = 450, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// Fewer and smaller rows, to test the program itself; set for a driver in software
     #[arg(long)]

@@ -30,7 +30,7 @@ impl Peer {
                 work["device"] = device.into();
                 torch.contestant(name, work)
             }
-            Err(_) => Contestant::new(name, |_| Err(anyhow!("see PyTorch above"))),
+            Err(_) => Contestant::new(name, |_| Err(anyhow!("PyTorch is not measured, see above"))),
         }
     }
 

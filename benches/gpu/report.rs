@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
-use crate::{contest::Outcome, figures::table};
+use crate::{
+    contest::{HEAD, Outcome},
+    figures::table,
+};
 
 const PAGE: &str = "gpu.md";
 const FIGURES: &str = "gpu.json";
@@ -137,18 +140,19 @@ impl Content {
 
     /// What is claimed, with medians over the rounds.
     fn figures(&self) -> String {
-        let head = ["row", "what", "median (least to most)", "bar", "reached"];
-        format!("## Figures\n\n{}", table(head, self.outcomes.iter().flat_map(Outcome::rows)))
+        format!("## Figures\n\n{}", table(HEAD, self.outcomes.iter().flat_map(Outcome::rows)))
     }
 
-    /// Rows without figures.
+    /// Rows without figures, and contestants without times.
     fn rest(&self) -> String {
-        let left_out = self.left_out.iter().cloned().map(|(row, why)| [row, why]);
-        let planned = self.planned.iter().map(|row| [row.clone(), "not measured yet".to_owned()]);
-        let rows: Vec<_> = left_out.chain(planned).collect();
+        let rows = self.left_out.iter().map(|(row, why)| (row.clone(), why.as_str()));
+        let planned = self.planned.iter().map(|row| (row.clone(), "not measured yet"));
+        let contestants = self.outcomes.iter().flat_map(Outcome::left_out);
+        let all = rows.chain(planned).chain(contestants);
+        let rows: Vec<_> = all.map(|(what, why)| [what, why.to_owned()]).collect();
         match rows.is_empty() {
             true => String::new(),
-            false => format!("## Left out\n\n{}\n", table(["row", "why"], rows)),
+            false => format!("## Left out\n\n{}\n", table(["what", "why"], rows)),
         }
     }
 
