@@ -30,12 +30,13 @@ mod worker; // PyTorch in a process of its own
 mod workload; // what is trained
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     path::PathBuf,
     process, thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use burn_ema_lab::device::{self, Selected};
 use clap::Parser;
 
@@ -50,8 +51,8 @@ use self::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A row begins only if so much time is left.
-const LEAST: Duration = Duration::from_secs(5);
+/// The time before the end in which no row and no round begins, so that the last one ends.
+const MARGIN: Duration = Duration::from_secs(5);
 
 #[derive(Parser)]
 #[command(about = "Measure averages and training steps on a GPU, beside PyTorch on CUDA")]
@@ -113,14 +114,18 @@ fn main() -> Result<()> {
     let (mut left, mut failed) = (rows.len() as u32, Vec::new());
     for (name, make) in rows {
         let now = Instant::now();
-        if now + LEAST >= end {
+        let time = end.saturating_duration_since(now + MARGIN);
+        if time.is_zero() {
             report.end(&name, Err("no time was left".into()))?;
             continue;
         }
         // What one row does not need is for the others.
-        let until = now + (end - now) / left;
+        let until = now + time / left;
         left -= 1;
-        match make(&name).and_then(|contest| contest.hold(rounds, Some(until))) {
+        let measure = || make(&name).and_then(|contest| contest.hold(rounds, Some(until)));
+        // Burn panics where a device refuses something; the other rows may still be measured.
+        let measured = panic::catch_unwind(AssertUnwindSafe(measure));
+        match measured.unwrap_or_else(|_| Err(anyhow!("a panic, see above"))) {
             Ok(outcome) => {
                 println!("\n{}", outcome.times());
                 report.end(&name, Ok(outcome))?;
