@@ -213,6 +213,7 @@ impl Outcome {
     }
 
     /// Contestants that could not run, and why.
+    #[allow(dead_code)] // for the page of the measurements on a GPU
     pub fn left_out(&self) -> impl Iterator<Item = (String, &str)> {
         self.names.iter().zip(&self.left_out).filter_map(|(name, reason)| {
             Some((format!("{}: {name}", self.name), reason.as_deref()?))

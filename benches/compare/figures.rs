@@ -79,6 +79,7 @@ pub enum Unit {
     Nanoseconds,
     Bytes,
     /// How often the host waits for the device.
+    #[allow(dead_code)] // for the measurements on a GPU
     Waits,
 }
 
