@@ -14,13 +14,11 @@ pub const M_25: Tensors = &[[161, 160_000], [161, 400]];
 pub const M_108: Tensors = &[[98, 1_100_000], [98, 768]];
 /// Many tiny ones.
 pub const TINY: Tensors = &[[1000, 400]];
-#[allow(dead_code)] // for a GPU, which the benches do not measure
-pub const SMALL: Tensors = &[[100, 2080]];
 
 /// Tensors of random numbers.
 #[derive(Module, Debug)]
 pub struct Weights {
-    tensors: Vec<Param<Tensor<1>>>,
+    pub tensors: Vec<Param<Tensor<1>>>,
 }
 
 impl Weights {

@@ -8,7 +8,7 @@ use burn::{
     train::{Learner, TrainStep},
 };
 use burn_ema::{
-    Average, AverageConfig, Result, Rule,
+    Average, AverageConfig, NonFinite, Result, Rule,
     model::{Batch, Mlp, MlpConfig},
     train::Averaged,
 };
@@ -31,9 +31,9 @@ pub const NETWORKS: [Network; 5] = [
 ];
 
 impl Network {
-    /// The network itself, ready for training.
-    pub fn init(&self) -> Result<Mlp> {
-        MlpConfig::new(self.sizes.to_vec()).init(&device())
+    /// The network itself, ready for training on a device with autodiff.
+    pub fn init(&self, device: &Device) -> Result<Mlp> {
+        MlpConfig::new(self.sizes.to_vec()).init(device)
     }
 
     /// How many weights it has.
@@ -42,9 +42,9 @@ impl Network {
     }
 
     /// Numbers to learn from.
-    pub fn rows(&self) -> Batch {
+    pub fn rows(&self, device: &Device) -> Batch {
         let random =
-            |width, distribution| Tensor::random([self.batch, width], distribution, &device());
+            |width, distribution| Tensor::random([self.batch, width], distribution, device);
         Batch {
             inputs: random(self.sizes[0], Distribution::Normal(0.0, 1.0)),
             targets: random(self.sizes[self.sizes.len() - 1], Distribution::Default),
@@ -83,8 +83,13 @@ pub struct OwnLoop {
 }
 
 impl OwnLoop {
-    pub fn new(network: &Network, optimizer: OptimizerKind, averages: bool) -> Result<Self> {
-        let model = network.init()?;
+    pub fn new(
+        network: &Network,
+        optimizer: OptimizerKind,
+        averages: bool,
+        device: &Device,
+    ) -> Result<Self> {
+        let model = network.init(device)?;
         let average = averages.then(|| average().init(&model)).transpose()?;
         let rate = rate(optimizer);
         Ok(Self { model: Some(model), optimizer: optimizer.init(), rate, average, steps: 0 })
@@ -113,9 +118,18 @@ pub struct Hooked {
 }
 
 impl Hooked {
-    pub fn new(network: &Network, optimizer: OptimizerKind) -> Result<Self> {
-        let model = Averaged::new(network.init()?, [average()])?.train();
+    pub fn new(network: &Network, optimizer: OptimizerKind, device: &Device) -> Result<Self> {
+        let model = Averaged::new(network.init(device)?, [average()])?.train();
         Ok(Self { model: Some(model), optimizer: optimizer.init(), rate: rate(optimizer) })
+    }
+
+    /// Without any check for numbers that are not finite.
+    #[allow(dead_code)] // for a GPU, where a check waits for the device
+    pub fn unchecked(network: &Network, by: OptimizerKind, device: &Device) -> Result<Self> {
+        let average = average().with_non_finite(NonFinite::Take);
+        let model = Averaged::new(network.init(device)?, [average])?.train();
+        let model = model.with_non_finite(NonFinite::Take)?;
+        Ok(Self { model: Some(model), optimizer: by.init(), rate: rate(by) })
     }
 
     /// The same as in the [loop](OwnLoop::step) without one.
@@ -130,8 +144,8 @@ impl Hooked {
 pub struct Learned(Learner<Averaged<Mlp>>);
 
 impl Learned {
-    pub fn new(network: &Network, optimizer: OptimizerKind) -> Result<Self> {
-        let model = Averaged::new(network.init()?, [average()])?.train();
+    pub fn new(network: &Network, optimizer: OptimizerKind, device: &Device) -> Result<Self> {
+        let model = Averaged::new(network.init(device)?, [average()])?.train();
         Ok(Self(Learner::new(model, optimizer.init(), ConstantLr::new(rate(optimizer)))))
     }
 

@@ -8,13 +8,13 @@ use crate::{
     contest::{Claim, Contest, Contestant},
     figures::{Bar, Unit},
     worker::Torch,
-    workload::Network,
+    workload::{Network, device},
 };
 
 /// Answers to all rows of a network's batch, in at most so many microseconds.
 pub fn beside(name: &str, network: &Network, most: Bar, torch: &Torch) -> Result<Contest> {
-    let mlp = network.init()?.valid();
-    let inputs = network.rows().inputs.inner();
+    let mlp = network.init(&device())?.valid();
+    let inputs = network.rows(&device()).inputs.inner();
     let ours = Contestant::timed("Mlp::forward", move || {
         mlp.forward(inputs.clone());
         Ok(())

@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
 
-use crate::figures::{Bar, Unit, median, over_rounds, show, table};
+use crate::figures::{Bar, Unit, median, over_rounds, range, show, table};
 
 /// How long one runs before it is another's turn, in nanoseconds, where once does not take longer.
 const TURN: f64 = 2e8;
+
+/// How many rounds there are at least, however long they take.
+const LEAST_ROUNDS: usize = 3;
 
 /// Threads of the one before may still look out for work.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -44,17 +47,19 @@ impl Contestant {
 
     /// Runs until it is warm, to see how often it fits into a turn.
     fn warm_up(&mut self) -> Result<()> {
-        let mut taken = 0.0;
-        while self.warms_up && taken < TURN {
+        if !self.warms_up {
+            return Ok(());
+        }
+        // The first time may take seconds on a GPU, whose kernels are compiled and chosen then.
+        (self.run)(1)?;
+        let (mut taken, mut fastest) = (0.0, f64::INFINITY);
+        while taken < TURN {
             let last = (self.run)(self.repeat)?;
             taken += last;
-            if last < TURN / 8.0 {
-                self.repeat *= 2;
-            } else {
-                let once = last / self.repeat as f64;
-                self.repeat = (TURN / once).max(1.0) as usize;
-            }
+            fastest = fastest.min(last / self.repeat as f64);
+            self.repeat = (TURN / 8.0 / fastest).clamp(1.0, 2.0 * self.repeat as f64) as usize;
         }
+        self.repeat = (TURN / fastest).max(1.0) as usize;
         Ok(())
     }
 
@@ -94,32 +99,60 @@ pub struct Contest {
     pub claims: Vec<Claim>,
 }
 
+/// The head of the table of [`Outcome::rows`].
+pub const HEAD: [&str; 7] = ["row", "what", "measured", "bar", "reached", "least", "most"];
+
 /// What came of a contest.
 pub struct Outcome {
     name: String,
     unit: Unit,
     names: Vec<String>,
+    /// Why a contestant was left out, for each.
+    left_out: Vec<Option<String>>,
     rounds: Vec<Vec<f64>>,
-    /// What was claimed, the bar, what was measured.
-    claims: Vec<(String, Bar, Option<f64>)>,
+    claims: Vec<Claimed>,
+}
+
+/// What was claimed, and what was measured.
+struct Claimed {
+    what: String,
+    bar: Bar,
+    median: Option<f64>,
+    range: Option<[f64; 2]>,
+}
+
+impl Claimed {
+    fn is_reached(&self) -> Option<bool> {
+        self.median.and_then(|median| self.bar.is_reached(median))
+    }
 }
 
 impl Contest {
     /// Rounds of one turn each, the order reversed from round to round.
     ///
-    /// One that cannot run is left out, and said so; its times are no numbers.
-    pub fn hold(mut self, rounds: usize) -> Result<Outcome> {
-        let mut runs = Vec::new();
-        for contestant in &mut self.contestants {
-            let warm = contestant.warm_up();
-            if let Err(error) = &warm {
-                eprintln!("{}: {} is left out: {error:#}", self.name, contestant.name);
+    /// One that cannot run is left out, with the reason; its times are no numbers.
+    /// After `until`, no other contestant is warmed up, and no round begins after the first few.
+    pub fn hold(mut self, rounds: usize, until: Option<Instant>) -> Result<Outcome> {
+        let is_over = || until.is_some_and(|until| Instant::now() >= until);
+        let mut left_out = Vec::new();
+        for (place, contestant) in self.contestants.iter_mut().enumerate() {
+            let warm = match place > 0 && is_over() {
+                true => Err(anyhow!("the time for this row was over")),
+                false => contestant.warm_up(),
+            };
+            let reason = warm.err().map(|error| format!("{error:#}"));
+            if let Some(reason) = &reason {
+                eprintln!("{}: {} is left out: {reason}", self.name, contestant.name);
             }
-            runs.push(warm.is_ok());
+            left_out.push(reason);
         }
         let mut times = Vec::with_capacity(rounds);
         for round in 0..rounds {
-            let mut places: Vec<_> = (0..self.contestants.len()).filter(|&i| runs[i]).collect();
+            if round >= LEAST_ROUNDS && is_over() {
+                break;
+            }
+            let runs = |&place: &usize| left_out[place].is_none();
+            let mut places: Vec<_> = (0..self.contestants.len()).filter(runs).collect();
             if round % 2 == 1 {
                 places.reverse();
             }
@@ -129,16 +162,18 @@ impl Contest {
             }
             times.push(turns);
         }
-        let claims = self.claims.into_iter();
-        let claims = claims.map(|Claim { what, bar, number }| {
-            let number = over_rounds(&times, number);
-            (what, bar, number)
+        let claims = self.claims.into_iter().map(|Claim { what, bar, number }| Claimed {
+            what,
+            bar,
+            median: over_rounds(&times, &number),
+            range: range(times.iter().map(|round| number(round))),
         });
         Ok(Outcome {
             name: self.name,
             unit: self.unit,
             claims: claims.collect(),
             names: self.contestants.into_iter().map(|contestant| contestant.name).collect(),
+            left_out,
             rounds: times,
         })
     }
@@ -149,12 +184,10 @@ impl Outcome {
     pub fn times(&self) -> String {
         let rows = self.names.iter().enumerate().map(|(place, name)| {
             let times = || self.rounds.iter().map(|round| round[place]);
-            let [least, most] =
-                [times().fold(f64::NAN, f64::min), times().fold(f64::NAN, f64::max)];
-            let median = median(times());
-            let shown = [median, Some(least), Some(most)].map(|number| match number {
-                Some(number) if !number.is_nan() => show(number, self.unit),
-                _ => "left out".to_owned(),
+            let [least, most] = range(times()).map_or([None; 2], |range| range.map(Some));
+            let shown = [median(times()), least, most].map(|number| match number {
+                Some(number) => show(number, self.unit),
+                None => "left out".to_owned(),
             });
             let [median, least, most] = shown;
             [name.clone(), median, least, most]
@@ -162,32 +195,51 @@ impl Outcome {
         format!("### {}\n\n{}", self.name, table(["", "median", "least", "most"], rows))
     }
 
-    /// What was claimed, as rows of a table.
-    pub fn rows(&self) -> impl Iterator<Item = [String; 5]> {
-        self.claims.iter().map(|(what, bar, number)| {
-            let reached = number.and_then(|number| bar.is_reached(number));
-            let reached = match reached {
+    /// What was claimed, as rows of a table below [`HEAD`].
+    pub fn rows(&self) -> impl Iterator<Item = [String; 7]> {
+        self.claims.iter().map(|claim| {
+            let reached = match claim.is_reached() {
                 Some(true) => "yes",
                 Some(false) => "no",
                 None => "",
             };
-            let number = number.map_or_else(|| "left out".to_owned(), |n| format!("{n:.3}"));
-            [self.name.clone(), what.clone(), number, bar.to_string(), reached.to_owned()]
+            let number = |number: f64| format!("{number:.3}");
+            let median = claim.median.map_or_else(|| "left out".to_owned(), number);
+            let [least, most] =
+                claim.range.map_or_else(Default::default, |range| range.map(number));
+            let (name, what, bar) = (self.name.clone(), claim.what.clone(), claim.bar.to_string());
+            [name, what, median, bar, reached.to_owned(), least, most]
+        })
+    }
+
+    /// Contestants that could not run, and why.
+    #[allow(dead_code)] // for the page of the measurements on a GPU
+    pub fn left_out(&self) -> impl Iterator<Item = (String, &str)> {
+        self.names.iter().zip(&self.left_out).filter_map(|(name, reason)| {
+            Some((format!("{}: {name}", self.name), reason.as_deref()?))
         })
     }
 
     pub fn json(&self) -> Value {
         let contestants = self.names.iter().enumerate().map(|(place, name)| {
             let rounds: Vec<_> = self.rounds.iter().map(|round| round[place]).collect();
-            json!({"name": name, "median": median(rounds.iter().copied()), "rounds": rounds})
+            json!({
+                "name": name, "median": median(rounds.iter().copied()), "rounds": rounds,
+                "left_out": self.left_out[place],
+            })
         });
-        let claims = self.claims.iter().map(|(what, bar, number)| {
-            let reached = number.and_then(|number| bar.is_reached(number));
-            json!({"what": what, "bar": bar.to_string(), "number": number, "reached": reached})
+        let claims = self.claims.iter().map(|claim| {
+            let range = claim.range;
+            json!({
+                "what": claim.what, "bar": claim.bar.to_string(), "reached": claim.is_reached(),
+                "number": claim.median,
+                "least": range.map(|[least, _]| least), "most": range.map(|[_, most]| most),
+            })
         });
         let unit = match self.unit {
             Unit::Nanoseconds => "nanoseconds",
             Unit::Bytes => "bytes",
+            Unit::Waits => "waits",
         };
         json!({
             "name": self.name,

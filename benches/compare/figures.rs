@@ -15,6 +15,14 @@ pub fn median(numbers: impl IntoIterator<Item = f64>) -> Option<f64> {
     }
 }
 
+/// The least and the most of some numbers, without those that are no number; none is left of none.
+pub fn range(numbers: impl IntoIterator<Item = f64>) -> Option<[f64; 2]> {
+    numbers.into_iter().filter(|number| !number.is_nan()).fold(None, |range, number| {
+        let [least, most] = range.unwrap_or([number; 2]);
+        Some([f64::min(least, number), f64::max(most, number)])
+    })
+}
+
 /// The median over rounds of a number made of each.
 ///
 /// A ratio of two times is taken within each round, so that a machine that is slow for a while is
@@ -53,9 +61,10 @@ impl fmt::Display for Bar {
     }
 }
 
-/// A number with its unit, in three digits or so: nanoseconds or bytes.
+/// A number with its unit, in three digits or so.
 pub fn show(number: f64, unit: Unit) -> String {
     let steps: &[(f64, &str)] = match unit {
+        Unit::Waits => return format!("{number:.2}"),
         Unit::Nanoseconds => &[(1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns")],
         Unit::Bytes => &[(1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")],
     };
@@ -69,6 +78,9 @@ pub fn show(number: f64, unit: Unit) -> String {
 pub enum Unit {
     Nanoseconds,
     Bytes,
+    /// How often the host waits for the device.
+    #[allow(dead_code)] // for the measurements on a GPU
+    Waits,
 }
 
 /// A table in Markdown.

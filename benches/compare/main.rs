@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Each row is a contest. Its contestants take turns of a fifth of a second; a number of a claim is
-//! made of the times of each round; the median over all rounds is printed.
+//! made of the times of each round; the median over all rounds is printed, with the least and the most.
 //! The hook is `Averaged`, whose `step` and `optimize` are called in a loop of one's own or by Burn's
 //! Learner, which clones its model at each step; it guards live and the optimizer, too.
 //! `Average::update` comes after `optimizer.step`, and guards the average alone.
@@ -28,7 +28,6 @@ mod workload; // what is trained
 use std::{fs, num::NonZeroUsize, path::PathBuf, thread};
 
 use anyhow::{Context, Result, ensure};
-use burn_ema_lab::device;
 use clap::Parser;
 use serde_json::json;
 
@@ -36,7 +35,7 @@ use self::{
     contest::Contest,
     figures::Bar,
     memory::Through,
-    weights::{M_25, M_108, SMALL, TINY, Tensors},
+    weights::{M_25, M_108, TINY, Tensors},
     worker::Torch,
     workload::{Network, OPTIMIZERS},
 };
@@ -100,14 +99,6 @@ fn rows() -> Vec<(String, Make)> {
         rows.push((name.into(), Make::BesideTorch(Box::new(make))));
     }
     rows.push(("update-4-at-once-25M".into(), Make::Alone(Box::new(update::together))));
-    if cfg!(any(feature = "wgpu", feature = "cuda", feature = "rocm")) {
-        for (name, tensors) in [("update-gpu-25M", M_25), ("update-gpu-100x2080", SMALL)] {
-            let make = move |name: &str, torch: &_| {
-                update::on_gpu(name, tensors, &device::select(None)?.device, torch)
-            };
-            rows.push((name.into(), Make::BesideTorch(Box::new(make))));
-        }
-    }
     for by in OPTIMIZERS {
         for network in &workload::NETWORKS {
             let make = move |name: &str, torch: &_| step::beside(name, network, by, torch);
@@ -157,13 +148,15 @@ fn main() -> Result<()> {
             (Make::BesideTorch(make), Some(torch)) => make(&name, torch)?,
             (Make::BesideTorch(_), None) => continue,
         };
-        let outcome = contest.hold(args.rounds as usize)?;
+        let outcome = contest.hold(args.rounds as usize, None)?;
         println!("{}", outcome.times());
         torch.as_ref().map_or(Ok(()), Torch::forget)?;
         outcomes.push(outcome);
     }
-    let head = ["row", "what", "measured", "bar", "reached"];
-    println!("### All\n\n{}", figures::table(head, outcomes.iter().flat_map(|o| o.rows())));
+    println!(
+        "### All\n\n{}",
+        figures::table(contest::HEAD, outcomes.iter().flat_map(|o| o.rows()))
+    );
     if let Some(file) = args.json {
         let figures = json!({
             "threads": threads,

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::{
     contest::{Claim, Contest, Contestant},
     figures::{Bar, Unit},
-    workload::{Learned, Network, OwnLoop},
+    workload::{Learned, Network, OwnLoop, device},
 };
 
 /// 25 M weights, and rows so few that they do not count.
@@ -61,14 +61,15 @@ fn measure(through: Through) -> Result<f64> {
 /// Trains for some steps, and prints the peak of this process in bytes.
 pub fn train(through: Through) -> Result<()> {
     const STEPS: usize = 5;
+    let device = device();
     match through {
         Through::Own => {
-            let mut training = OwnLoop::new(&NETWORK, OptimizerKind::Adam, true)?;
-            (0..STEPS).try_for_each(|_| training.step(NETWORK.rows()))?;
+            let mut training = OwnLoop::new(&NETWORK, OptimizerKind::Adam, true, &device)?;
+            (0..STEPS).try_for_each(|_| training.step(NETWORK.rows(&device)))?;
         }
         Through::Learner => {
-            let mut training = Learned::new(&NETWORK, OptimizerKind::Adam)?;
-            (0..STEPS).for_each(|_| training.step(NETWORK.rows()));
+            let mut training = Learned::new(&NETWORK, OptimizerKind::Adam, &device)?;
+            (0..STEPS).for_each(|_| training.step(NETWORK.rows(&device)));
         }
     }
     let status = fs::read_to_string("/proc/self/status").context("only Linux reports the peak")?;

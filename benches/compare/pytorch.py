@@ -1,4 +1,4 @@
-"""The workloads of PyTorch, for the program beside this file.
+"""The workloads of PyTorch, for the programs that measure beside it: `compare` and `gpu`.
 
 It reads a request a line, such as {"work": {"kind": "lerp", "tensors": [[10, 400]]}, "repeat": 5},
 makes what it asks for where that is not there yet, runs it so often, and answers with the time of
@@ -33,20 +33,34 @@ def tensors(counts, device="cpu"):
     return [torch.randn(size, device=device) for count, size in counts for _ in range(count)]
 
 
-def on_cpu(run):
-    """The same so many times."""
+def device(work):
+    """Where a workload runs: on the CPU, unless it names another device."""
+    return work.get("device", "cpu")
+
+
+def repeated(run, device="cpu"):
+    """The same so many times, until the device is done."""
 
     def all_of(repeat):
         for _ in range(repeat):
             run()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return all_of
 
 
 def lerp(work):
     """One average of plain tensors, in one call."""
-    live, average = tensors(work["tensors"]), tensors(work["tensors"])
-    return on_cpu(lambda: torch._foreach_lerp_(average, live, 1 - DECAY))
+    live, average = (tensors(work["tensors"], device(work)) for _ in range(2))
+    return repeated(lambda: torch._foreach_lerp_(average, live, 1 - DECAY), device(work))
+
+
+def copy(work):
+    """A copy that moves 12 bytes a number, one half of them each way, as an update does."""
+    numbers = sum(count * size for count, size in work["tensors"])
+    source, target = (torch.ones(numbers * 12 // 8, device=device(work)) for _ in range(2))
+    return repeated(lambda: target.copy_(source), device(work))
 
 
 def products(work):
@@ -63,38 +77,14 @@ def products(work):
             if layer > 0:  # nobody asks for the gradient of the data
                 torch.mm(inputs[layer + 1], weights[layer])
 
-    return on_cpu(torch.inference_mode()(run))
-
-
-def on_gpu(run):
-    """The same until the GPU is done."""
-
-    def all_of(repeat):
-        for _ in range(repeat):
-            run()
-        torch.cuda.synchronize()
-
-    return all_of
-
-
-def cuda_lerp(work):
-    """One average of plain tensors of a GPU, in one call."""
-    live, average = tensors(work["tensors"], "cuda"), tensors(work["tensors"], "cuda")
-    return on_gpu(lambda: torch._foreach_lerp_(average, live, 1 - DECAY))
-
-
-def cuda_copy(work):
-    """A copy that moves 12 bytes a number, one half of them each way, as an update does."""
-    numbers = sum(count * size for count, size in work["tensors"])
-    source, target = (torch.ones(numbers * 12 // 8, device="cuda") for _ in range(2))
-    return on_gpu(lambda: target.copy_(source))
+    return repeated(torch.inference_mode()(run))
 
 
 def averaged_model(work):
     """One average as torch.optim.swa_utils keeps it."""
     live = nn.ParameterList(tensors(work["tensors"]))
     average = averaged(live)
-    return on_cpu(lambda: average.update_parameters(live))
+    return repeated(lambda: average.update_parameters(live))
 
 
 def averaged(model):
@@ -116,14 +106,15 @@ def answers(work):
     def run():
         model(inputs)
 
-    return on_cpu(run)
+    return repeated(run)
 
 
 def step(work):
     """A training step: forward, backward, optimizer, average."""
     sizes, batch = work["sizes"], work["batch"]
-    model = network(sizes)
-    inputs, targets = torch.randn(batch, sizes[0]), torch.rand(batch, sizes[-1])
+    model = network(sizes).to(device(work))
+    inputs = torch.randn(batch, sizes[0], device=device(work))
+    targets = torch.rand(batch, sizes[-1], device=device(work))
     if work["optimizer"] == "sgd":
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, fused=True)
     else:
@@ -144,7 +135,7 @@ def step(work):
         if average is not None:
             average.update_parameters(model)
 
-    return on_cpu(run)
+    return repeated(run, device(work))
 
 
 KINDS = {
@@ -153,8 +144,7 @@ KINDS = {
     "products": products,
     "step": step,
     "answer": answers,
-    "cuda_lerp": cuda_lerp,
-    "cuda_copy": cuda_copy,
+    "copy": copy,
 }
 
 
@@ -162,7 +152,8 @@ def main():
     warnings.simplefilter("ignore")
     torch.set_num_threads(int(sys.argv[1]))
     torch.manual_seed(1)
-    answer(version=torch.__version__, threads=torch.get_num_threads())
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    answer(version=torch.__version__, threads=torch.get_num_threads(), cuda=cuda)
     made = {}
     for line in sys.stdin:
         request = json.loads(line)

@@ -10,7 +10,7 @@ use crate::{
     figures::{Bar, Unit},
     update::bare,
     worker::Torch,
-    workload::{Hooked, Learned, Network, OwnLoop},
+    workload::{Hooked, Learned, Network, OwnLoop, device},
 };
 
 /// How many weights the bare loop goes over, that the limit's rate is taken from.
@@ -33,10 +33,11 @@ pub fn beside(name: &str, network: &Network, by: OptimizerKind, torch: &Torch) -
         "the hook in a loop of one's own",
         "the hook in Burn's Learner",
     ];
-    let mut updated = OwnLoop::new(network, by, true)?;
-    let mut hooked = Hooked::new(network, by)?;
-    let mut learned = Learned::new(network, by)?;
-    let mut bare_loop = OwnLoop::new(network, by, false)?;
+    let device = device();
+    let mut updated = OwnLoop::new(network, by, true, &device)?;
+    let mut hooked = Hooked::new(network, by, &device)?;
+    let mut learned = Learned::new(network, by, &device)?;
+    let mut bare_loop = OwnLoop::new(network, by, false, &device)?;
     let without = "a loop of one's own, without average";
     let contestants = vec![
         steps(ways[0], network, move |rows| Ok(updated.step(rows)?)),
@@ -88,6 +89,6 @@ fn steps(
     network: &Network,
     mut step: impl FnMut(Batch) -> Result<()> + 'static,
 ) -> Contestant {
-    let rows = network.rows();
+    let rows = network.rows(&device());
     Contestant::timed(name, move || step(rows.clone()))
 }

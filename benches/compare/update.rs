@@ -1,10 +1,8 @@
 //! One update of an average, or of several, against the machine's limit and PyTorch.
 
-use std::time::Instant;
-
 use anyhow::Result;
 use burn::tensor::Device;
-use burn_ema::{Average, AverageConfig, NonFinite, average::update_all};
+use burn_ema::{Average, average::update_all};
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -97,45 +95,5 @@ pub fn together(name: &str) -> Result<Contest> {
             single("4 times Average::update", M_25, 4)?,
         ],
         claims: vec![Claim::ratio("time, of 4 single updates", Bar::AtMost(0.85), [0, 1])],
-    })
-}
-
-/// On a GPU, against PyTorch there and what the card copies.
-pub fn on_gpu(name: &str, tensors: Tensors, device: &Device, torch: &Torch) -> Result<Contest> {
-    let ours = |name, config: AverageConfig| -> Result<Contestant> {
-        let live = Weights::new(tensors, device);
-        let (mut average, device) = (config.init(&live)?, device.clone());
-        let mut step = 0;
-        Ok(Contestant::new(name, move |repeat| {
-            let start = Instant::now();
-            for _ in 0..repeat {
-                step += 1;
-                average.update(&live, step)?;
-            }
-            device.sync()?;
-            Ok(start.elapsed().as_secs_f64() * 1e9)
-        }))
-    };
-    let theirs = |name, kind| torch.contestant(name, json!({"kind": kind, "tensors": tensors}));
-    let large = tensors.iter().map(|[count, size]| count * size).sum::<usize>() > 1_000_000;
-    let [rate, faster] = match large {
-        true => [Bar::AtLeast(0.85), Bar::None],
-        false => [Bar::None, Bar::AtLeast(1.0)],
-    };
-    Ok(Contest {
-        name: name.to_owned(),
-        unit: Unit::Nanoseconds,
-        contestants: vec![
-            ours("Average::update", average())?,
-            ours("the same without its guard", average().with_non_finite(NonFinite::Take))?,
-            theirs("PyTorch _foreach_lerp_ on CUDA", "cuda_lerp"),
-            theirs("a copy of 12 bytes a weight on CUDA", "cuda_copy"),
-        ],
-        claims: vec![
-            Claim::ratio("rate, of the card's copy", rate, [3, 0]),
-            Claim::ratio("rate without the guard, of the card's copy", Bar::None, [3, 1]),
-            Claim::ratio("times as fast as _foreach_lerp_", faster, [2, 0]),
-            Claim::ratio("times as fast without the guard", Bar::None, [2, 1]),
-        ],
     })
 }

@@ -14,13 +14,17 @@ use serde_json::{Value, json};
 
 use crate::contest::Contestant;
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/compare/pytorch.py");
+/// Part of the program, which may run on another machine than the one that built it.
+const SCRIPT: &str = include_str!("pytorch.py");
 
 /// A running `pytorch.py`.
 #[derive(Clone)]
 pub struct Torch {
     worker: Rc<RefCell<Worker>>,
     pub version: String,
+    /// The name of the GPU that it reaches by CUDA, if there is one.
+    #[allow(dead_code)] // for the measurements on a GPU
+    pub cuda: Option<String>,
 }
 
 struct Worker {
@@ -32,7 +36,7 @@ struct Worker {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer {
-    Ready { version: String },
+    Ready { version: String, cuda: Option<String> },
     Time { nanoseconds: f64 },
     Error { error: String },
 }
@@ -41,7 +45,8 @@ impl Torch {
     /// Starts it with so many threads, and waits until it is ready.
     pub fn start(python: &Path, threads: usize) -> Result<Self> {
         let mut command = Command::new(python);
-        command.arg(SCRIPT).arg(threads.to_string()).env("OMP_NUM_THREADS", threads.to_string());
+        let threads = threads.to_string();
+        command.args(["-c", SCRIPT, &threads]).env("OMP_NUM_THREADS", &threads);
         let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut process = started.with_context(|| {
             format!("{} cannot be started; --python names another", python.display())
@@ -50,7 +55,9 @@ impl Torch {
         let (requests, answers) = pipes.context("a process without pipes")?;
         let mut worker = Worker { process, requests, answers: BufReader::new(answers) };
         match worker.answer()? {
-            Answer::Ready { version } => Ok(Self { worker: Rc::new(worker.into()), version }),
+            Answer::Ready { version, cuda } => {
+                Ok(Self { worker: Rc::new(worker.into()), version, cuda })
+            }
             Answer::Error { error } => bail!("{error}, and --python names another Python"),
             Answer::Time { .. } => bail!("PyTorch's side begins with a time"),
         }

@@ -46,7 +46,7 @@ pub fn epochs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("epoch");
     for network in &NETWORKS[..4] {
         let loader = &rows(network);
-        let mut training = OwnLoop::new(network, OptimizerKind::Sgd, true).unwrap();
+        let mut training = OwnLoop::new(network, OptimizerKind::Sgd, true, &device()).unwrap();
         let batches: Vec<_> = loader.iter().collect::<Result<_, _>>().unwrap();
         group.bench_function(
             BenchmarkId::new("of batches that are there", network.name),

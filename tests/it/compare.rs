@@ -15,10 +15,10 @@ use crate::examples::{fails, succeeds};
 #[path = "../../benches/compare/figures.rs"]
 mod figures;
 
-use figures::{Bar, Unit, median, over_rounds, show, table};
+use figures::{Bar, Unit, median, over_rounds, range, show, table};
 
 /// Another side: whatever it is asked takes a millisecond, but nothing is compiled.
-const OTHER: &str = r#"#!/bin/sh
+pub const OTHER: &str = r#"#!/bin/sh
 echo '{"version": "of the test", "threads": 1}'
 while read -r request; do
     repeat=$(echo "$request" | sed 's/.*"repeat":\([0-9]*\).*/\1/')
@@ -31,15 +31,17 @@ done
 "#;
 
 /// A program in the place of Python.
-fn python(directory: &Path, script: &str) -> PathBuf {
+pub fn python(directory: &Path, script: &str) -> PathBuf {
     let file = directory.join("python");
     fs::write(&file, script).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
     file
 }
 
-/// The bench, which `cargo test` leaves out: built as it builds the rest, and not run.
-static BENCH: LazyLock<PathBuf> = LazyLock::new(|| {
+static BENCH: LazyLock<PathBuf> = LazyLock::new(|| built("compare"));
+
+/// A bench, which `cargo test` leaves out: built as it builds the rest, and not run.
+pub fn built(bench: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let profile = tests.ancestors().nth(2).unwrap();
     let features = [
@@ -51,7 +53,7 @@ static BENCH: LazyLock<PathBuf> = LazyLock::new(|| {
     ];
     let features = features.iter().filter(|(_, has)| *has).map(|(name, _)| *name);
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["test", "--no-run", "--offline", "--bench", "compare", "--message-format", "json"]);
+    cargo.args(["test", "--no-run", "--offline", "--bench", bench, "--message-format", "json"]);
     cargo.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
     cargo.args(["--no-default-features", "--features", &features.collect::<Vec<_>>().join(",")]);
     cargo.arg("--target-dir").arg(profile.parent().unwrap());
@@ -62,7 +64,7 @@ static BENCH: LazyLock<PathBuf> = LazyLock::new(|| {
     let messages = stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut files = messages.filter_map(|message| Some(message["executable"].as_str()?.into()));
     files.next_back().unwrap_or_else(|| panic!("no executable: {stdout}"))
-});
+}
 
 fn compare(python: &Path, options: &[&str]) -> Command {
     let mut command = Command::new(&*BENCH);
@@ -166,6 +168,13 @@ fn medians_leave_out_what_is_no_number() {
     assert_eq!(median([4.0, 1.0, f64::NAN, 2.0, 3.0]), Some(2.5));
 }
 
+#[test]
+fn ranges_leave_out_what_is_no_number() {
+    assert_eq!(range([]), None);
+    assert_eq!(range([f64::NAN]), None);
+    assert_eq!(range([f64::NAN, 3.0, 1.0, 2.0]), Some([1.0, 3.0]));
+}
+
 /// A machine that is twice as slow in one round changes no ratio.
 #[test]
 fn ratios_are_taken_within_rounds() {
@@ -188,6 +197,7 @@ fn figures_have_units_and_tables_have_columns() {
     let shown = shown.map(|number| show(number, Unit::Nanoseconds));
     assert_eq!(shown, ["0.40 ns", "7.00 ns", "1.23 µs", "56.8 µs", "999 ms", "2.00 s"]);
     assert_eq!(show(5.25e8, Unit::Bytes), "525 MB");
+    assert_eq!(show(1.0, Unit::Waits), "1.00");
     let rows = [["1".to_owned(), "2".to_owned()]];
     assert_eq!(table(["a", "b"], rows), "| a | b |\n| --- | --- |\n| 1 | 2 |\n");
 }

@@ -45,6 +45,8 @@ mod gains; // live against its averages over many seeds: statistics, wrong label
 mod gauges; // several averages of one training: metrics, gaps, distances, the best
 #[cfg(feature = "train")]
 mod go_on; // runs of the example that go on as they were begun
+#[cfg(all(feature = "train", unix))]
+mod gpu; // the measurements on a GPU, without a GPU
 #[cfg(feature = "train")]
 mod guard; // NaN and infinity, refused
 mod guide; // what the guide says, and the formulas of the documentation

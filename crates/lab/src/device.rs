@@ -12,7 +12,7 @@ use burn::tensor::DeviceType;
 #[cfg(feature = "wgpu")]
 use burn::tensor::{
     DeviceKind,
-    wgpu::{WgpuBackend, WgpuInitError},
+    wgpu::{WgpuBackend, WgpuInitError, WgpuSetup},
 };
 
 use crate::{Error, Result};
@@ -45,6 +45,33 @@ pub struct Selected {
     label: String,
     /// The driver and its version, for the error about wrong results; empty if unknown.
     driver: String,
+    /// The handles of wgpu behind the device.
+    #[cfg(feature = "wgpu")]
+    setup: Option<WgpuSetup>,
+}
+
+impl Selected {
+    fn new(device: Device, label: String) -> Self {
+        Self {
+            device,
+            label,
+            driver: String::new(),
+            #[cfg(feature = "wgpu")]
+            setup: None,
+        }
+    }
+
+    /// The driver and its version; empty if unknown.
+    pub fn driver(&self) -> &str {
+        &self.driver
+    }
+
+    /// The handles of wgpu behind the device; `None` for a device that is not of wgpu, and for one
+    /// that was in use before it was selected.
+    #[cfg(feature = "wgpu")]
+    pub fn wgpu(&self) -> Option<&WgpuSetup> {
+        self.setup.as_ref()
+    }
 }
 
 impl fmt::Display for Selected {
@@ -138,14 +165,10 @@ fn open(name: &'static str) -> Result<Selected> {
         "ndarray" => {
             #[allow(deprecated, reason = "a second CPU implementation to compare with")]
             let device = Device::ndarray();
-            Ok(Selected { device, label: format!("{name} (CPU)"), driver: String::new() })
+            Ok(Selected::new(device, format!("{name} (CPU)")))
         }
         #[cfg(feature = "flex")]
-        "flex" => Ok(Selected {
-            device: Device::flex(),
-            label: format!("{name} (CPU)"),
-            driver: String::new(),
-        }),
+        "flex" => Ok(Selected::new(Device::flex(), format!("{name} (CPU)"))),
         _ => unreachable!("{name} is not compiled in"),
     }
 }
@@ -174,6 +197,7 @@ fn graphics(name: &'static str, api: WgpuBackend, device: Device) -> Result<Sele
                 device,
                 label: format!("{name}: {}, {:?}", adapter.name, adapter.backend),
                 driver: format!("{} {}", adapter.driver, adapter.driver_info).trim().into(),
+                setup: Some(setup),
             })
         }
         // The runtime runs already, from an earlier selection or an earlier tensor.
@@ -195,7 +219,7 @@ fn graphics(name: &'static str, api: WgpuBackend, device: Device) -> Result<Sele
 #[cfg(any(feature = "cuda", feature = "rocm", feature = "wgpu", feature = "cpu"))]
 fn named(name: &str, device: Device) -> Selected {
     let hardware = device.identity().map_or_else(|| "unnamed".into(), |identity| identity.name);
-    Selected { device, label: format!("{name}: {hardware}"), driver: String::new() }
+    Selected::new(device, format!("{name}: {hardware}"))
 }
 
 /// The error of a device that computes wrongly.

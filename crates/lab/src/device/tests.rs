@@ -58,9 +58,8 @@ fn flex_opens_and_prints() {
 #[cfg(feature = "flex")]
 fn wrong_results_name_adapter_and_driver() {
     let selected = Selected {
-        device: Device::flex(),
-        label: "wgpu: some adapter, Vulkan".into(),
         driver: "Mesa 1.2".into(),
+        ..Selected::new(Device::flex(), "wgpu: some adapter, Vulkan".into())
     };
     let problem = wrong(&selected, "a matrix product gives 1 instead of 2").to_string();
     assert!(problem.contains("some adapter, Vulkan: its results are wrong"), "{problem}");
@@ -81,6 +80,8 @@ fn wgpu_opens_twice_and_names_its_adapter() {
     let second = select(Some("wgpu")).unwrap();
     assert!(first.to_string().starts_with("wgpu: "), "{first}");
     assert!(first.to_string().starts_with(&second.to_string()), "{first}, then {second}");
+    // The handles of a runtime that runs already are not to be had.
+    assert!(second.wgpu().is_none());
 }
 
 /// In a process of its own, in which wgpu is sent to an adapter that no machine has.
