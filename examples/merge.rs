@@ -68,7 +68,7 @@ struct Args {
     #[arg(long, requires = "run")]
     average: bool,
     /// The weights of the files, which sum to 1; they may be negative
-    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     weights: Vec<f64>,
     /// The rule of an average over the files, such as "ema(0.9)" or "power(sigma_rel=0.1)"
     #[arg(long)]
@@ -111,6 +111,14 @@ fn main() -> Result<()> {
     };
     let commits = of_run.iter().map(|(path, _)| path.clone());
     let files: Vec<_> = args.base.clone().into_iter().chain(args.files).chain(commits).collect();
+    let to = args.output.path();
+    if let Ok(place) = to.canonicalize() {
+        ensure!(
+            files.iter().all(|file| !file.canonicalize().is_ok_and(|file| file == place)),
+            "--to: {} is one of the files to merge; name another file",
+            to.display()
+        );
+    }
     let weights = match (args.rule, args.decay, args.scale) {
         (Some(rule), ..) => Weights::Rule(rule),
         (_, Some(decay), _) => Weights::Decay(decay),
@@ -194,5 +202,10 @@ fn greedy(merge: &Merge, fresh: &Mlp, run: &RunConfig, device: &Device) -> Resul
         println!("{:>22.6} {:>8.6}  {word:<5}  {}", -alone, -merged, path.display());
     }
     println!("loss of the merge: {:.6}, on rows that it was chosen by", -score);
+    println!(
+        "the rows are those of the validation with the seed {}: a file that was trained with another \
+         seed has learned some of them, and looks better than it is",
+        run.seed
+    );
     Ok(merged)
 }

@@ -32,6 +32,15 @@ enum Format {
 }
 
 impl OutputArgs {
+    /// The path of the file to write.
+    pub fn path(&self) -> PathBuf {
+        match (self.to.extension(), self.format) {
+            (Some(_), _) => self.to.clone(),
+            (None, Format::Burnpack) => self.to.with_extension("bpk"),
+            (None, _) => self.to.with_extension("safetensors"),
+        }
+    }
+
     /// Writes the model, prints what the file holds, and returns the path of the file.
     pub fn write<M: Module>(self, model: &M, description: &Description) -> Result<PathBuf> {
         let form = match self.format {
@@ -39,11 +48,7 @@ impl OutputArgs {
             Format::Safetensors => Form::Safetensors,
             Format::Torch => Form::torch(),
         };
-        let to = match (self.to.extension(), self.format) {
-            (Some(_), _) => self.to,
-            (None, Format::Burnpack) => self.to.with_extension("bpk"),
-            (None, _) => self.to.with_extension("safetensors"),
-        };
+        let to = self.path();
         export::save(model, &to, &form, description)?;
         let Contents { kind, tensors, .. } = Contents::read(&to)?;
         println!("{}: {kind}, {description}", to.display());

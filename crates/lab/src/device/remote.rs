@@ -35,5 +35,5 @@ pub(super) fn open(address: &str, token: Option<OsString>) -> Result<Selected> {
         };
         unusable(address, format!("{error} ({remedy})"))
     })?;
-    Ok(Selected { device, label: format!("remote: {address}"), driver: String::new() })
+    Ok(Selected::new(device, format!("remote: {address}")))
 }
