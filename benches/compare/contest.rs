@@ -113,7 +113,7 @@ pub struct Outcome {
     claims: Vec<Claimed>,
 }
 
-/// What was claimed, and what was measured.
+/// A claim, with the median and the range of what was measured.
 struct Claimed {
     what: String,
     bar: Bar,
@@ -195,7 +195,7 @@ impl Outcome {
         format!("### {}\n\n{}", self.name, table(["", "median", "least", "most"], rows))
     }
 
-    /// What was claimed, as rows of a table below [`HEAD`].
+    /// The claims, as rows of a table below [`HEAD`].
     pub fn rows(&self) -> impl Iterator<Item = [String; 7]> {
         self.claims.iter().map(|claim| {
             let reached = match claim.is_reached() {

@@ -19,7 +19,7 @@ use crate::{update::Set, weights::Weights, workload::Network};
 /// formats of tensor cores hold exactly, so that what deviates is an error and not rounding.
 const PRODUCT: f64 = 1e-4;
 
-/// The same of an average of weights.
+/// How far a number of an average of weights may be off, of the largest one.
 const AVERAGE: f64 = 1e-6;
 
 /// How far an average may be off after a few steps, of its way: tensor cores may round gradients to

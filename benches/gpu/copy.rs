@@ -1,4 +1,4 @@
-//! What the card copies: two buffers of wgpu, without a kernel.
+//! The copy bandwidth of the card: two buffers of wgpu, without a kernel.
 
 use burn_ema_lab::device::Selected;
 

@@ -1,4 +1,4 @@
-//! What the figures were measured on and with.
+//! The card, the driver and the versions that figures were measured with.
 
 use std::{fs, process::Command, thread};
 
@@ -46,7 +46,7 @@ pub fn facts(selected: &Selected, peer: &Peer, small: bool) -> Vec<(&'static str
     ]
 }
 
-/// What a program prints, in one line.
+/// The output of a program, in one line.
 fn output(program: &str, arguments: &[&str]) -> String {
     match Command::new(program).args(arguments).output() {
         Ok(output) if output.status.success() => {

@@ -17,7 +17,7 @@ use crate::{
 const PAGE: &str = "gpu.md";
 const FIGURES: &str = "gpu.json";
 
-/// What was measured so far; a clone is the same report.
+/// The measurements so far; clones share them.
 #[derive(Clone)]
 pub struct Report(Arc<Mutex<Content>>);
 
@@ -138,7 +138,7 @@ impl Content {
         )
     }
 
-    /// What is claimed, with medians over the rounds.
+    /// The claims, with medians over the rounds.
     fn figures(&self) -> String {
         format!("## Figures\n\n{}", table(HEAD, self.outcomes.iter().flat_map(Outcome::rows)))
     }

@@ -23,7 +23,7 @@ const WARM_UP: usize = 5;
 /// Steps that count, in a turn.
 const STEPS: usize = 10;
 
-/// What the log has shown.
+/// Counts of what the log has shown.
 struct Counter {
     /// True between a submission of work and the first mapping after it.
     is_submitted: AtomicBool,

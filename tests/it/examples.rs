@@ -541,7 +541,10 @@ fn saved_models_are_merged() {
     let (said, _) = succeeds(merge(&files[..2]).args(base));
     assert!(said.contains("task arithmetic around the first, scale 0.3"), "{said}");
     assert!(said.contains("  0.400000  ") && said.contains("  0.300000  "), "{said}");
+    let (said, _) = succeeds(merge(&files[..2]).args(["--weights", "-1,2", "--to", &to]));
+    assert!(said.contains(" -1.000000  "), "{said}");
     let (said, _) = succeeds(merge(&files).args(["--greedy", "--to", &to]));
+    assert!(said.contains("the rows are those of the validation with the seed 1"), "{said}");
     assert!(said.contains("taken") && said.contains("loss of the merge: 0.0"), "{said}");
     let of_torch = ["torch_mlp.pt", "torch_mlp_legacy.pt", "torch_mlp.safetensors"];
     let of_torch = of_torch.map(|name| crate::export::oracle(name).to_str().unwrap().to_owned());
@@ -564,6 +567,11 @@ fn saved_models_are_merged() {
     assert!(message.contains("weight 1 of a merge is NaN, expected a finite number"), "{message}");
     let message = refused(&[files[0], of_torch[0]], &[]);
     assert!(message.contains("torch_mlp.pt") && message.contains("found f32 [32]"), "{message}");
+    // One of the files, however it is named.
+    let original = fs::read(files[0]).unwrap();
+    let message = fails(merge(&files).args(["--to", &text("./a.bpk")]));
+    assert!(message.contains("is one of the files to merge; name another file"), "{message}");
+    assert_eq!(fs::read(files[0]).unwrap(), original);
     let table = text("table.xyz");
     fs::write(&table, "a,b\n1,2\n").unwrap();
     let message = refused(&[files[0], &table], &[]);

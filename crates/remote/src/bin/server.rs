@@ -27,7 +27,7 @@ struct Args {
     /// The backend of the devices: flex, or ndarray where it is compiled in
     #[arg(long, default_value = "flex")]
     backend: String,
-    /// What clients must show; programs of this repository take it from BURN_REMOTE_TOKEN
+    /// The token that clients must show; programs of this repository take it from BURN_REMOTE_TOKEN
     #[arg(long)]
     token: Option<String>,
 }

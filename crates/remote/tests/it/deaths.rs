@@ -61,7 +61,7 @@ fn check(number: usize, whole: &[f64], traps: impl Fn(&Arc<Victim>) -> Traps) ->
 
 const SEED: u64 = 5;
 
-/// The same training on Flex.
+/// The undisturbed training, on Flex.
 fn whole() -> Vec<f64> {
     let run = tempfile::tempdir().unwrap();
     trained(run.path(), SEED, &Device::flex(), &Traps::none()).unwrap()

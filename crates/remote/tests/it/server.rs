@@ -16,7 +16,7 @@ pub struct Server {
     process: Mutex<Child>,
     /// The address for clients.
     pub address: String,
-    /// What the server wrote to its standard error.
+    /// The standard error of the server.
     log: tempfile::NamedTempFile,
 }
 
@@ -74,7 +74,7 @@ impl Drop for Server {
     }
 }
 
-/// What a training on new servers with these options computes.
+/// The result of a training on new servers with these options.
 ///
 /// In about one of a hundred trainings on several devices, of plain models too, a session of a server of Burn
 /// 0.22.1 ends with a panic: where two threads drop the last uses of one tensor at a time, the
