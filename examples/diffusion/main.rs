@@ -173,13 +173,9 @@ fn main() -> Result<()> {
     eprintln!("training digits: {floor:.2}");
     let config = MlpConfig::new(vec![PIXELS + 2 * WAVES, 128, 128, PIXELS]);
     let config = config.with_hidden(Activation::Relu).with_output(Activation::Identity);
-    let start = |seed| {
-        device.seed(seed);
-        Ok(config.init(&device.clone().autodiff())?.valid().train()) // which draws the weights
-    };
     let settings = [("constant rate", false), ("decaying rate", true)];
     let train = |it| run(&args, (&data, &features, &device), it);
-    let settings = over_seeds(settings, args.uses.seeds, start, train)?;
+    let settings = over_seeds(settings, args.uses.seeds, (&config, &device), train)?;
     let columns = [("50 steps", 2, Less), ("200 noisy steps", 2, Less), ("loss", 4, Less)];
     print!("{}", compare(&settings, |run| &run.0, &columns, args.uses.markdown));
 

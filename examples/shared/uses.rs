@@ -16,6 +16,8 @@ pub use table::table;
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
+use burn::{module::Module as _, tensor::Device};
+use burn_ema::model::{Mlp, MlpConfig};
 use burn_ema_lab::report::picture::Picture;
 
 use self::jobs::on_all_cores;
@@ -35,16 +37,20 @@ pub struct Options {
 }
 
 /// A training of every seed from 1 in each setting, as many at a time as there are cores: what
-/// `run` makes of the setting, the seed, and what `start` has made of the seed.
+/// `run` makes of the setting, the seed, and a network whose weights are the seed's.
 ///
-/// While `start` runs nothing else does, since Burn's random numbers are one sequence in a
-/// process; `run` must not draw from them.
-pub fn over_seeds<S: Copy + Send, T: Send, R: Send, const N: usize>(
+/// `run` must not draw from Burn's random numbers, which are one sequence in a process.
+pub fn over_seeds<S: Copy + Send, R: Send, const N: usize>(
     settings: [(&'static str, S); N],
     seeds: u64,
-    start: impl Fn(u64) -> Result<T>,
-    run: impl Fn((S, u64, T)) -> Result<R> + Sync,
+    (config, device): (&MlpConfig, &Device),
+    run: impl Fn((S, u64, Mlp)) -> Result<R> + Sync,
 ) -> Result<Vec<(&'static str, Vec<R>)>> {
+    let start = |seed| -> Result<Mlp> {
+        device.seed(seed);
+        // Burn draws a weight when it is first read, as `valid` does; a clone is not drawn.
+        Ok(config.init(&device.clone().autodiff())?.valid().train())
+    };
     let all = settings.iter().flat_map(|(_, of)| (1..=seeds).map(move |seed| (*of, seed)));
     let all = all.map(|(of, seed)| Ok((of, seed, start(seed)?))).collect::<Result<Vec<_>>>()?;
     let mut runs = on_all_cores(all, run)?.into_iter();

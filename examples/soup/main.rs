@@ -170,12 +170,9 @@ fn main() -> Result<()> {
     let data = Prepared::new(&data::digits()?, 1)?;
     let config = MlpConfig::new(vec![64, 64, 10]);
     let config = config.with_hidden(Activation::Relu).with_output(Activation::Softmax);
-    let start = |seed| {
-        device.seed(seed);
-        Ok(config.init(&device.clone().autodiff())?.valid().train()) // which draws the weights
-    };
     let tune = |it| run(args.epochs, (&data, &device), it);
-    let settings = over_seeds([("near", false), ("far", true)], args.uses.seeds, start, tune)?;
+    let settings =
+        over_seeds([("near", false), ("far", true)], args.uses.seeds, (&config, &device), tune)?;
     let columns = [("accuracy", 2, Better::More), ("loss", 4, Better::Less)];
     print!("{}", compare_each(&settings, |run| run, &columns, args.uses.markdown));
     Ok(())

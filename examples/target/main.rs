@@ -177,12 +177,8 @@ fn main() -> Result<()> {
         ("copy(every=100)", &Rule::copy(100)),
         ("copy(every=400)", &Rule::copy(400)),
     ];
-    let start = |seed| {
-        let config = MlpConfig::new(vec![4, 64, 64, 2]).with_hidden(Activation::Relu);
-        let config = config.with_output(Activation::Identity);
-        device.seed(seed);
-        Ok(config.init(&device.clone().autodiff())?.clone()) // a clone has its weights drawn
-    };
+    let config = MlpConfig::new(vec![4, 64, 64, 2]).with_hidden(Activation::Relu);
+    let start = (&config.with_output(Activation::Identity), &device);
     let runs = over_seeds(settings, uses.seeds, start, |it| run(steps, &device, it))?;
 
     let suggested = AverageConfig::suggest(steps).label();
