@@ -13,7 +13,10 @@ pub(crate) type SplitProgress<'a> = &'a burn::data::dataloader::Progress;
 macro_rules! forward_end {
     ($method:ident, $to:ident) => {
         fn $method(&mut self, #[cfg(burn_next)] progress: $crate::next::SplitProgress) {
-            self.$to().$method(#[cfg(burn_next)] progress);
+            self.$to().$method(
+                #[cfg(burn_next)]
+                progress,
+            );
         }
     };
 }
