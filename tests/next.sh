@@ -53,8 +53,8 @@ sed -i -E \
 
 export CARGO_TARGET_DIR=$directory/target CARGO_INCREMENTAL=0
 export RUSTFLAGS="${RUSTFLAGS-} --cfg burn_next"
-version=$(cargo pkgid burn)
-version=${version##*[@#]}
+version=$(cargo tree --quiet --invert burn --depth 0 --edges normal)
+version=${version##*v}
 [[ $version == 0.23.* ]] || { echo "tests/next.sh: expected Burn 0.23, found $version" >&2; exit 1; }
 echo "Burn $version, in $copy"
 

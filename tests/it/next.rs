@@ -3,6 +3,9 @@
 
 use burn::data::dataloader::Progress;
 
+/// True with the next version.
+pub const NEXT: bool = cfg!(burn_next);
+
 /// The progress of a split, as Burn's progress loggers get it: in 0.22 a number of items.
 #[cfg(not(burn_next))]
 pub type SplitProgress = usize;
