@@ -11,6 +11,8 @@ mod common; // models, loaders and trainings
 mod hand; // trainings that write live down
 
 mod deaths; // servers that are killed
+#[cfg(burn_next)]
+mod distributed; // the strategy that needs CUDA before Burn 0.23
 mod digits; // a training of the perceptron with commits
 mod proxy; // counts the bytes between clients and servers
 mod refusals; // what is refused, and what it says
