@@ -3,12 +3,6 @@
 //! They pin what Burn does today, so that we notice when Burn mends it. A failure here is good news:
 //! remove the workaround that the test's comment names.
 
-#[cfg(target_os = "linux")]
-use std::{
-    io::{Read as _, Seek as _},
-    process::{Command, ExitStatus},
-    time::Instant,
-};
 use std::{
     collections::BTreeSet,
     env, fs,
@@ -17,6 +11,12 @@ use std::{
     sync::{Arc, Mutex},
     thread,
     time::Duration,
+};
+#[cfg(target_os = "linux")]
+use std::{
+    io::{Read as _, Seek as _},
+    process::{Command, ExitStatus},
+    time::Instant,
 };
 
 use burn::{

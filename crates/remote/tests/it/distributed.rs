@@ -37,7 +37,11 @@ fn trained(devices: &[Device], seed: u64, distributed: bool) -> [Vec<f32>; 3] {
     assert!(result.error.is_none(), "{:?}", result.error);
     let model = result.model;
     let averages = [0, 1].map(|index| model.average(index).unwrap());
-    println!("{distributed}: {:?}", [&model.live().clone(), &averages[0], &averages[1]].map(|it| flat(it, true)[flat(it, false).len()..].to_vec()));
+    println!(
+        "{distributed}: {:?}",
+        [&model.live().clone(), &averages[0], &averages[1]]
+            .map(|it| flat(it, true)[flat(it, false).len()..].to_vec())
+    );
     [model.live(), &averages[0], &averages[1]].map(|net| flat(net, false))
 }
 
