@@ -87,6 +87,8 @@ pub mod export;
 pub mod guide;
 mod kernel;
 pub mod model;
+#[cfg(any(feature = "export", feature = "tui"))]
+mod next;
 #[cfg(feature = "train")]
 pub mod train;
 

@@ -5,14 +5,13 @@ use burn::{
     tensor::{DType, Shape},
 };
 use burn_pack::Tensor;
-use burn_store::{
-    BurnToPyTorchAdapter, ModuleAdapter as _, ModuleContext, PyTorchToBurnAdapter, bridge,
-};
+use burn_store::{BurnToPyTorchAdapter, PyTorchToBurnAdapter, bridge};
 
 use super::source::dtype_in_file;
 use crate::{
     average::{Place, Recorded, describe, recorded},
     model::{Dense, Mlp},
+    next::adapt,
 };
 
 /// Names of yours, for a module whose names in PyTorch differ from those in Burn.
@@ -99,7 +98,7 @@ impl Slot {
     pub fn outward(&self, tensor: Tensor) -> Tensor {
         match &self.containers {
             None => tensor,
-            Some(parts) => BurnToPyTorchAdapter.adapt(tensor, ModuleContext::new(parts)),
+            Some(parts) => adapt(BurnToPyTorchAdapter, tensor, parts),
         }
     }
 
@@ -109,7 +108,7 @@ impl Slot {
             None => tensor,
             Some(parts) => {
                 tensor.name.clone_from(&self.path);
-                PyTorchToBurnAdapter.adapt(tensor, ModuleContext::new(parts))
+                adapt(PyTorchToBurnAdapter, tensor, parts)
             }
         }
     }

@@ -10,6 +10,8 @@ use burn::train::{
     },
 };
 
+use crate::next::{SplitProgress, forward_end};
+
 /// The suffix of the name of live's metric, after the name of the average's.
 const LIVE: &str = " (live)";
 
@@ -104,17 +106,15 @@ impl TrainingProgressLogger for Dashboard {
         self.renderer().update_epoch(epoch);
     }
 
-    fn start_split(&mut self, split: &str, total_items: usize) {
-        self.renderer().start_split(split, total_items);
+    fn start_split(&mut self, split: &str, progress: SplitProgress) {
+        self.renderer().start_split(split, progress);
     }
 
-    fn update_split(&mut self, items_processed: usize) {
-        self.renderer().update_split(items_processed);
+    fn update_split(&mut self, progress: SplitProgress) {
+        self.renderer().update_split(progress);
     }
 
-    fn end_split(&mut self) {
-        self.renderer().end_split();
-    }
+    forward_end!(end_split, renderer);
 
     fn end(&mut self) {
         self.renderer().end();
@@ -143,17 +143,15 @@ impl EvaluationProgressLogger for Dashboard {
         self.renderer().start_global_progress(total_tests);
     }
 
-    fn start_test(&mut self, name: &str, total_items: usize) {
-        self.renderer().start_test(name, total_items);
+    fn start_test(&mut self, name: &str, progress: SplitProgress) {
+        self.renderer().start_test(name, progress);
     }
 
-    fn update_test_progress(&mut self, items_processed: usize) {
-        self.renderer().update_test_progress(items_processed);
+    fn update_test_progress(&mut self, progress: SplitProgress) {
+        self.renderer().update_test_progress(progress);
     }
 
-    fn end_test(&mut self) {
-        self.renderer().end_test();
-    }
+    forward_end!(end_test, renderer);
 
     fn end_global_progress(&mut self) {
         self.renderer().end_global_progress();

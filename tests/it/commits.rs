@@ -28,7 +28,10 @@ use burn_ema::{
     train::Averaged,
 };
 
-use crate::common::{Net, Plan, adam, assert_same, device, flat};
+use crate::{
+    common::{Net, Plan, adam, assert_same, device, flat},
+    next::{SplitProgress, no_end},
+};
 
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -396,9 +399,9 @@ struct Forgetful(Interrupter);
 impl TrainingProgressLogger for Forgetful {
     fn start(&mut self, _: usize, _: usize, _: Option<usize>, _: Option<&str>) {}
     fn update_epoch(&mut self, _epoch: usize) {}
-    fn start_split(&mut self, _split: &str, _total_items: usize) {}
-    fn update_split(&mut self, _items_processed: usize) {}
-    fn end_split(&mut self) {}
+    fn start_split(&mut self, _split: &str, _: SplitProgress) {}
+    fn update_split(&mut self, _: SplitProgress) {}
+    no_end!(end_split);
     fn log_event_training(&mut self, _event: String) {}
 
     fn end(&mut self) {

@@ -303,6 +303,21 @@ fn a_resume_within_an_epoch_has_the_accumulation_of_its_commit() {
     }
 }
 
+/// A loader that leaves a rest out may count it at its end alone, so that no batch is known to be
+/// the last one.
+#[test]
+fn the_gradients_of_a_last_window_that_is_not_full_make_a_step() {
+    let trained = |train: Batches| {
+        let directory = tempfile::tempdir().unwrap();
+        let run = directory.path();
+        let training = training(run, 2, train, Batches::each(8, 24)).grads_accumulation(2);
+        committing(training, run).launch().unwrap().model
+    };
+    let [counted, left_out] = [Batches::each(8, 40), Batches::whole(8, 47)].map(trained);
+    assert_eq!((counted.steps(), left_out.steps()), (6, 6));
+    assert_same(&flat(&left_out, true), &flat(&counted, true));
+}
+
 /// A writer whose text can be read.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);

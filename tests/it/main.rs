@@ -68,6 +68,8 @@ mod merge; // saved models as one, by all weights and in all forms
 mod metrics; // live and average beside each other in Burn's metrics
 mod mlp; // the perceptron's configuration and errors
 #[cfg(feature = "train")]
+mod next; // what the next version of Burn changes for these tests
+#[cfg(feature = "train")]
 mod optim; // optimizers of one pass against Burn's: weights, records, memory
 #[cfg(feature = "train")]
 mod peers; // what other systems get wrong, shown wrong there and right here

@@ -323,7 +323,7 @@ fn images_are_averaged_over_places_too() {
         let batches = batches(5, 4);
         let loaded = loaded(&batches, DType::F32, &device)
             .into_iter()
-            .map(|x| x.map(|x| x.reshape([0, 1, 2, 2])));
+            .map(|x| x.map(|x| x.reshape([-1, 1, 2, 2])));
         let found = reestimate_statistics(&image, loaded, |image, x| {
             image.norm.forward(image.conv.forward(x))
         })

@@ -6,8 +6,8 @@
 use std::time::Instant;
 
 use burn::{
-    data::dataset::DatasetError,
-    optim::GradientsAccumulator,
+    data::{dataloader, dataset::DatasetError},
+    optim::{GradientsAccumulator, GradientsParams},
     tensor::Device,
     train::{
         EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Error, LoaderSize, Progress, RunModel,
     committer::{CommitPoint, Committer},
+    next::{end_split, start_split, total},
 };
 
 /// The training strategy of this crate: a loop over epochs that begins at a place in the run.
@@ -169,6 +170,16 @@ impl<M: RunModel> SupervisedLearningStrategy<M> for EpochLoop {
     }
 }
 
+/// True if a loader without further batches has not reached the number of items that it knows.
+fn ends_early(seen: &dataloader::Progress) -> bool {
+    total(seen).is_some_and(|total| total != seen.items_processed)
+}
+
+/// The number of items of such a loader, for messages.
+fn found(seen: &dataloader::Progress) -> String {
+    format!("{} of {} items", seen.items_processed, total(seen).unwrap_or_default())
+}
+
 /// One pass over a split.
 struct SplitPass<'a, M: RunModel> {
     epoch: usize,
@@ -225,15 +236,13 @@ impl<M: RunModel> SplitPass<'_, M> {
             return self.resized(at, before, self.size);
         }
         at.seed(epoch, self.batches, "train");
+        let start = batches.progress();
         let mut next = batches.next();
         // All batches were done before: the metrics of the epoch are in the history.
-        if next.is_none() && self.batches > 0 && batches.progress().is_completed() {
+        if next.is_none() && self.batches > 0 && !ends_early(&batches.progress()) {
             return PassEnd::Whole;
         }
-        interrupter.fail_on_error(self.events.process_train(LearnerEvent::StartSplit {
-            epoch_number: epoch,
-            total_items: loader.num_items(),
-        }));
+        interrupter.fail_on_error(self.events.process_train(start_split(epoch, start)));
         let mut sums = GradientsAccumulator::new();
         let (mut summed, mut since, mut last) = (0, 0, Instant::now());
         while let Some(batch) = next {
@@ -243,6 +252,7 @@ impl<M: RunModel> SplitPass<'_, M> {
             };
             let progress = batches.progress();
             let items = self.count(&mut processed, progress.items_processed);
+            let whole = total(&progress) == Some(progress.items_processed);
             let output = learner.train_step(batch);
             self.batches += 1;
             let grads = match self.size.accumulation {
@@ -250,7 +260,7 @@ impl<M: RunModel> SplitPass<'_, M> {
                 several => {
                     sums.accumulate(&learner.model(), output.grads);
                     summed += 1;
-                    (summed >= several || progress.is_completed()).then(|| {
+                    (summed >= several || whole).then(|| {
                         summed = 0;
                         sums.grads()
                     })
@@ -258,12 +268,9 @@ impl<M: RunModel> SplitPass<'_, M> {
             };
             let stepped = grads.is_some();
             if let Some(grads) = grads {
-                learner.lr_step();
-                learner.optimizer_step(grads);
-                self.steps += 1;
+                self.step(learner, grads);
                 since += 1;
             }
-            let whole = progress.is_completed();
             let iteration = Some(self.batches);
             let lr = Some(learner.lr_current());
             let item = TrainingItem::new(output.item, progress, iteration, lr);
@@ -289,12 +296,15 @@ impl<M: RunModel> SplitPass<'_, M> {
         }
         // If a worker of the loader panics, the batches end early without an error.
         let seen = batches.progress();
-        if !seen.is_completed() {
-            let found = format!("{} of {} items", seen.items_processed, seen.items_total);
-            return self.short("training", found);
+        if ends_early(&seen) {
+            return self.short("training", found(&seen));
+        }
+        // The last batch of a loader that does not count it until its end.
+        if summed > 0 {
+            self.step(learner, sums.grads());
         }
         at.committer.expect(None);
-        interrupter.fail_on_error(self.events.process_train(LearnerEvent::EndSplit(epoch)));
+        interrupter.fail_on_error(self.events.process_train(end_split(epoch, seen)));
         PassEnd::Whole
     }
 
@@ -308,13 +318,11 @@ impl<M: RunModel> SplitPass<'_, M> {
         if interrupter.should_stop() {
             return PassEnd::Stopped;
         }
-        interrupter.fail_on_error(self.events.process_valid(LearnerEvent::StartSplit {
-            epoch_number: epoch,
-            total_items: loader.num_items(),
-        }));
         let model = learner.model().valid();
         at.seed(epoch, 0, "valid");
         let mut batches = loader.iter();
+        let start = start_split(epoch, batches.progress());
+        interrupter.fail_on_error(self.events.process_valid(start));
         let (mut iteration, mut processed) = (0, 0);
         while let Some(batch) = batches.next() {
             let batch = match batch {
@@ -333,14 +341,19 @@ impl<M: RunModel> SplitPass<'_, M> {
             }
         }
         let seen = batches.progress();
-        if !seen.is_completed() {
-            let found = format!("{} of {} items", seen.items_processed, seen.items_total);
-            return self.short("validation", found);
+        if ends_early(&seen) {
+            return self.short("validation", found(&seen));
         }
         at.committer.expect(None);
-        interrupter.fail_on_error(self.events.process_valid(LearnerEvent::EndSplit(epoch)));
+        interrupter.fail_on_error(self.events.process_valid(end_split(epoch, seen)));
         interrupter.fail_on_error(self.events.process_train(LearnerEvent::EndEpoch(epoch)));
         PassEnd::Whole
+    }
+
+    fn step(&mut self, learner: &mut Learner<M>, grads: GradientsParams) {
+        learner.lr_step();
+        learner.optimizer_step(grads);
+        self.steps += 1;
     }
 
     /// Returns the number of items of a batch: `now`, the items processed so far, less `processed`,

@@ -86,6 +86,7 @@ mod lock; // one process at a time
 mod manifest; // the description that a commit holds of itself
 mod mean; // the mean of a metric over an epoch
 mod model; // the trait of a model whose trainings can commit
+mod next; // what the next version of Burn changes
 mod progress; // one line per epoch
 mod signals; // Ctrl-C and `kill`
 mod strict; // records, loaded whole or not at all

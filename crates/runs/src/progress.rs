@@ -17,7 +17,10 @@ use burn::train::{
     },
 };
 
-use crate::mean::Seen;
+use crate::{
+    mean::Seen,
+    next::{SplitProgress, items, no_end},
+};
 
 /// A renderer that writes one line per epoch: the validation metrics, each followed by its variants
 /// in parentheses (`Loss` by `Loss (live)`), the training rows per second, and the estimated time
@@ -193,20 +196,20 @@ impl TrainingProgressLogger for ProgressLines {
         self.line(&line);
     }
 
-    fn start_split(&mut self, split: &str, _total_items: usize) {
+    fn start_split(&mut self, split: &str, _: SplitProgress) {
         self.trains = split == Split::Train.to_string();
         self.items = 0;
     }
 
-    fn update_split(&mut self, items_processed: usize) {
+    fn update_split(&mut self, progress: SplitProgress) {
+        let processed = items(progress);
         if self.trains {
-            let now = (items_processed, Instant::now());
+            let now = (processed, Instant::now());
             // A resumed epoch need not begin at 0 rows.
             let [first, _] = self.trained.unwrap_or([now; 2]);
             self.trained = Some([first, now]);
         }
-        let items =
-            items_processed.saturating_sub(std::mem::replace(&mut self.items, items_processed));
+        let items = processed.saturating_sub(std::mem::replace(&mut self.items, processed));
         for Shown { batch, seen, .. } in &mut self.metrics {
             if let Some((value, count)) = batch.take() {
                 seen.add(value, count, Some(items));
@@ -214,7 +217,7 @@ impl TrainingProgressLogger for ProgressLines {
         }
     }
 
-    fn end_split(&mut self) {}
+    no_end!(end_split);
 
     fn end(&mut self) {}
 
@@ -242,11 +245,11 @@ impl MetricsRendererTraining for ProgressLines {
 impl EvaluationProgressLogger for ProgressLines {
     fn start_global_progress(&mut self, _total_tests: usize) {}
 
-    fn start_test(&mut self, _name: &str, _total_items: usize) {}
+    fn start_test(&mut self, _name: &str, _: SplitProgress) {}
 
-    fn update_test_progress(&mut self, _items_processed: usize) {}
+    fn update_test_progress(&mut self, _: SplitProgress) {}
 
-    fn end_test(&mut self) {}
+    no_end!(end_test);
 
     fn end_global_progress(&mut self) {}
 

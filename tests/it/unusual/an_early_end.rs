@@ -9,6 +9,7 @@ use burn::train::{
 };
 
 use super::*;
+use crate::next::NEXT;
 
 /// The average after so many steps of a live that stands still.
 fn after(config: &AverageConfig, steps: u64) -> Average<Net> {
@@ -77,6 +78,11 @@ fn a_fit_that_was_stopped_ends_with_the_final_warnings() {
     let result = fit(training, model, adam(), lr).launch().unwrap();
     let steps = result.model.steps() as i32;
     let warnings = result.model.take_warnings();
+    if NEXT {
+        // The next version makes no step of a training that is stopped before it begins.
+        assert_eq!((steps, share(&warnings)), (0, None));
+        return;
+    }
     let found = share(&warnings).expect("the average is mostly its start");
     assert!((found - 0.999_f64.powi(steps)).abs() < 1e-12, "{warnings:?}");
 }

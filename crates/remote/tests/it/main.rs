@@ -12,6 +12,8 @@ mod hand; // trainings that write live down
 
 mod deaths; // servers that are killed
 mod digits; // a training of the perceptron with commits
+#[cfg(burn_next)]
+mod distributed; // the strategy that needs CUDA before Burn 0.23
 mod proxy; // counts the bytes between clients and servers
 mod refusals; // what is refused, and what it says
 mod server; // a server as a child process

@@ -1,0 +1,64 @@
+//! Burn's distributed strategy on servers, which needs no CUDA from Burn 0.23 on: each worker has
+//! an optimizer and averages of its own, and only gradients are exchanged.
+
+use burn::{
+    remote::RemoteHost,
+    tensor::{
+        Device,
+        distributed::{DistributedConfig, ReduceOperation},
+    },
+    train::{ExecutionStrategy, MultiDeviceOptim, TrainingStrategy},
+};
+use burn_ema::{AverageConfig, Rule, train::Averaged};
+
+use crate::{
+    common::{Net, Plan, adam, assert_same, flat},
+    server::{Server, on_servers},
+};
+use burn::{lr_scheduler::constant::ConstantLr, module::Module as _, train::Learner};
+
+/// Live, and the averages of a training with batch norm, on these devices.
+fn trained(devices: &[Device], seed: u64, distributed: bool) -> [Vec<f32>; 3] {
+    let directory = tempfile::tempdir().unwrap();
+    let configs = [0.9, 0.99].map(|decay| AverageConfig::new(Rule::ema(decay)));
+    let model = Averaged::new(Net::new(seed, &devices[0]), configs).unwrap();
+    let plan = Plan {
+        devices: devices.to_vec(),
+        optim: MultiDeviceOptim::OptimMainDevice,
+        ..Plan::new(directory.path())
+    };
+    let mut training = plan.training();
+    if distributed {
+        let config = DistributedConfig { all_reduce_op: ReduceOperation::Sum };
+        let strategy = ExecutionStrategy::ddp(devices.to_vec(), config);
+        training = training.with_training_strategy(TrainingStrategy::Default(strategy));
+    }
+    let result = training.launch(Learner::new(model.train(), adam(), ConstantLr::new(0.02)));
+    assert!(result.error.is_none(), "{:?}", result.error);
+    let model = result.model;
+    let averages = [0, 1].map(|index| model.average(index).unwrap());
+    println!(
+        "{distributed}: {:?}",
+        [&model.live().clone(), &averages[0], &averages[1]]
+            .map(|it| flat(it, true)[flat(it, false).len()..].to_vec())
+    );
+    [model.live(), &averages[0], &averages[1]].map(|net| flat(net, false))
+}
+
+#[test]
+fn averages_are_those_of_the_strategy_for_several_devices() {
+    for seed in 0..3 {
+        let several = trained(&[Device::flex(), Device::flex()], seed, false);
+        let two = on_servers([&[] as &[&str]; 2], |servers| {
+            trained(&servers.each_ref().map(Server::device), seed, true)
+        });
+        let one = on_servers([&["--devices", "2"]], |[server]| {
+            let host = RemoteHost::websocket(&server.address);
+            trained(&host.devices().unwrap().into_iter().collect::<Vec<_>>(), seed, true)
+        });
+        for (index, several) in several.iter().enumerate() {
+            assert_same(&two[index], several);
+            assert_same(&one[index], several);
+        }
+    }
+}
