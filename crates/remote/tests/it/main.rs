@@ -12,6 +12,10 @@ mod hand; // trainings that write live down
 
 mod deaths; // servers that are killed
 mod digits; // a training of the perceptron with commits
+mod mlp; // the perceptron with kernels of its own
+#[cfg(feature = "ndarray")]
+mod others; // a server with another backend
+mod program; // the example `train`
 mod proxy; // counts the bytes between clients and servers
 mod refusals; // what is refused, and what it says
 mod server; // a server as a child process
