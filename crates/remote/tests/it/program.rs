@@ -20,7 +20,8 @@ fn train(run: &Path, server: &Server, options: &[&str]) -> Command {
     let build = "cargo build --features remote --example train";
     assert!(file.exists(), "{} is missing: run `{build}`", file.display());
     let mut command = Command::new(file);
-    command.env_remove("BURN_DEVICE").env("BURN_REMOTE_TOKEN", TOKEN).stdin(Stdio::null());
+    command.env_remove("BURN_DEVICE").env_remove("RUST_BACKTRACE");
+    command.env("BURN_REMOTE_TOKEN", TOKEN).stdin(Stdio::null());
     command.args(["--device", &server.address, "--run"]).arg(run).args(options);
     command
 }
