@@ -12,9 +12,9 @@ mod hand; // trainings that write live down
 
 mod deaths; // servers that are killed
 mod digits; // a training of the perceptron with commits
-mod mlp; // the perceptron with kernels of its own
+mod mlp; // the perceptron, whose kernels on Flex are its own
 #[cfg(feature = "ndarray")]
-mod others; // a server with another backend
+mod others; // a server with another backend than before
 mod program; // the example `train`
 mod proxy; // counts the bytes between clients and servers
 mod refusals; // what is refused, and what it says

@@ -1,6 +1,9 @@
 //! Addresses and tokens that are refused.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use burn_ema_lab::device::select;
 
@@ -23,6 +26,19 @@ fn a_token_is_asked_for() {
     let error = refusal(&server.address);
     assert!(error.contains("rejected the credential"), "{error}");
     assert!(error.contains("set BURN_REMOTE_TOKEN to the server's token"), "{error}");
+}
+
+#[test]
+fn a_server_refuses_devices_that_it_does_not_have() {
+    for (options, expected) in [
+        (["--devices", "0"], "--devices: expected 1 or more, found 0"),
+        (["--backend", "abacus"], "--backend: expected flex, or ndarray with"),
+    ] {
+        let mut server = Command::new(env!("CARGO_BIN_EXE_server"));
+        let output = server.args(["--listen", "127.0.0.1:0"]).args(options).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && error.contains(expected), "{error}");
+    }
 }
 
 #[test]
