@@ -59,7 +59,8 @@ fn no_server_is_an_error_with_the_time_that_burn_tried() {
     drop(server);
     let error = refusal(&address);
     assert!(
-        error.contains("cannot be reached") && error.contains("Burn tried for 15 s"),
+        error.contains("cannot be reached: nothing answered after trying for 15.75s"),
         "{error}"
     );
+    assert!(error.contains("start it, or correct its address"), "{error}");
 }
