@@ -15,6 +15,7 @@ mod digits; // a training of the perceptron with commits
 mod mlp; // the perceptron, whose kernels on Flex are its own
 #[cfg(feature = "ndarray")]
 mod others; // a server with another backend than before
+mod parts; // parts of a test in processes of their own
 mod program; // the example `train`
 mod proxy; // counts the bytes between clients and servers
 mod refusals; // what is refused, and what it says

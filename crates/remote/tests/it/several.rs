@@ -12,6 +12,7 @@ use burn_ema::{AverageConfig, Rule, train::Averaged};
 use crate::{
     common::{Net, Plan, Points, assert_same, flat, lerp, randomized},
     hand::{ByHand, Pages},
+    parts,
     proxy::Proxy,
     server::{Server, device, on_servers},
 };
@@ -86,20 +87,18 @@ fn two_servers_and_one_with_two_devices_compute_the_same() {
 /// Averages move once: to the device of their weight, and the first one to that of each validation.
 #[test]
 fn a_step_sends_no_average() {
-    for optim in MODES {
-        // Which weight is whose shard is chance.
-        for _ in 0..3 {
-            let wide = Wide::new(&Device::flex());
-            let model = 4 * wide.num_params() as u64;
-            let [plain, averaged] = [false, true].map(|it| sent(TWO, &wide, optim, it));
-            let more = averaged as f64 / plain as f64;
-            println!(
-                "{optim:?}: {plain} bytes a step, {averaged} with two averages, {more:.4} times"
-            );
-            assert!(plain > 2 * model, "weights go to the other server, and gradients come");
-            assert!(more <= 1.02, "{optim:?}: {averaged} against {plain}");
-        }
-    }
+    // Three times each: which weight is whose shard is chance.
+    let printed = parts::each("several::a_step_sends_no_average", 6, |part| {
+        let optim = MODES[part % 2];
+        let wide = Wide::new(&Device::flex());
+        let model = 4 * wide.num_params() as u64;
+        let [plain, averaged] = [false, true].map(|it| sent(TWO, &wide, optim, it));
+        let more = averaged as f64 / plain as f64;
+        println!("{optim:?}: {plain} bytes a step, {averaged} with two averages, {more:.4} times");
+        assert!(plain > 2 * model, "weights go to the other server, and gradients come");
+        assert!(more <= 1.02, "{optim:?}: {averaged} against {plain}");
+    });
+    printed.iter().for_each(|printed| print!("{printed}"));
 }
 
 /// Not the weights either: they are on the server.
