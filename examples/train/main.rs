@@ -181,8 +181,8 @@ fn main() -> Result<ExitCode> {
         }
         result => result.with_context(|| {
             format!(
-                "the training on {device} has ended; this goes on from its last commit, if there is \
-                 one:\n  cargo run --example train -- --resume --run {}",
+                "the training on {device} has ended; this goes on from its last commit, if there \
+                 is one:\n  cargo run --example train -- --resume --run {}",
                 shared::word(run.path())
             )
         })?,

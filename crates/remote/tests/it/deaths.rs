@@ -128,8 +128,8 @@ fn a_server_that_dies_within_a_commit() {
     });
 }
 
-/// In a loop of one's own that reads nothing, an update that checks the numbers finds the death, and
-/// one that takes them as they are does not.
+/// In a loop of one's own that reads nothing, an update that checks the numbers finds the death,
+/// and one that takes them as they are does not.
 #[test]
 fn a_loop_that_reads_nothing() {
     let updates = |policy: NonFinite| {
