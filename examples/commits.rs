@@ -48,7 +48,8 @@ struct Args {
     /// Rows in a batch
     #[arg(long, default_value_t = 32)]
     batch_size: usize,
-    /// The device, such as flex, ndarray or wgpu; else BURN_DEVICE, else the Cargo features decide
+    /// The device, such as flex, ndarray or wgpu, or ws://HOST:PORT for a server of Burn's remote
+    /// backend (Cargo feature `remote`); else BURN_DEVICE, else the Cargo features decide
     #[arg(long)]
     device: Option<String>,
 }

@@ -85,7 +85,8 @@ struct Args {
     /// How many of the shipped digits to show
     #[arg(long, default_value_t = 3)]
     count: usize,
-    /// The device, such as flex, ndarray or wgpu; else BURN_DEVICE, else the Cargo features decide
+    /// The device, such as flex, ndarray or wgpu, or ws://HOST:PORT for a server of Burn's remote
+    /// backend (Cargo feature `remote`); else BURN_DEVICE, else the Cargo features decide
     #[arg(long)]
     device: Option<String>,
 }

@@ -71,7 +71,8 @@ struct Args {
     /// The seed of the split, the first weights and the order of the rows
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The device, such as flex, ndarray or wgpu; else BURN_DEVICE, else the Cargo features decide
+    /// The device, such as flex, ndarray or wgpu, or ws://HOST:PORT for a server of Burn's remote
+    /// backend (Cargo feature `remote`); else BURN_DEVICE, else the Cargo features decide
     #[arg(long)]
     device: Option<String>,
 }

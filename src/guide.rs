@@ -107,6 +107,7 @@ pub mod devices {
     //!
     //! [`Averaged`]: crate::train::Averaged
     //! [`fit`]: crate::runs::fit
+    //! [`Mlp`]: crate::model::Mlp
 }
 
 pub mod merging {

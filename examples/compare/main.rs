@@ -94,7 +94,8 @@ struct Args {
     /// The runs at a time [default: one a core]
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
-    /// The device, such as flex, ndarray or wgpu; else BURN_DEVICE, else the Cargo features decide
+    /// The device, such as flex, ndarray or wgpu, or ws://HOST:PORT for a server of Burn's remote
+    /// backend (Cargo feature `remote`); else BURN_DEVICE, else the Cargo features decide
     #[arg(long)]
     device: Option<String>,
     /// Train once and print the result, in a process of its own

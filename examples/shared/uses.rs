@@ -31,7 +31,8 @@ pub struct Options {
     /// Print the table alone, in Markdown
     #[arg(long)]
     pub markdown: bool,
-    /// The device, such as flex, ndarray or wgpu; else BURN_DEVICE, else the Cargo features decide
+    /// The device, such as flex, ndarray or wgpu, or ws://HOST:PORT for a server of Burn's remote
+    /// backend (Cargo feature `remote`); else BURN_DEVICE, else the Cargo features decide
     #[arg(long)]
     pub device: Option<String>,
 }

@@ -77,7 +77,8 @@ struct Args {
     /// Print the table in Markdown
     #[arg(long)]
     markdown: bool,
-    /// The device, such as flex, ndarray or wgpu; else BURN_DEVICE, else the Cargo features decide
+    /// The device, such as flex, ndarray or wgpu, or ws://HOST:PORT for a server of Burn's remote
+    /// backend (Cargo feature `remote`); else BURN_DEVICE, else the Cargo features decide
     #[arg(long)]
     device: Option<String>,
 }

@@ -51,7 +51,8 @@ pub struct Args {
     pub task: Option<Learned>,
     #[command(flatten)]
     pub reading: ReadingArgs,
-    /// The device, such as flex, ndarray or wgpu; else BURN_DEVICE, else the Cargo features decide
+    /// The device, such as flex, ndarray or wgpu, or ws://HOST:PORT for a server of Burn's remote
+    /// backend (Cargo feature `remote`); else BURN_DEVICE, else the Cargo features decide
     #[arg(long)]
     pub device: Option<String>,
     /// The directory of the run

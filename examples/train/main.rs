@@ -181,8 +181,8 @@ fn main() -> Result<ExitCode> {
         }
         result => result.with_context(|| {
             format!(
-                "the training has ended; this goes on from its last commit, if there is one:\n  \
-                 cargo run --example train -- --resume --run {}",
+                "the training on {device} has ended; this goes on from its last commit, if there \
+                 is one:\n  cargo run --example train -- --resume --run {}",
                 shared::word(run.path())
             )
         })?,
@@ -273,7 +273,8 @@ fn is_done(
     let commit = run.commits().open(from)?;
     let before = commit.manifest().config["device"].as_str();
     if let Some(before) = before.filter(|before| *before != device.to_string()) {
-        note(run, format!("note: until here the run was on {before}, whose numbers differ"))?;
+        let differ = format!("whose numbers may round otherwise than those of {device}");
+        note(run, format!("note: until here the run was on {before}, {differ}"))?;
     }
     Ok(false)
 }

@@ -1,6 +1,6 @@
 //! A device of a server of Burn's remote backend.
 
-use std::{ffi::OsString, time::Instant};
+use std::ffi::OsString;
 
 use burn::{
     remote::{ConnectError, RemoteHost},
@@ -20,18 +20,14 @@ pub(super) fn open(address: &str, token: Option<OsString>) -> Result<Selected> {
     if let Some(token) = &token {
         host = host.with_credential(token.to_string_lossy().into_owned());
     }
-    let start = Instant::now();
     let device = Device::remote_options(&host).init().map_err(|error| {
         let remedy = match &error {
-            ConnectError::Unreachable { .. } => format!(
-                "Burn tried for {} s; is the server started, and is the address right",
-                start.elapsed().as_secs()
-            ),
+            ConnectError::Unreachable { .. } => "start it, or correct its address",
             ConnectError::Unauthorized if token.is_none() => {
-                "set BURN_REMOTE_TOKEN to the server's token".to_owned()
+                "set BURN_REMOTE_TOKEN to the server's token"
             }
-            ConnectError::Unauthorized => "BURN_REMOTE_TOKEN holds another token".to_owned(),
-            _ => "client and server must be built with the same release of Burn".to_owned(),
+            ConnectError::Unauthorized => "BURN_REMOTE_TOKEN holds another token",
+            _ => "client and server must be built with the same release of Burn",
         };
         unusable(address, format!("{error} ({remedy})"))
     })?;

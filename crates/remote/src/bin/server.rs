@@ -1,8 +1,8 @@
 //! A server of Burn's remote backend: it computes on this machine for trainings on others.
 //!
 //! ```text
-//! cargo run --package burn-ema-remote --bin server
-//! cargo run --example train --features remote -- --device ws://127.0.0.1:3000
+//! cargo run --features remote --bin server
+//! cargo run --features remote --example train -- --device ws://127.0.0.1:3000
 //! ```
 
 use std::{io::Write as _, net::TcpListener};
@@ -54,7 +54,7 @@ fn device(backend: &str) -> Result<Device> {
         #[allow(deprecated, reason = "a second CPU implementation to compare with")]
         "ndarray" => Ok(Device::ndarray()),
         other => anyhow::bail!(
-            "--backend: expected flex, or ndarray with `--features ndarray`, found {other}"
+            "--backend: expected flex, or ndarray with `--features remote,ndarray`, found {other}"
         ),
     }
 }

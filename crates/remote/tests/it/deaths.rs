@@ -12,6 +12,7 @@ use burn_ema::{Average, AverageConfig, NonFinite, Rule};
 use crate::{
     common::{Net, assert_same},
     digits::{BATCHES, COMMIT_EVERY, STEPS, Traps, trained},
+    parts,
     proxy::Proxy,
     server::{Server, device},
 };
@@ -42,102 +43,93 @@ impl Victim {
     }
 }
 
+const SEED: u64 = 5;
+
+/// Each kill of a test, and the longest time from a death to the error.
+fn kills(test: &str, traps: impl Fn(usize, &Arc<Victim>) -> Traps) {
+    let printed = parts::each(test, KILLS, |number| {
+        let time = check(number, |victim| traps(number, victim));
+        println!("{TIME}{}", time.as_secs_f64());
+    });
+    let times = printed.iter().map(|printed| {
+        let line = printed.lines().find_map(|line| line.strip_prefix(TIME));
+        line.unwrap_or_else(|| panic!("no time: {printed}")).parse::<f64>().unwrap()
+    });
+    let longest = times.fold(0.0, f64::max);
+    println!("{} times {test}: at most {longest:.3} s to the error", printed.len());
+}
+
+/// Begins the line with the seconds from a death to the error.
+const TIME: &str = "seconds from the death to the error: ";
+
 /// Trains on a server that dies as the traps have it, goes on upon another one, and compares with
-/// a training on Flex. Returns the time from the death to the error.
-fn check(number: usize, whole: &[f64], traps: impl Fn(&Arc<Victim>) -> Traps) -> Duration {
-    let run = tempfile::tempdir().unwrap();
+/// an undisturbed training on Flex. Returns the time from the death to the error.
+fn check(number: usize, traps: impl Fn(&Arc<Victim>) -> Traps) -> Duration {
+    let [run, whole] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let victim = Victim::start();
     let error = trained(run.path(), SEED, &device(&victim.proxy.address), &traps(&victim));
     let time = victim.killed.lock().unwrap().expect("killed").elapsed();
     let error = error.map(|_| ()).expect_err("a training on a dead server");
     assert!(time < LIMIT, "kill {number}: {time:?} to {error}");
-    println!("kill {number}: {:.3} s to: {error}", time.as_secs_f64());
+    println!("kill {number}: {error}");
 
     let server = Server::start();
     let resumed = trained(run.path(), SEED, &server.device(), &Traps::none()).unwrap();
-    assert_same(&resumed, whole);
+    let whole = trained(whole.path(), SEED, &Device::flex(), &Traps::none()).unwrap();
+    assert_same(&resumed, &whole);
     time
-}
-
-const SEED: u64 = 5;
-
-/// The undisturbed training, on Flex.
-fn whole() -> Vec<f64> {
-    let run = tempfile::tempdir().unwrap();
-    trained(run.path(), SEED, &Device::flex(), &Traps::none()).unwrap()
-}
-
-fn report(what: &str, times: Vec<Duration>) {
-    let longest = times.iter().max().unwrap();
-    println!(
-        "{} killed within {what}: at most {:.3} s to the error",
-        times.len(),
-        longest.as_secs_f64()
-    );
 }
 
 #[test]
 fn a_server_that_dies_within_an_epoch() {
-    let whole = whole();
-    let times = (0..KILLS).map(|number| {
-        check(number, &whole, |victim| {
-            let victim = victim.clone();
-            let at = 1 + number % (2 * STEPS);
-            let train = move |batch| {
-                if batch == at {
-                    victim.kill()
-                }
-            };
-            Traps { train: Arc::new(train), ..Traps::none() }
-        })
+    kills("deaths::a_server_that_dies_within_an_epoch", |number, victim| {
+        let victim = victim.clone();
+        let at = 1 + number % (2 * STEPS);
+        let train = move |batch| {
+            if batch == at {
+                victim.kill()
+            }
+        };
+        Traps { train: Arc::new(train), ..Traps::none() }
     });
-    report("an epoch", times.collect());
 }
 
 #[test]
 fn a_server_that_dies_within_a_validation() {
-    let whole = whole();
-    let times = (0..KILLS).map(|number| {
-        check(number, &whole, |victim| {
-            let victim = victim.clone();
-            let at = 1 + number % (2 * BATCHES);
-            let valid = move |batch| {
-                if batch == at {
-                    victim.kill()
-                }
-            };
-            Traps { valid: Arc::new(valid), ..Traps::none() }
-        })
+    kills("deaths::a_server_that_dies_within_a_validation", |number, victim| {
+        let victim = victim.clone();
+        let at = 1 + number % (2 * BATCHES);
+        let valid = move |batch| {
+            if batch == at {
+                victim.kill()
+            }
+        };
+        Traps { valid: Arc::new(valid), ..Traps::none() }
     });
-    report("a validation", times.collect());
 }
 
 /// After the batch before a commit, the server is killed once it has sent more than the step itself
 /// reads back: the records of the commit are on their way then.
 #[test]
 fn a_server_that_dies_within_a_commit() {
-    let whole = whole();
     let record = 4 * (64 * 32 + 32 + 32 * 10 + 10) as u64;
-    let times = (0..KILLS).map(|number| {
-        check(number, &whole, |victim| {
-            let victim = victim.clone();
-            let at = COMMIT_EVERY * (1 + number % 2);
-            // Live, two averages and two moments of Adam.
-            let bytes = record / 2 + 4 * record * number as u64 / KILLS as u64;
-            let train = move |batch| {
-                if batch == at {
-                    let killed = victim.clone();
-                    victim.proxy.after(bytes, move || killed.kill());
-                }
-            };
-            Traps { train: Arc::new(train), ..Traps::none() }
-        })
+    kills("deaths::a_server_that_dies_within_a_commit", |number, victim| {
+        let victim = victim.clone();
+        let at = COMMIT_EVERY * (1 + number % 2);
+        // Live, two averages and two moments of Adam.
+        let bytes = record / 2 + 4 * record * number as u64 / KILLS as u64;
+        let train = move |batch| {
+            if batch == at {
+                let killed = victim.clone();
+                victim.proxy.after(bytes, move || killed.kill());
+            }
+        };
+        Traps { train: Arc::new(train), ..Traps::none() }
     });
-    report("a commit", times.collect());
 }
 
-/// In a loop of one's own that reads nothing, an update that checks the numbers finds the death, and
-/// one that takes them as they are does not.
+/// In a loop of one's own that reads nothing, an update that checks the numbers finds the death,
+/// and one that takes them as they are does not.
 #[test]
 fn a_loop_that_reads_nothing() {
     let updates = |policy: NonFinite| {

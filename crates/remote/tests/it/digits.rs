@@ -1,8 +1,12 @@
 //! A training of the perceptron on digits, with two averages and with commits.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, LazyLock},
+};
 
 use burn::{
+    data::dataloader::DataLoader,
     lr_scheduler::constant::ConstantLr,
     module::Module,
     tensor::{Device, Tensor, activation::sigmoid},
@@ -91,6 +95,17 @@ pub fn averaged(seed: u64, device: &Device) -> Averaged<Perceptron> {
     Averaged::new(randomized(Perceptron { mlp }, seed), averages).unwrap()
 }
 
+/// The batches of the training, in an order of the seed, and those of the validation.
+pub fn loaders(seed: u64, device: &Device) -> [Arc<dyn DataLoader<Batch>>; 2] {
+    static DIGITS: LazyLock<Prepared> =
+        LazyLock::new(|| Prepared::new(&digits().unwrap(), 3).unwrap());
+    let Prepared { train, valid, .. } = &*DIGITS;
+    [(train, STEPS, Some(seed)), (valid, BATCHES, None)].map(|(rows, batches, seed)| {
+        let rows = rows[..batches * ROWS].to_vec();
+        loader(rows, ROWS, seed, device).unwrap()
+    })
+}
+
 /// The training, which has not begun.
 pub fn training(
     run: &Path,
@@ -98,11 +113,7 @@ pub fn training(
     device: &Device,
     traps: &Traps,
 ) -> Fit<Averaged<Perceptron>> {
-    let rows = Prepared::new(&digits().unwrap(), 3).unwrap();
-    let [train, valid] = [(rows.train, STEPS), (rows.valid, BATCHES)]
-        .map(|(rows, batches)| rows.into_iter().take(batches * ROWS).collect());
-    let train = loader(train, ROWS, Some(seed), device).unwrap();
-    let valid = loader(valid, ROWS, None, device).unwrap();
+    let [train, valid] = loaders(seed, device);
     let model = averaged(seed, device);
     let training = SupervisedTraining::new(
         run,

@@ -14,6 +14,11 @@ mod deaths; // servers that are killed
 mod digits; // a training of the perceptron with commits
 #[cfg(burn_next)]
 mod distributed; // the strategy that needs CUDA before Burn 0.23
+mod mlp; // the perceptron, whose kernels on Flex are its own
+#[cfg(feature = "ndarray")]
+mod others; // a server with another backend than before
+mod parts; // parts of a test in processes of their own
+mod program; // the example `train`
 mod proxy; // counts the bytes between clients and servers
 mod refusals; // what is refused, and what it says
 mod server; // a server as a child process

@@ -1,6 +1,9 @@
 //! Addresses and tokens that are refused.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use burn_ema_lab::device::select;
 
@@ -26,6 +29,19 @@ fn a_token_is_asked_for() {
 }
 
 #[test]
+fn a_server_refuses_devices_that_it_does_not_have() {
+    for (options, expected) in [
+        (["--devices", "0"], "--devices: expected 1 or more, found 0"),
+        (["--backend", "abacus"], "--backend: expected flex, or ndarray with"),
+    ] {
+        let mut server = Command::new(env!("CARGO_BIN_EXE_server"));
+        let output = server.args(["--listen", "127.0.0.1:0"]).args(options).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn an_address_is_checked_before_anything_is_dialed() {
     for address in ["ws://", "ws://gpu", "http://gpu:3000", "ws://:3000", "ws://gpu:three"] {
         let start = Instant::now();
@@ -43,7 +59,8 @@ fn no_server_is_an_error_with_the_time_that_burn_tried() {
     drop(server);
     let error = refusal(&address);
     assert!(
-        error.contains("cannot be reached") && error.contains("Burn tried for 15 s"),
+        error.contains("cannot be reached: nothing answered after trying for 15.75s"),
         "{error}"
     );
+    assert!(error.contains("start it, or correct its address"), "{error}");
 }

@@ -76,10 +76,10 @@ impl Drop for Server {
 
 /// The result of a training on new servers with these options.
 ///
-/// In about one of a hundred trainings on several devices, of plain models too, a session of a server of Burn
-/// 0.22.1 ends with a panic: where two threads drop the last uses of one tensor at a time, the
-/// operation that frees it can reach the server before the other. A training that this happened
-/// to is repeated on other servers.
+/// In about one of a hundred trainings on several devices, of plain models too, a session of a
+/// server of Burn 0.22.1 ends with a panic: where two threads drop the last uses of one tensor at a
+/// time, the operation that frees it can reach the server before the other. A training that this
+/// happened to is repeated on other servers.
 pub fn on_servers<const N: usize, T>(
     options: [&[&str]; N],
     training: impl Fn(&[Server; N]) -> T,

@@ -12,6 +12,7 @@ use burn_ema::{AverageConfig, Rule, train::Averaged};
 use crate::{
     common::{Net, Plan, Points, assert_same, flat, lerp, randomized},
     hand::{ByHand, Pages},
+    parts,
     proxy::Proxy,
     server::{Server, device, on_servers},
 };
@@ -83,52 +84,66 @@ fn two_servers_and_one_with_two_devices_compute_the_same() {
     }
 }
 
-/// Bytes of a step by a plain model and with two averages, counted in front of both servers.
-///
 /// Averages move once: to the device of their weight, and the first one to that of each validation.
-/// Trainings of as many epochs with other numbers of steps tell this from the bytes of a step.
 #[test]
 fn a_step_sends_no_average() {
-    for optim in MODES {
-        // Which weight is whose shard is chance.
-        for _ in 0..3 {
-            let wide = Wide::new(&Device::flex());
-            let model = 4 * wide.num_params() as u64;
-            let sent = |averaged, steps: usize| {
-                on_servers(TWO, |servers| {
-                    // Other addresses, so that each training has sessions of its own.
-                    let proxies = servers.each_ref().map(|server| Proxy::before(&server.address));
-                    let devices: Vec<_> =
-                        proxies.iter().map(|proxy| device(&proxy.address)).collect();
-                    let directory = tempfile::tempdir().unwrap();
-                    let plan = Plan { optim, points: 16 * steps, ..Plan::new(directory.path()) };
-                    let plan = Plan { devices: devices.clone(), ..plan };
-                    // One list of ids, so that the shards of all trainings are the same.
-                    let model = wide.clone().fork(&devices[0]);
-                    match averaged {
-                        true => drop(plan.launch(Averaged::new(model, configs()).unwrap())),
-                        false => drop(plan.launch(model)),
-                    }
-                    // Operations are still on their way until then.
-                    devices.iter().for_each(|device| device.sync().unwrap());
-                    proxies.iter().flat_map(Proxy::bytes).sum::<u64>()
-                })
-            };
-            let [plain, averaged] = [false, true].map(|averaged| {
-                let [few, many] = [4, 12].map(|steps| sent(averaged, steps));
-                // Two epochs.
-                ((many - few) / 16, few)
-            });
-            let more = averaged.0 as f64 / plain.0 as f64;
-            println!(
-                "{optim:?}: {} bytes a step, {} with two averages, {more:.4} times; two epochs of 4 \
-                 steps: {} and {}",
-                plain.0, averaged.0, plain.1, averaged.1
-            );
-            assert!(plain.0 > 2 * model, "weights go to the other server, and gradients come");
-            assert!(more <= 1.02, "{optim:?}: {averaged:?} bytes against {plain:?}");
-        }
-    }
+    // Three times each: which weight is whose shard is chance.
+    let printed = parts::each("several::a_step_sends_no_average", 6, |part| {
+        let optim = MODES[part % 2];
+        let wide = Wide::new(&Device::flex());
+        let model = 4 * wide.num_params() as u64;
+        let [plain, averaged] = [false, true].map(|it| sent(TWO, &wide, optim, it));
+        let more = averaged as f64 / plain as f64;
+        println!("{optim:?}: {plain} bytes a step, {averaged} with two averages, {more:.4} times");
+        assert!(plain > 2 * model, "weights go to the other server, and gradients come");
+        assert!(more <= 1.02, "{optim:?}: {averaged} against {plain}");
+    });
+    printed.iter().for_each(|printed| print!("{printed}"));
+}
+
+/// Not the weights either: they are on the server.
+#[test]
+fn a_step_on_one_server_sends_operations_alone() {
+    let wide = Wide::new(&Device::flex());
+    let of = |averaged| sent([&[]], &wide, MODES[0], averaged);
+    let [plain, averaged] = [false, true].map(of);
+    println!("one server: {plain} bytes a step, {averaged} with two averages");
+    assert!(averaged < plain + 16_000, "{averaged} against {plain}");
+    assert!(averaged < 4 * wide.num_params() as u64 / 10, "{averaged}");
+}
+
+/// Bytes to and from all servers in a step, by a plain model or with two averages.
+///
+/// Trainings of as many epochs with other numbers of steps tell the bytes of a step from those
+/// of the start and of validations.
+fn sent<const N: usize>(
+    options: [&[&str]; N],
+    wide: &Wide,
+    optim: MultiDeviceOptim,
+    averaged: bool,
+) -> u64 {
+    let [shorter, longer] = [4, 12].map(|steps| {
+        on_servers(options, |servers| {
+            // Other addresses, so that each training has sessions of its own.
+            let proxies = servers.each_ref().map(|server| Proxy::before(&server.address));
+            let devices: Vec<_> = proxies.iter().map(|proxy| device(&proxy.address)).collect();
+            let directory = tempfile::tempdir().unwrap();
+            // Each device has a batch of eight in a step.
+            let plan = Plan { optim, points: 8 * N * steps, ..Plan::new(directory.path()) };
+            let plan = Plan { devices: devices.clone(), ..plan };
+            // One list of ids, so that the shards of all trainings are the same.
+            let model = wide.clone().fork(&devices[0]);
+            match averaged {
+                true => drop(plan.launch(Averaged::new(model, configs()).unwrap())),
+                false => drop(plan.launch(model)),
+            }
+            // Operations are still on their way until then.
+            devices.iter().for_each(|device| device.sync().unwrap());
+            proxies.iter().flat_map(Proxy::bytes).sum::<u64>()
+        })
+    });
+    // Eight steps more in each of two epochs.
+    (longer - shorter) / 16
 }
 
 /// Some 264,000 weights, about 1 MB.

@@ -1,10 +1,10 @@
 //! One server: bit for bit the training on Flex.
 
-use burn::tensor::Device;
+use burn::{lr_scheduler::constant::ConstantLr, tensor::Device, train::Learner};
 use burn_ema::{AverageConfig, Rule, runs::Commits, train::Averaged};
 
 use crate::{
-    common::{Net, Plan, assert_same, flat},
+    common::{Net, Plan, adam, assert_same, flat},
     digits::{Traps, trained},
     server::Server,
 };
@@ -60,6 +60,20 @@ fn a_training_with_commits_is_that_on_flex() {
         let [ours, theirs] = [&here, &there].map(|run| Commits::of(run.path()).list().unwrap());
         assert!(ours.len() > 4 && ours == theirs, "{ours:?} {theirs:?}");
     }
+}
+
+/// What the distributed strategy does to its model before it trains; Burn 0.22 cannot go on from
+/// there without CUDA.
+#[test]
+fn the_distributed_strategys_sharding_is_survived() {
+    let server = Server::start();
+    let device = server.device().autodiff();
+    let start = averaged(0, &device);
+    let before = numbers(&start);
+    let mut learner = Learner::new(start, adam(), ConstantLr::new(0.1));
+    learner.fork(&device);
+    learner.grad_sharded();
+    assert_same(&numbers(&learner.model()), &before);
 }
 
 /// A run of one machine goes on at another, in either direction.
