@@ -79,12 +79,19 @@ fn weights(step: u64) -> [f64; 3] {
         .map(|place| (step * (7 + place) % 101) as f64 / 101.0 + step as f64 / 512.0 - place as f64)
 }
 
-fn cases() -> Vec<(Trl, Vec<(u64, Vec<f64>)>)> {
+/// A run of the callback.
+struct Case {
+    trl: Trl,
+    /// The step of each update, and the output after it.
+    outputs: Vec<(u64, Vec<f64>)>,
+}
+
+fn cases() -> Vec<Case> {
     let oracle: Value = serde_json::from_str(include_str!("../oracle/trl_bema.json")).unwrap();
     let output = |output: &Value| (output[0].as_u64().unwrap(), numbers(&output[1]));
     let case = |case: &Value| {
         let outputs = case["outputs"].as_array().unwrap().iter().map(output).collect();
-        (Trl::of(&case["settings"]), outputs)
+        Case { trl: Trl::of(&case["settings"]), outputs }
     };
     oracle["cases"].as_array().unwrap().iter().map(case).collect()
 }
@@ -92,10 +99,10 @@ fn cases() -> Vec<(Trl, Vec<(u64, Vec<f64>)>)> {
 #[test]
 fn bema_by_advance_has_the_numbers_of_trls_callback() {
     let cases = cases();
-    assert_eq!(cases[0].0.rule().to_string(), "bema(rho=10, gamma=400, eta=0.2, kappa=0.5)");
-    assert_eq!(cases[1].0.rule().to_string(), "bema(rho=160, gamma=400, eta=0.2, kappa=0.5)");
+    assert_eq!(cases[0].trl.rule().to_string(), "bema(rho=10, gamma=400, eta=0.2, kappa=0.5)");
+    assert_eq!(cases[1].trl.rule().to_string(), "bema(rho=160, gamma=400, eta=0.2, kappa=0.5)");
     for (device, dtype, tolerance) in kinds() {
-        for (trl, outputs) in &cases {
+        for Case { trl, outputs } in &cases {
             let mut average = trl.average(dtype, &device);
             assert!(outputs.len() >= 9);
             for (update, (step, expected)) in (1..).zip(outputs) {
@@ -113,8 +120,8 @@ fn bema_by_advance_has_the_numbers_of_trls_callback() {
 #[test]
 fn a_start_is_trls_update_after() {
     let (device, dtype, tolerance) = kinds().pop().unwrap();
-    let (trl, outputs) =
-        cases().into_iter().find(|(trl, _)| (trl.update_freq, trl.update_after) == (1, 7)).unwrap();
+    let is_asked = |case: &Case| (case.trl.update_freq, case.trl.update_after) == (1, 7);
+    let Case { trl, outputs } = cases().into_iter().find(is_asked).unwrap();
     let start = Weights::new(&weights(0), dtype, &device);
     let config = AverageConfig::new(trl.rule()).with_start(trl.update_after);
     let mut average = config.init(&start).unwrap();
@@ -133,7 +140,7 @@ fn a_start_is_trls_update_after() {
 /// An update that covers 400 steps keeps the product of their decays, not the decay of the last.
 #[test]
 fn bema_over_many_steps_at_once_is_not_trls() {
-    let (trl, outputs) = cases().swap_remove(0);
+    let Case { trl, outputs } = cases().swap_remove(0);
     let (device, dtype, _) = kinds().pop().unwrap();
     let rule = Rule::bema();
     let start = Weights::new(&weights(0), dtype, &device);
