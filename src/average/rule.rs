@@ -322,8 +322,8 @@ pub enum Rule {
     /// `ema_power` is `kappa`, and the average is made of the weights after step `s` and advances
     /// every `n` steps from there.
     /// `min_ema_multiplier`, the least share of new weights, which is 0 by default, has no
-    /// counterpart. Before its first update, the callback's output is the weights before step 1, and
-    /// this average is those after step `s`.
+    /// counterpart. Before its first update, the callback's output is the weights before step 1,
+    /// and this average is those after step `s`.
     Bema {
         /// The lag, from 1; 10 by default.
         rho: f64,

@@ -27,9 +27,9 @@ fn kind_key(name: &str) -> String {
 
 /// A record that a [`Bundle`] can hold, and the name of its kind, which the bundle saves beside it.
 ///
-/// The bytes of a record do not say which kind they are: those of a module may be read as the
-/// record of an optimizer that has no state of any parameter.
-/// Records of Burn and bundles have it; for a record of your own, one line is enough:
+/// The bytes of a record do not contain its kind: Burn reads the record of an optimizer from those
+/// of a module, without an error.
+/// Records of Burn and bundles are parts already; a record of your own becomes one in three lines:
 ///
 /// ```
 /// # use std::path::PathBuf;
@@ -68,6 +68,11 @@ impl BundlePart for OptimizerRecord {
 
 impl BundlePart for LrSchedulerRecord {
     const KIND: &'static str = "learning-rate scheduler";
+}
+
+/// The record of what has no state.
+impl BundlePart for () {
+    const KIND: &'static str = "stateless";
 }
 
 impl BundlePart for Bundle {

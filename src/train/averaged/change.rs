@@ -12,7 +12,7 @@ use crate::{Result, kernel};
 /// does, or has left all unchanged, as freezing does.
 ///
 /// To compare, it holds each parameter while the parameter is mapped, so that the inner mapper
-/// cannot write in place. After the first change it only passes parameters on.
+/// cannot write in place. After the first change or error it only passes parameters on.
 pub(super) struct ChangeFinder<'a, P> {
     pub mapper: &'a mut P,
     /// True after a change; an error if a parameter could not be read back to be compared.

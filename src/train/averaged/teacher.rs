@@ -81,7 +81,8 @@ impl<M: LearnerModel> Averaged<M> {
     ///
     /// # Errors
     ///
-    /// Another teacher, one in another mode, or a teacher on one side alone, unless that is allowed.
+    /// Another teacher, one in another mode, or a teacher on one side alone, unless that is
+    /// [allowed](Self::allow_other_teacher).
     pub(super) fn check_teacher(&self, opened: &ReadRecord) -> Result<()> {
         let own = self.teacher.as_ref().map(|teacher| teacher.settings.clone());
         let is_saved = opened.names().any(|name| name == TEACHER);
