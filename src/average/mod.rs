@@ -64,7 +64,7 @@ pub use profile::Profile;
 #[cfg(any(feature = "export", feature = "train"))]
 pub(crate) use record::ReadRecord;
 #[cfg(feature = "train")]
-pub(crate) use record::{AVERAGES, LIVE, RecordModule, STATE, WEIGHTS, Words};
+pub(crate) use record::{AVERAGES, LIVE, RecordModule, STATE, WEIGHTS, WordReader, Words};
 pub use rule::Rule;
 pub use snapshots::{Snapshot, Snapshots, Stored};
 pub use state::{Average, Distance};

@@ -317,6 +317,13 @@ pub enum Rule {
     /// TRL's `BEMACallback` updates every 400 steps by default and takes `d_t` once for all of them,
     /// so that `a` lags far behind, and the correction makes up for a part of that: here it is
     /// `gamma` 400 with [`Average::advance`](crate::Average::advance) every 400 steps.
+    /// In general, its `update_freq` `n`, `update_after` `s`, `lag` and `multiplier` are
+    /// `rho = lag + multiplier s` and `gamma = multiplier n`, its `bias_power` is `eta`, its
+    /// `ema_power` is `kappa`, and the average is made of the weights after step `s` and advances
+    /// every `n` steps from there.
+    /// `min_ema_multiplier`, the least share of new weights, which is 0 by default, has no
+    /// counterpart. Before its first update, the callback's output is the weights before step 1,
+    /// and this average is those after step `s`.
     Bema {
         /// The lag, from 1; 10 by default.
         rho: f64,

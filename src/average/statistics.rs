@@ -83,7 +83,8 @@ use crate::{Error, Result};
 ///
 /// A module without a batch norm that trains; no batch, or one that could not be loaded; a batch
 /// norm that no batch reaches in training mode; a batch norm of momentum 0, or too close to 0 for
-/// the dtype, since its statistics hold nothing of the batch; statistics that are not finite.
+/// the dtype, since its statistics hold nothing of the batch; statistics that are not finite, or
+/// that cannot be read back from their device.
 /// The given module is never changed.
 ///
 /// [swa]: https://arxiv.org/abs/1803.05407
@@ -101,14 +102,15 @@ pub fn reestimate_statistics<M: Module, B: Clone, T>(
         let batch = batch.map_err(|source| Error::Batch { number, source: Arc::new(source) })?;
         let again = layers.iter().any(|layer| layer.momentum.is_none()).then(|| batch.clone());
 
-        let mut passed = pass(&module, &layers, |_| NOTHING, |module| forward(module, batch));
+        let mut passed = pass(&module, &layers, |_| NOTHING, |module| forward(module, batch))?;
         let mut unread = false;
         for layer in &mut layers {
             layer.add(&mut passed, number)?;
             unread |= layer.batches > 0 && layer.momentum.is_none();
         }
         if let Some(batch) = again.filter(|_| unread) {
-            let passed = pass(&module, &layers, Statistic::beyond, |module| forward(module, batch));
+            let passed =
+                pass(&module, &layers, Statistic::beyond, |module| forward(module, batch))?;
             for layer in &mut layers {
                 layer.read_momentum(&passed)?;
             }
@@ -190,12 +192,16 @@ fn layers<M: Module>(module: &M) -> Result<Vec<Layer>> {
 }
 
 /// The statistics that a pass in training mode leaves, from the given start of each.
+///
+/// # Errors
+///
+/// Statistics that cannot be read back, such as from a device that is gone.
 fn pass<M: Module, T>(
     module: &M,
     layers: &[Layer],
     start: impl Fn(&Statistic) -> f64,
     forward: impl FnOnce(&M) -> T,
-) -> Passed {
+) -> Result<Passed> {
     let mut starts: BTreeMap<_, _> = layers
         .iter()
         .flat_map(|layer| [(&layer.mean, start(&layer.mean)), (&layer.var, NOTHING)])
@@ -210,8 +216,10 @@ fn pass<M: Module, T>(
     walk::statistics(&module, &paths.cloned().collect())
         .into_iter()
         .map(|(path, tensor)| {
-            let data = Tensor::<1>::from_dispatch(tensor).into_data();
-            (path, data.iter::<f64>().collect())
+            let data = Tensor::<1>::from_dispatch(tensor).try_into_data().map_err(|error| {
+                Error::parameter(&path, "statistics that can be read back", error)
+            })?;
+            Ok((path, data.iter::<f64>().collect()))
         })
         .collect()
 }

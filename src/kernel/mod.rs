@@ -27,7 +27,7 @@ use burn::{
 use burn_ema_host::{Slice, are_both_flex, is_on_host, owned_numbers_mut, shape, slice, to_order};
 
 #[cfg(feature = "train")]
-use crate::Result;
+use crate::{Error, Result};
 
 pub(crate) use measure::{squared_distance, within};
 
@@ -191,10 +191,17 @@ pub(crate) fn sample(tensor: &DispatchTensor, most: usize, take: impl FnMut(f64)
 
 /// True if two float tensors of one dtype have the same shape and the same bits; it waits for a
 /// GPU.
+///
+/// # Errors
+///
+/// Tensors that cannot be read back.
 #[cfg(feature = "train")]
-pub(crate) fn are_equal(a: DispatchTensor, b: DispatchTensor) -> bool {
-    let data = |tensor| Tensor::<1>::from_dispatch(tensor).into_data();
-    have_same_shape(&a, &b) && data(a).as_bytes() == data(b).as_bytes()
+pub(crate) fn are_equal(a: DispatchTensor, b: DispatchTensor) -> Result<bool> {
+    let data = |tensor| {
+        let data = Tensor::<1>::from_dispatch(tensor).try_into_data();
+        data.map_err(|error| Error::value("a tensor", "numbers that can be read back", error))
+    };
+    Ok(have_same_shape(&a, &b) && data(a)?.as_bytes() == data(b)?.as_bytes())
 }
 
 /// Moves one average towards its live tensor.

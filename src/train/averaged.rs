@@ -283,6 +283,9 @@ impl<M: LearnerModel> Averaged<M> {
     ///   such as a head that only live has, are live's own.
     /// - `learn` must keep no tensor of the teacher's weights beyond its call, or the next update
     ///   copies them first.
+    /// - A record holds the name of the teacher's average and the teacher's mode, but not `learn`,
+    ///   which the program of a resumed training passes again. A load with another teacher, or with
+    ///   none, is an error unless [`allow_other_teacher`](Self::allow_other_teacher) permits it.
     ///
     /// ```
     /// # use burn::train::TrainOutput;
@@ -406,6 +409,14 @@ impl<M: LearnerModel> Averaged<M> {
     /// dropped. By default that is an error.
     pub fn allow_dropped(mut self, allow: bool) -> Self {
         self.options.allow_dropped = allow;
+        self
+    }
+
+    /// Sets whether a record may be of a module with another [teacher](Self::with_teacher), with
+    /// one in another mode, or with none, or may have a teacher where this module has none. By
+    /// default that is an error. A training that is resumed goes on with this module's teacher.
+    pub fn allow_other_teacher(mut self, allow: bool) -> Self {
+        self.options.allow_other_teacher = allow;
         self
     }
 

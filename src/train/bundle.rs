@@ -3,8 +3,10 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use burn::{
+    lr_scheduler::LrSchedulerRecord,
     module::ParamId,
-    store::RecordError,
+    optim::OptimizerRecord,
+    store::{ModuleRecord, RecordError},
     tensor::{Bytes, DType, TensorData},
     train::checkpoint::{Checkpoint, CheckpointerError},
 };
@@ -15,15 +17,75 @@ use crate::{
 };
 
 /// The key of the metadata that marks a file as a bundle, and its version.
-const KIND: &str = "burn-ema.bundle";
-const VERSION: &str = "1";
+const BUNDLE: &str = "burn-ema.bundle";
+const VERSION: &str = "2";
+
+/// The key of the metadata that holds the kind of the part `name`.
+fn kind_key(name: &str) -> String {
+    format!("burn-ema.kind.{name}")
+}
+
+/// A record that a [`Bundle`] can hold, and the name of its kind, which the bundle saves beside it.
+///
+/// The bytes of a record do not contain its kind: Burn reads the record of an optimizer from those
+/// of a module, without an error.
+/// Records of Burn and bundles are parts already; a record of your own becomes one in three lines:
+///
+/// ```
+/// # use std::path::PathBuf;
+/// # use burn::{store::RecordError, tensor::Bytes, train::checkpoint::{Checkpoint, CheckpointerError}};
+/// # struct ReplayBuffer;
+/// # impl Checkpoint for ReplayBuffer {
+/// #     fn save(self, _: PathBuf) -> Result<(), CheckpointerError> { Ok(()) }
+/// #     fn load(_: PathBuf) -> Result<Self, CheckpointerError> { Ok(Self) }
+/// #     fn checkpoint_from_bytes(_: Bytes) -> Result<Self, RecordError> { Ok(Self) }
+/// #     fn checkpoint_into_bytes(self) -> Result<Bytes, RecordError> { Ok(Bytes::from_bytes_vec(vec![0])) }
+/// # }
+/// use burn_ema::train::{Bundle, BundlePart};
+///
+/// impl BundlePart for ReplayBuffer {
+///     const KIND: &'static str = "replay buffer";
+/// }
+///
+/// let mut saved = Bundle::new().with("replay", ReplayBuffer)?;
+/// let replay: ReplayBuffer = saved.take("replay")?;
+/// # let _ = replay;
+/// # Ok::<_, burn_ema::Error>(())
+/// ```
+pub trait BundlePart: Checkpoint {
+    /// The name of this kind of record in files and errors. It must stay the same, and no other
+    /// kind may have it.
+    const KIND: &'static str;
+}
+
+impl BundlePart for ModuleRecord {
+    const KIND: &'static str = "module";
+}
+
+impl BundlePart for OptimizerRecord {
+    const KIND: &'static str = "optimizer";
+}
+
+impl BundlePart for LrSchedulerRecord {
+    const KIND: &'static str = "learning-rate scheduler";
+}
+
+/// The record of what has no state.
+impl BundlePart for () {
+    const KIND: &'static str = "stateless";
+}
+
+impl BundlePart for Bundle {
+    const KIND: &'static str = "bundle";
+}
 
 /// Several records under names, as one record and one file: for training loops that save a single
 /// record, such as the `PolicyLearner` of Burn's reinforcement learning.
 ///
 /// A part is the record of a module, of an average with its numbers
-/// ([`Average::into_record`](crate::Average::into_record)), of an optimizer, or another bundle.
-/// The file has a digest, by which a load finds changes.
+/// ([`Average::into_record`](crate::Average::into_record)), of an optimizer, of a schedule of the
+/// learning rate, another bundle, or a record of your own that is a [`BundlePart`].
+/// The kind of each part is saved with it. The file has a digest, by which a load finds changes.
 ///
 /// ```
 /// # use burn::{module::Module, nn::LinearConfig, optim::{ModuleOptimizer, SgdConfig}};
@@ -44,7 +106,13 @@ const VERSION: &str = "1";
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Bundle {
-    parts: BTreeMap<String, Bytes>,
+    parts: BTreeMap<String, Part>,
+}
+
+#[derive(Clone, Debug)]
+struct Part {
+    kind: String,
+    bytes: Bytes,
 }
 
 impl Bundle {
@@ -58,14 +126,14 @@ impl Bundle {
     /// # Errors
     ///
     /// A name that is empty or that another part has; tensors that cannot be read back.
-    pub fn with(mut self, name: &str, record: impl Checkpoint) -> Result<Self> {
+    pub fn with<R: BundlePart>(mut self, name: &str, record: R) -> Result<Self> {
         if name.is_empty() || self.parts.contains_key(name) {
             let expected = "a name that no other part has";
             return Err(Error::value("the name of a part", expected, format!("{name:?}")));
         }
         let bytes = record.checkpoint_into_bytes();
         let bytes = bytes.map_err(|error| Error::parameter(name, "a record", error))?;
-        self.parts.insert(name.to_owned(), bytes);
+        self.parts.insert(name.to_owned(), Part { kind: R::KIND.to_owned(), bytes });
         Ok(self)
     }
 
@@ -73,42 +141,53 @@ impl Bundle {
     ///
     /// # Errors
     ///
-    /// No part of this name; a part that is no record of the type `R`. The bundle is as it was
-    /// then.
-    pub fn take<R: Checkpoint>(&mut self, name: &str) -> Result<R> {
+    /// No part of this name; a part of another [kind](BundlePart::KIND), or that is damaged. The
+    /// bundle is as it was then.
+    pub fn take<R: BundlePart>(&mut self, name: &str) -> Result<R> {
         let part = self.parts.get(name).ok_or_else(|| {
             let names: Vec<_> = self.parts.keys().map(String::as_str).collect();
             Error::parameter(name, "a part of this name", format!("[{}]", names.join(", ")))
         })?;
-        let record = R::checkpoint_from_bytes(part.clone());
-        let record = record.map_err(|error| {
-            Error::parameter(name, format!("a record of {}", std::any::type_name::<R>()), error)
-        })?;
+        let expected = format!("a record of the kind {}", R::KIND);
+        if part.kind != R::KIND {
+            return Err(Error::parameter(name, expected, format!("one of the kind {}", part.kind)));
+        }
+        let record = R::checkpoint_from_bytes(part.bytes.clone());
+        let record = record.map_err(|error| Error::parameter(name, expected, error))?;
         self.parts.remove(name);
         Ok(record)
     }
 
-    /// The parts as tensors of bytes.
+    /// The parts as tensors of bytes, and their kinds as metadata.
     fn pack(self) -> Pack {
-        let entry = |bytes: Bytes| {
+        let mut pack = Pack::default().with_metadata(BUNDLE, VERSION);
+        for (name, Part { kind, bytes }) in self.parts {
             let length = bytes.len();
-            Entry { id: ParamId::new(), data: TensorData::from_bytes(bytes, [length], DType::U8) }
-        };
-        let entries = self.parts.into_iter().map(|(name, bytes)| (name, entry(bytes)));
-        Pack { entries: entries.collect(), ..Pack::default() }.with_metadata(KIND, VERSION)
+            let data = TensorData::from_bytes(bytes, [length], DType::U8);
+            pack = pack.with_metadata(&kind_key(&name), kind);
+            pack.entries.insert(name, Entry { id: ParamId::new(), data });
+        }
+        pack
     }
 
     fn of(pack: Pack) -> Result<Self> {
-        match pack.metadata.get(KIND).map(String::as_str) {
+        let Pack { entries, mut metadata } = pack;
+        match metadata.get(BUNDLE).map(String::as_str) {
             Some(VERSION) => {}
             found => {
-                let (expected, found) = (format!("version {VERSION} of a bundle"), found);
-                return Err(Error::parameter(KIND, expected, found.unwrap_or("another file")));
+                let expected = format!("version {VERSION} of a bundle");
+                let found = found.map(|version| format!("version {version}"));
+                let found = found.unwrap_or("another file".to_owned());
+                return Err(Error::parameter(BUNDLE, expected, found));
             }
         }
-        let parts = pack.entries.into_iter();
-        let parts = parts.map(|(name, entry)| (name, entry.data.into_parts().0)).collect();
-        Ok(Self { parts })
+        let parts = entries.into_iter().map(|(name, entry)| {
+            let kind = metadata.remove(&kind_key(&name)).ok_or_else(|| {
+                Error::parameter(kind_key(&name), "the kind of a part", "nothing of this name")
+            })?;
+            Ok((name, Part { kind, bytes: entry.data.into_parts().0 }))
+        });
+        Ok(Self { parts: parts.collect::<Result<_>>()? })
     }
 }
 

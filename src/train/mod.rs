@@ -12,7 +12,7 @@ mod trace;
 #[cfg(feature = "runs")]
 pub use averaged::AveragedCommit;
 pub use averaged::{Averaged, Switch};
-pub use bundle::Bundle;
+pub use bundle::{Bundle, BundlePart};
 #[cfg(feature = "tui")]
 pub use dashboard::Dashboard;
 pub use gauge::{DistanceMetric, Gap};

@@ -1,18 +1,24 @@
 //! Live, a target network and an optimizer as one record.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use burn::{
+    lr_scheduler::{LrSchedulerRecord, linear::LinearLrSchedulerConfig},
     module::Module,
-    optim::{ModuleOptimizer, lr_scheduler::module_lr_scheduler::ModuleLearningRate},
-    store::ModuleRecord,
+    optim::{
+        ModuleOptimizer, OptimizerRecord, lr_scheduler::module_lr_scheduler::ModuleLearningRate,
+    },
+    store::{ModuleRecord, RecordError},
     tensor::Bytes,
     train::{
         TrainStep,
-        checkpoint::{Checkpoint as _, Checkpointer as _, FileCheckpointer},
+        checkpoint::{Checkpoint, Checkpointer as _, CheckpointerError, FileCheckpointer},
     },
 };
-use burn_ema::{Average, AverageConfig, Rule, train::Bundle};
+use burn_ema::{
+    Average, AverageConfig, Rule,
+    train::{Bundle, BundlePart},
+};
 
 use crate::common::{Net, adam, assert_same, device, flat, points};
 
@@ -98,10 +104,81 @@ fn a_part_is_found_by_its_name_and_its_kind() {
     assert!(bundle.take::<ModuleRecord>("live").is_err());
     // A part of another kind is named, and stays.
     let error = bundle.take::<Bundle>("target").map(drop).unwrap_err().to_string();
-    assert!(error.starts_with("target: expected a record of"), "{error}");
+    let expected = "target: expected a record of the kind bundle, found one of the kind module";
+    assert_eq!(error, expected);
     // The record of an average is no record of the network.
     let record = bundle.take::<ModuleRecord>("target").unwrap();
     assert!(agent.live.try_load_record(record).is_err());
+}
+
+/// A record of a program's own, whose bytes can be read from any others.
+struct Notes(Vec<u8>);
+
+impl Checkpoint for Notes {
+    fn save(self, _: PathBuf) -> Result<(), CheckpointerError> {
+        unimplemented!()
+    }
+
+    fn load(_: PathBuf) -> Result<Self, CheckpointerError> {
+        unimplemented!()
+    }
+
+    fn checkpoint_from_bytes(bytes: Bytes) -> Result<Self, RecordError> {
+        Ok(Self(bytes.to_vec()))
+    }
+
+    fn checkpoint_into_bytes(self) -> Result<Bytes, RecordError> {
+        Ok(Bytes::from_bytes_vec(self.0))
+    }
+}
+
+impl BundlePart for Notes {
+    const KIND: &'static str = "notes";
+}
+
+/// All kinds, also after the bundle was a file; a part that was refused can still be taken.
+#[test]
+fn a_record_is_not_taken_for_one_of_another_kind() {
+    fn refused<R: BundlePart>(bundle: &mut Bundle, kinds: &[&str]) {
+        for found in kinds.iter().filter(|kind| **kind != R::KIND) {
+            let error = bundle.take::<R>(found).map(drop).unwrap_err().to_string();
+            let expected = R::KIND;
+            assert_eq!(
+                error,
+                format!(
+                    "{found}: expected a record of the kind {expected}, found one of the kind \
+                     {found}"
+                )
+            );
+        }
+        drop(bundle.take::<R>(R::KIND).unwrap());
+    }
+
+    let agent = Agent::new(6).train();
+    let schedule = LinearLrSchedulerConfig::new(0.1, 0.01, 10).init().unwrap();
+    let bundle = || {
+        Bundle::new()
+            .with("module", agent.live.valid().into_record())
+            .and_then(|bundle| bundle.with("optimizer", agent.optimizer.to_record()))
+            .and_then(|bundle| bundle.with("learning-rate scheduler", schedule.to_record()))
+            .and_then(|bundle| bundle.with("bundle", agent.bundle()))
+            .and_then(|bundle| bundle.with("notes", Notes(vec![1, 2, 3])))
+            .unwrap()
+    };
+    // Burn reads the record of an optimizer from the bytes of any module's.
+    let module = agent.live.valid().into_record().into_bytes().unwrap();
+    assert!(OptimizerRecord::from_bytes(module).is_ok());
+
+    let kinds = ["module", "optimizer", "learning-rate scheduler", "bundle", "notes"];
+    let bytes = bundle().checkpoint_into_bytes().unwrap();
+    for mut bundle in [bundle(), Bundle::checkpoint_from_bytes(bytes).unwrap()] {
+        refused::<ModuleRecord>(&mut bundle.clone(), &kinds);
+        refused::<OptimizerRecord>(&mut bundle.clone(), &kinds);
+        refused::<LrSchedulerRecord>(&mut bundle.clone(), &kinds);
+        refused::<Bundle>(&mut bundle.clone(), &kinds);
+        refused::<Notes>(&mut bundle.clone(), &kinds);
+        assert_eq!(bundle.take::<Notes>("notes").unwrap().0, [1, 2, 3]);
+    }
 }
 
 #[test]
@@ -120,10 +197,10 @@ fn a_bundle_that_was_altered_is_refused() {
     }
     let plain = Net::new(0, &device()).into_record().into_bytes().unwrap();
     let error = Bundle::checkpoint_from_bytes(plain).map(drop).unwrap_err().to_string();
-    assert!(error.contains("expected version 1 of a bundle, found another file"), "{error}");
+    assert!(error.contains("expected version 2 of a bundle, found another file"), "{error}");
     // The file of an average has a digest too, and is no bundle.
     let average = directory.path().join("average.bpk");
     Agent::new(5).target.save_file(&average, "here").unwrap();
     let error = Bundle::load(average).map(drop).unwrap_err().to_string();
-    assert!(error.contains("average.bpk") && error.contains("version 1 of a bundle"), "{error}");
+    assert!(error.contains("average.bpk") && error.contains("version 2 of a bundle"), "{error}");
 }

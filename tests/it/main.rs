@@ -10,6 +10,7 @@ mod average; // `Average`: its pairing, its storage
 #[cfg(all(feature = "train", feature = "flex"))]
 mod averages; // a noisy weight and its averages: the figures, against closed forms
 mod backprop; // gradients in closed form against PyTorch, autodiff, central differences
+mod bema; // BEMA as TRL updates it, against its callback
 #[cfg(feature = "train")]
 mod best; // the best commit and early stopping by metrics that are there, and that are not
 #[cfg(feature = "train")]

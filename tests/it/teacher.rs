@@ -1,5 +1,7 @@
 //! A teacher inside the loss: against one that is kept by hand, in all its places and modes.
 
+mod records; // the settings of a teacher in records
+
 use std::{
     path::Path,
     sync::{Arc, Mutex},

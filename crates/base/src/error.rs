@@ -95,8 +95,8 @@ pub enum Error {
     /// an `Averaged` as if it were a plain module.
     #[error(
         "live was changed outside of `optimize`, and no average with it (changes: {changes}): call \
-         `averaged.optimize(&mut optimizer, lr, grads)`, and in a struct of your own pass \
-         `optimize` and `optimize_multi` on to its `Averaged`"
+         `averaged.optimize(&mut optimizer, lr, grads)` after `use burn::train::TrainStep;`, and in \
+         a struct of your own pass `optimize` and `optimize_multi` on to its `Averaged`"
     )]
     Bypassed {
         /// The number of changes of live since the last update of the averages.

@@ -6,16 +6,17 @@ use burn::{
     tensor::{Bool, Int, Tensor},
 };
 
-use crate::kernel;
+use crate::{Result, kernel};
 
 /// Wraps a mapper, and finds out whether it has changed a floating-point parameter, as an optimizer
 /// does, or has left all unchanged, as freezing does.
 ///
 /// To compare, it holds each parameter while the parameter is mapped, so that the inner mapper
-/// cannot write in place. After the first change it only passes parameters on.
+/// cannot write in place. After the first change or error it only passes parameters on.
 pub(super) struct ChangeFinder<'a, P> {
     pub mapper: &'a mut P,
-    pub has_changed: bool,
+    /// True after a change; an error if a parameter could not be read back to be compared.
+    pub has_changed: Result<bool>,
 }
 
 impl<P: ModuleMapper> ModuleMapper for ChangeFinder<'_, P> {
@@ -28,14 +29,16 @@ impl<P: ModuleMapper> ModuleMapper for ChangeFinder<'_, P> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.has_changed || !param.is_initialized() {
+        if !matches!(self.has_changed, Ok(false)) || !param.is_initialized() {
             return self.mapper.map_float(param);
         }
         let before = param.base().without_autodiff().into_dispatch();
         let mapped = self.mapper.map_float(param);
         let after = mapped.base().without_autodiff().into_dispatch();
         // A change of dtype alone, as by quantization, is no step.
-        self.has_changed = before.dtype() == after.dtype() && !kernel::are_equal(before, after);
+        if before.dtype() == after.dtype() {
+            self.has_changed = kernel::are_equal(before, after).map(|equal| !equal);
+        }
         mapped
     }
 

@@ -69,10 +69,15 @@ impl<M: LearnerModel> Module for Averaged<M> {
     }
 
     fn map<P: ModuleMapper>(self, mapper: &mut P) -> Self {
-        let mut finder = ChangeFinder { mapper, has_changed: false };
+        let mut finder = ChangeFinder { mapper, has_changed: Ok(false) };
         let mut mapped = self.map_live(|live| live.map(&mut finder));
+        let has_changed = finder.has_changed.unwrap_or_else(|error| {
+            mapped.options.stop(error.to_string());
+            mapped.averages.keep_error(error);
+            false
+        });
         if let Some(changes) = &mut mapped.clock.bypassed {
-            *changes += u64::from(finder.has_changed);
+            *changes += u64::from(has_changed);
         }
         mapped
     }

@@ -41,6 +41,8 @@ pub(super) struct Options {
     pub allow_added: bool,
     /// True if a record may hold an average that the module does not have.
     pub allow_dropped: bool,
+    /// True if a record may have another teacher than the module.
+    pub allow_other_teacher: bool,
 }
 
 impl Options {

@@ -2,7 +2,7 @@
 
 use burn::{store::ModuleRecord, tensor::Device, train::LearnerModel};
 
-use super::Averaged;
+use super::{Averaged, teacher::TEACHER};
 use crate::{
     Average, Clock, Error, Result,
     average::{AVERAGES, LIVE, ReadRecord, RecordModule, Refused, STATE, WEIGHTS, Words},
@@ -34,8 +34,8 @@ pub(super) fn clock_in(record: burn::tensor::Bytes) -> Result<Clock> {
 }
 
 impl<M: LearnerModel> Averaged<M> {
-    /// Live, the averages with their numbers, the number of steps and samples, and the refused
-    /// steps.
+    /// Live, the averages with their numbers, the number of steps and samples, the refused steps,
+    /// and the settings of the teacher.
     pub(super) fn record_all(self) -> ModuleRecord {
         // A batch norm shows the statistics of a forward pass only after the next one; `valid`
         // makes them current.
@@ -45,6 +45,9 @@ impl<M: LearnerModel> Averaged<M> {
         let words = words.with_u64(u64::from(self.clock.counts_samples()));
         let words = self.refused_steps().add_to(words);
         let mut saved = RecordModule::new().with_words(STEP, words, &device);
+        if let Some(teacher) = &self.teacher {
+            saved = saved.with_words(TEACHER, teacher.words(), &device);
+        }
         for average in self.averages() {
             let name = entry(average.name());
             saved = average
@@ -80,6 +83,7 @@ impl<M: LearnerModel> Averaged<M> {
                 return Err(Error::parameter(entry(name), "no average of this name", found));
             }
         }
+        self.check_teacher(&opened)?;
         let mut bundle = RecordModule::new().with_module(LIVE, self.live.clone());
         let mut numbers = Vec::with_capacity(averages.len());
         for average in &averages {
@@ -97,7 +101,7 @@ impl<M: LearnerModel> Averaged<M> {
             });
         }
         let known = |path: &str| match average_name(path) {
-            None => path == STEP,
+            None => path == STEP || path == TEACHER,
             Some(name) => {
                 let dropped = !averages.iter().any(|average| average.name() == name);
                 dropped || path == entry(&name) + STATE

@@ -1,6 +1,6 @@
 //! The teacher: an average that live learns from, inside its loss.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use burn::{
     module::{Flag, Module, ModuleMapper, Param},
@@ -8,7 +8,13 @@ use burn::{
 };
 
 use super::Averaged;
-use crate::Result;
+use crate::{
+    Error, Result,
+    average::{ReadRecord, WordReader, Words},
+};
+
+/// The name of a record's entry. The record of a module without a teacher has none.
+pub(super) const TEACHER: &str = "teacher";
 
 /// Computes a training step from live, the teacher and a batch.
 pub(super) type Learn<M> = Arc<
@@ -18,10 +24,43 @@ pub(super) type Learn<M> = Arc<
 /// Which average teaches live, and how live learns from it.
 #[derive(Clone)]
 pub(super) struct Teacher<M: LearnerModel> {
-    average: usize,
+    /// The index of the average.
+    index: usize,
+    settings: TeacherSettings,
+    learn: Learn<M>,
+}
+
+/// The settings of a teacher that a record holds. The function by which live learns cannot be
+/// saved.
+#[derive(Clone, PartialEq)]
+struct TeacherSettings {
+    /// The name of the average.
+    average: String,
     /// True if the teacher is in training mode.
     trains: bool,
-    learn: Learn<M>,
+}
+
+impl<M: LearnerModel> Teacher<M> {
+    /// The settings for a record.
+    pub fn words(&self) -> Words {
+        let TeacherSettings { average, trains } = &self.settings;
+        Words::new().with_text(average).with_u64(u64::from(*trains))
+    }
+}
+
+impl TeacherSettings {
+    fn of(mut words: WordReader) -> Result<Self> {
+        let settings = Self { average: words.text()?, trains: words.u64()? != 0 };
+        words.end()?;
+        Ok(settings)
+    }
+}
+
+impl fmt::Display for TeacherSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = if self.trains { "training" } else { "validation" };
+        write!(f, "the average {} in {mode} mode", self.average)
+    }
 }
 
 impl<M: LearnerModel> Averaged<M> {
@@ -31,9 +70,45 @@ impl<M: LearnerModel> Averaged<M> {
     /// # Errors
     ///
     /// No average of this index.
-    pub(super) fn taught_by(self, average: usize, trains: bool, learn: Learn<M>) -> Result<Self> {
-        self.averages.average(average)?;
-        Ok(Self { teacher: Some(Teacher { average, trains, learn }), ..self })
+    pub(super) fn taught_by(self, index: usize, trains: bool, learn: Learn<M>) -> Result<Self> {
+        let average = self.averages.average(index)?.name().to_owned();
+        let settings = TeacherSettings { average, trains };
+        Ok(Self { teacher: Some(Teacher { index, settings, learn }), ..self })
+    }
+
+    /// Checks that a record has this module's teacher, since the next steps would minimise another
+    /// loss otherwise.
+    ///
+    /// # Errors
+    ///
+    /// Another teacher, one in another mode, or a teacher on one side alone, unless that is
+    /// [allowed](Self::allow_other_teacher).
+    pub(super) fn check_teacher(&self, opened: &ReadRecord) -> Result<()> {
+        let own = self.teacher.as_ref().map(|teacher| teacher.settings.clone());
+        let is_saved = opened.names().any(|name| name == TEACHER);
+        let saved = is_saved.then(|| opened.words(TEACHER).and_then(TeacherSettings::of));
+        let saved = saved.transpose()?;
+        if own == saved || self.options.allow_other_teacher {
+            return Ok(());
+        }
+        let describe = |settings: &Option<TeacherSettings>| match settings {
+            Some(settings) => settings.to_string(),
+            None => "no teacher".to_owned(),
+        };
+        let remedy = match &saved {
+            Some(TeacherSettings { average, trains }) => {
+                let method = if *trains { "with_teacher_in_training_mode" } else { "with_teacher" };
+                let index = self.names().iter().position(|name| name == average);
+                let index = index.map_or("INDEX".to_owned(), |index| index.to_string());
+                format!("call `{method}({index}, ..)` first")
+            }
+            None => "leave out `with_teacher`".to_owned(),
+        };
+        let found = describe(&saved);
+        let found = format!(
+            "{found} in the record ({remedy}; the change can be allowed: `allow_other_teacher`)"
+        );
+        Err(Error::parameter(TEACHER, describe(&own), found))
     }
 
     /// The forward and backward pass of a batch: live's own, or with the teacher.
@@ -55,8 +130,8 @@ impl<M: LearnerModel> Averaged<M> {
     /// The teacher as a plain module, on live's devices.
     fn teaching_module(&self, teacher: &Teacher<M>) -> Result<M> {
         self.check_follows()?;
-        let module = self.averages.teacher(teacher.average)?.module_beside(&self.live)?;
-        Ok(if teacher.trains { module.map(&mut TrainingMode) } else { module })
+        let module = self.averages.teacher(teacher.index)?.module_beside(&self.live)?;
+        Ok(if teacher.settings.trains { module.map(&mut TrainingMode) } else { module })
     }
 }
 

@@ -39,6 +39,7 @@ fn an_optimizer_that_steps_the_hook_is_a_warning_at_once_and_the_average_is_refu
         model = optimizer.step(0.1, model, grads);
         let error = model.average(0).unwrap_err().to_string();
         assert!(error.contains("changes: 2") && error.contains("averaged.optimize("), "{error}");
+        assert!(error.contains("`use burn::train::TrainStep;`"), "{error}");
         assert!(matches!(model.take_warnings()[..], [Warning::Bypassed { changes: 2 }]));
 
         // The next step by `optimize` takes all in; what was missed stays counted.
