@@ -38,7 +38,7 @@ impl OpenFile {
     ///
     /// # Errors
     ///
-    /// All that is wrong with the file, up to eight tensors of it.
+    /// All that is wrong with the file: each cause once, with the names of the tensors.
     pub fn open<M: Module>(
         path: &Path,
         module: &M,
