@@ -68,14 +68,11 @@ impl CommitArgs {
         let kind = every.map(|every| format!(" at even distances of {every} steps"));
         let kind = kind.unwrap_or_default();
         let count = commits.len();
-        ensure!(
-            count >= 2,
-            "{run}: a merge needs 2 commits or more, found {count}{kind}, of {all} commits; {}",
-            match all {
-                2.. => "--every 0 takes all commits",
-                _ => "`train --keep-every STEPS` keeps more",
-            }
-        );
+        let way_on = match all {
+            2.. => format!(", of {all} commits; --every 0 takes all of them"),
+            _ => "; `train --keep-every STEPS` keeps more".to_owned(),
+        };
+        ensure!(count >= 2, "{run}: a merge needs 2 commits or more, found {count}{kind}{way_on}");
         commits.drain(..count.saturating_sub(self.last));
         if count < self.last {
             println!("note: {run} has {count} commits{kind}, fewer than --last {}", self.last);
@@ -120,8 +117,10 @@ fn check(directory: &Path, run: &str) -> Result<()> {
         bail!("--run {run}: expected the directory of a run, found nothing of this name; {MAKE}");
     }
     if !directory.is_dir() {
-        bail!("--run {run}: expected the directory of a run, found a file; without --run it is one \
-               of the files to merge");
+        bail!(
+            "--run {run}: expected the directory of a run, found a file; without --run it is one \
+               of the files to merge"
+        );
     }
     let commits = Commits::of(directory);
     if commits.list()?.is_empty() {

@@ -123,7 +123,8 @@ fn main() -> Result<()> {
         _ if args.weights.is_empty() => Weights::Equal,
         _ => Weights::Given(args.weights),
     };
-    let rows = args.greedy.then(|| Rows::find(args.commits.run(), &files, args.seed)).transpose()?;
+    let rows =
+        args.greedy.then(|| Rows::find(args.commits.run(), &files, args.seed)).transpose()?;
     // The network that the first file holds, which all others must be. Activations do not matter but
     // for a score.
     let like = rows.as_ref().map_or(MlpConfig::new(vec![1, 1]), |rows| rows.network.clone());

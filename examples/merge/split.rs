@@ -31,7 +31,10 @@ impl Rows {
     pub fn find(run: Option<&Path>, files: &[PathBuf], asked: Option<u64>) -> Result<Self> {
         let shipped = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../artifacts/digits"));
         let config = RunDirectory::open(run.unwrap_or(shipped))?.config()?;
-        ensure!(config.data.is_none(), "--greedy scores by the digits, and this run learned a table");
+        ensure!(
+            config.data.is_none(),
+            "--greedy scores by the digits, and this run learned a table"
+        );
         let seeds = files.iter().map(|file| match run {
             Some(_) => (file.clone(), Some(config.seed)),
             None => (file.clone(), origin::seed(file)),

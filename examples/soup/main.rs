@@ -151,7 +151,10 @@ fn run(
     let merge = Merge::new(&files);
     let Merged { module, least_alike, .. } = merge.load(&base)?;
     let alike = least_alike.map_or(f64::NAN, |alike| alike.correlation);
-    eprintln!("seed {seed}{}: least correlation of weights {alike:.3}", if far { ", far" } else { "" });
+    eprintln!(
+        "seed {seed}{}: least correlation of weights {alike:.3}",
+        if far { ", far" } else { "" }
+    );
     let equal = judge(&module, &test, device)?;
     let greedy = merge.greedy(&base, |net| anyhow::Ok(judge(net, &valid, device)?[0]))?;
     let best = files.iter().position(|file| *file == greedy.candidates[0].path);

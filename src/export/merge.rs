@@ -54,12 +54,12 @@ use burn::{
 };
 use burn_ema_base::first_non_finite;
 
-use self::{alike::Correlations, files::OpenFile};
 pub use self::{
     alike::Alike,
     greedy::{Candidate, Greedy},
     weights::{Decay, Weights},
 };
+use self::{alike::Correlations, files::OpenFile};
 use super::LoadOptions;
 pub use crate::average::MergedFile;
 use crate::{
@@ -140,7 +140,9 @@ impl Merge {
         self
     }
 
-    /// Sets how each file is read: the prefix of its tensors, names to leave out, and so on.
+    /// Sets how each file is read: the prefix of its tensors, names to leave out, and so on. The
+    /// options hold for all files; one that needs others is read by
+    /// [`load_with`](super::load_with) and written anew by [`save`](super::save) before.
     pub fn with_options(mut self, options: LoadOptions) -> Self {
         self.options = options;
         self

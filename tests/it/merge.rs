@@ -1,5 +1,8 @@
 //! Merges of saved models: against closed forms, of every form, what is refused, memory.
 
+mod alike; // the correlation of the files' weights
+#[cfg(unix)]
+mod program; // the example
 mod runs; // commits and snapshots, merged
 
 use std::{
@@ -457,11 +460,7 @@ fn what_does_not_fit_is_refused_by_name() {
         format!("{b_line}2.weight (layers.1.weight here): expected f32 [2, 3], found f32 [2, 5]"),
         format!(
             "{c_line}layers.2.bias: expected no tensor of this name, found f32 [2] in the file, \
-             which the option leave_out passes over"
-        ),
-        format!(
-            "{c_line}layers.2.weight: expected no tensor of this name, found f32 [2, 2] in the \
-             file, which the option leave_out passes over"
+             which the option leave_out passes over; likewise 1 more: layers.2.weight"
         ),
     ];
     assert_eq!(lines[1..], expected);
@@ -472,6 +471,17 @@ fn what_does_not_fit_is_refused_by_name() {
     let line =
         format!("cannot merge {}: layers.0.bias: expected f32 [3], found f16 [3]", wide.display());
     assert!(text.contains(&line), "{text}");
+    // A cause is there once, with the names of all that it is of.
+    let rest = "; likewise 3 more: layers.0.weight, layers.1.bias, layers.1.weight";
+    assert!(text.ends_with(&format!("which the option cast widens without loss{rest}")), "{text}");
+    let long = |width: usize| mlp(&[vec![2; 13], vec![width]].concat());
+    let a12 = at("a12", &long(1), &Form::Burnpack);
+    let b12 = at("b12", &mlp(&[vec![3; 13], vec![1]].concat()), &Form::Burnpack);
+    let text = why(Merge::new([&a12, &b12]).load(&long(1)));
+    assert_eq!(text.lines().count(), 1 + 8 + 1, "{text}");
+    assert!(text.ends_with("b12.bpk: 17 more tensors do not fit"), "{text}");
+    let text = why(Merge::new([&a12, &b12]).load(&mlp(&[2, 2])));
+    assert!(text.contains("likewise 23 more: layers.1.weight, layers.10.bias, "), "{text}");
 
     let missing = directory.path().join("missing.bpk");
     let text = refused(&[&missing, &a]);
@@ -501,6 +511,12 @@ fn what_does_not_fit_is_refused_by_name() {
         "the sum of the weights of a merge is 4 (divided by it, the weights are 0.25, 0.75), \
          expected 1"
     );
+    assert_eq!(
+        weights(&[0.2, 0.7]),
+        "the sum of the weights of a merge is 0.9 (divided by it, the weights are \
+         0.222222222222222, 0.777777777777778), expected 1"
+    );
+    Shares::Given(vec![0.222222222222222, 0.777777777777778]).of(2).unwrap();
     assert_eq!(weights(&[1.0, -1.0]), "the sum of the weights of a merge is 0, expected 1");
     // However large the weights are, a sum of 0 is not one of 1.
     assert_eq!(weights(&[1e12, -1e12]), "the sum of the weights of a merge is 0, expected 1");

@@ -75,14 +75,12 @@ impl Correlations {
     /// Ends a tensor, of which all files have been added.
     pub fn end_tensor(&mut self) {
         let samples: Vec<_> = self.samples.drain(..).collect();
-        let product = |one: &[f64], other: &[f64]| -> f64 {
-            one.iter().zip(other).map(|(a, b)| a * b).sum()
-        };
+        let product =
+            |one: &[f64], other: &[f64]| -> f64 { one.iter().zip(other).map(|(a, b)| a * b).sum() };
         let squares: Vec<_> = samples.iter().map(|(_, it)| product(it, it)).collect();
         for (index, (file, one)) in samples.iter().enumerate() {
             for (before, (other, numbers)) in samples[..index].iter().enumerate() {
-                let correlation =
-                    product(one, numbers) / (squares[index] * squares[before]).sqrt();
+                let correlation = product(one, numbers) / (squares[index] * squares[before]).sqrt();
                 // A tensor of equal numbers has none.
                 if correlation.is_finite() {
                     let (sum, count) = &mut self.pairs[*file.min(other)][*file.max(other)];
