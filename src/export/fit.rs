@@ -174,12 +174,17 @@ fn decided<'a, M: Module>(
     Ok(if other.how_many_fit() > likely.how_many_fit() { other } else { likely })
 }
 
-/// A tensor of a file for a place of the module, unread, in the layout of the module's record.
+/// A tensor of a file for a place of the module, unread.
 #[derive(Clone)]
 pub(super) struct Fitted {
     /// The tensor's name in the file, and its path in the module if that differs.
     pub label: String,
-    pub tensor: Tensor,
+    /// The tensor in the layout of the module's record.
+    tensor: Tensor,
+    /// The tensor in the layout of the file.
+    stored: Tensor,
+    /// True if the file has the tensor transposed.
+    pub is_turned: bool,
 }
 
 /// The tensors of a file by their paths in the module, and nothing of them read.
@@ -199,8 +204,9 @@ pub(super) fn fitted<M: Module>(
         return Err(grouped(faults));
     }
     let fitted = fit.slots.iter().filter_map(|slot| {
-        let tensor = slot.inward(fit.tensor(slot)?.clone());
-        Some((slot.path.clone(), Fitted { label: fit.label(slot), tensor }))
+        let (label, stored) = (fit.label(slot), fit.tensor(slot)?.clone());
+        let (tensor, is_turned) = (slot.inward(stored.clone()), slot.is_turned());
+        Some((slot.path.clone(), Fitted { label, tensor, stored, is_turned }))
     });
     Ok(fitted.collect())
 }
@@ -383,7 +389,7 @@ fn is_count(name: &str, tensor: &Tensor, names: &BTreeSet<&str>) -> bool {
 /// The numbers of a tensor in the layout and the dtype of the module; errors for numbers it cannot
 /// hold.
 fn read(fit: &Fit, slot: &Slot, tensor: Tensor) -> Result<TensorData> {
-    let data = Fitted { label: fit.label(slot), tensor: slot.inward(tensor) }.read()?;
+    let data = numbers(&fit.label(slot), slot.inward(tensor))?;
     let refuse = |(expected, found)| Error::parameter(fit.label(slot), expected, found);
     converted(data, slot.dtype).map_err(refuse)
 }
@@ -405,17 +411,26 @@ const READABLE: &str = "a tensor that can be read";
 impl Fitted {
     /// The numbers in the dtype of the file.
     pub fn read(self) -> Result<TensorData> {
-        let Self { label, tensor } = self;
-        let unread = |found: String| Error::parameter(&label, READABLE, found);
-        let data = bridge::into_data(tensor).map_err(|error| unread(error.to_string()))?;
-        if data.dtype().is_bool()
-            && let Some(index) = data.as_bytes().iter().position(|byte| *byte > 1)
-        {
-            let byte = data.as_bytes()[index];
-            return Err(unread(format!("{byte} for a truth value at index {index}")));
-        }
-        Ok(data)
+        numbers(&self.label, self.tensor)
     }
+
+    /// The numbers in the dtype and the layout of the file, without a copy that is turned.
+    pub fn read_stored(self) -> Result<TensorData> {
+        numbers(&self.label, self.stored)
+    }
+}
+
+/// The numbers of a tensor; errors name it by its label.
+fn numbers(label: &str, tensor: Tensor) -> Result<TensorData> {
+    let unread = |found: String| Error::parameter(label, READABLE, found);
+    let data = bridge::into_data(tensor).map_err(|error| unread(error.to_string()))?;
+    if data.dtype().is_bool()
+        && let Some(index) = data.as_bytes().iter().position(|byte| *byte > 1)
+    {
+        let byte = data.as_bytes()[index];
+        return Err(unread(format!("{byte} for a truth value at index {index}")));
+    }
+    Ok(data)
 }
 
 /// The first number that a dtype does not hold, and its index; `None` if it holds all.

@@ -33,9 +33,9 @@
 //! # Memory
 //!
 //! Files are read tensor by tensor. Beside the module that is returned, a merge holds the sum of
-//! one tensor in f64 and that tensor of one file, twice while PyTorch's layout is turned into
-//! Burn's, however many files there are. [`Merge::greedy`] has a second merged module in memory: the
-//! best so far beside the one that is tried.
+//! one tensor in f64 and that tensor of one file, however many files there are and in whatever
+//! layout. [`Merge::greedy`] has a second merged module in memory: the best so far beside the one
+//! that is tried.
 
 mod alike; // how alike the weights of the files are
 mod files; // opened, checked against the module, read tensor by tensor
@@ -59,7 +59,10 @@ pub use self::{
     greedy::{Candidate, Greedy},
     weights::{Decay, Weights},
 };
-use self::{alike::Correlations, files::OpenFile};
+use self::{
+    alike::Correlations,
+    files::{Numbers, OpenFile},
+};
 use super::LoadOptions;
 pub use crate::average::MergedFile;
 use crate::{
@@ -241,7 +244,7 @@ impl Merge {
                 | (false, _, _, policy) => taken(files, path, dtype, policy),
                 (true, true, ..) => mixed(files, weights, &order, path, dtype, |_, _| {}),
                 (true, false, ..) => {
-                    let add = |file, data: &_| correlations.add(file, data);
+                    let add = |file, numbers: &_| correlations.add(file, numbers);
                     mixed(files, weights, &order, path, dtype, add)
                 }
             };
@@ -330,29 +333,28 @@ fn mixed(
     order: &[usize],
     path: &str,
     dtype: DType,
-    mut seen: impl FnMut(usize, &TensorData),
+    mut seen: impl FnMut(usize, &Numbers),
 ) -> Result<TensorData> {
     let (first, others) = order.split_first().unwrap_or((&0, &[]));
-    let data = files[*first].read(path)?;
-    seen(*first, &data);
-    let (mut sum, shape) = (data.iter::<f64>().collect::<Vec<_>>(), data.shape().clone());
-    drop(data);
+    let numbers = files[*first].numbers(path)?;
+    seen(*first, &numbers);
+    let shape = numbers.shape();
+    let mut sum = vec![0.0; shape.num_elements()];
+    numbers.each(|place, w| sum[place] = w);
+    drop(numbers);
     let mut mass = weights[*first];
     for &index in others {
         mass += weights[index];
         let alpha = weights[index] / mass;
-        let data = files[index].read(path)?;
-        seen(index, &data);
-        // An addition of 0 would turn -0 into 0.
-        let add = |(a, w): (&mut f64, f64)| {
+        let numbers = files[index].numbers(path)?;
+        seen(index, &numbers);
+        numbers.each(|place, w| {
+            let a = &mut sum[place];
+            // An addition of 0 would turn -0 into 0.
             if w != *a {
                 *a += alpha * (w - *a);
             }
-        };
-        match data.as_slice::<f32>() {
-            Ok(numbers) => sum.iter_mut().zip(numbers.iter().map(|&w| w.into())).for_each(add),
-            Err(_) => sum.iter_mut().zip(data.iter()).for_each(add),
-        }
+        });
     }
     let merged = match dtype.size() {
         2 => TensorData::new(sum.into_iter().map(rounded_to_odd).collect(), shape),

@@ -200,7 +200,8 @@ fn every_form_goes_in_and_out() {
             .collect();
         let fresh = cast(Every::new(8), dtype);
         let Merged { module, description, notes, .. } = Merge::new(&paths).load(&fresh).unwrap();
-        assert!(notes.is_empty(), "{notes:?}");
+        // Nothing but that they are of other first weights.
+        assert!(notes.len() == 1 && notes[0].contains("a correlation of weights"), "{notes:?}");
         let each = modules.each_ref().map(|module| flat(module, true));
         let mean: Vec<_> = (0..each[0].len())
             .map(|index| each.iter().map(|numbers| numbers[index]).sum::<f64>() / 3.0)
@@ -398,7 +399,8 @@ fn statistics_are_averaged_or_those_of_one_file() {
             "running states, such as norm.running_mean, are {word}: re-estimate them by \
              `reestimate_statistics`, since the merged weights have others"
         );
-        assert_eq!(found.notes, [note]);
+        assert_eq!(found.notes[0], note);
+        assert!(found.notes.len() == 2 && found.notes[1].contains("a correlation of weights"));
     }
     // The variances of the first net are far below those of the sum.
     let away = Shares::TaskArithmetic { scale: -40.0 };
@@ -873,7 +875,7 @@ mod memory {
     fn a_merge_takes_the_result_and_a_few_tensors() {
         let directory = tempfile::tempdir().unwrap();
         let tensor = (768 * 768 * 4) as f64;
-        let without = peak_of(&[]);
+        let (without, mut each) = (peak_of(&[]), Vec::new());
         for form in FORMS {
             let files: Vec<_> = (0..6)
                 .map(|index| written(directory.path(), &index.to_string(), &network(), &form()))
@@ -884,12 +886,13 @@ mod memory {
                 more / tensor
             });
             // The result is eight tensors; the sum of one, in f64, is as large as two, and what is
-            // read of a file is one, or two while it is turned. The last tensor of the result is
-            // made of the sum. What else the process holds differs by as much as one. Whole files
-            // in memory would be eight each.
-            let most = if form() == Form::torch() { 11.0 } else { 10.0 };
-            assert!(two > 8.5 && six < most + 2.0, "{:?}: {two} {six}", form());
+            // read of a file is one. The last tensor of the result is made of the sum. What else the
+            // process holds differs by as much as one. Whole files in memory would be eight each.
+            assert!(two > 8.5 && six < 12.0, "{:?}: {two} {six}", form());
             assert!((six - two).abs() < 1.5, "{:?}: {two} {six}", form());
+            each.push(two);
         }
+        // A copy that is turned to Burn's layout would be one more.
+        assert!((each[2] - each[1]).abs() < 0.6, "PyTorch's layout beside Burn's: {each:?}");
     }
 }

@@ -80,7 +80,7 @@ fn a_share_of_the_start_is_warned_of_once() {
         let config = AverageConfig::new(Rule::target(0.00001)).with_total_steps(Some(steps));
         let mut average = config.init(&live).unwrap();
         assert!(matches!(average.take_warnings()[..], [Warning::Start { .. }]));
-        (1..=steps).for_each(|step| drop(average.update(&live, step).unwrap()));
+        (1..=steps).for_each(|step| _ = average.update(&live, step).unwrap());
         assert_eq!(average.take_warnings(), [], "{steps}");
     }
 }

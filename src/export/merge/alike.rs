@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::TensorData;
-
-use super::OpenFile;
+use super::{Numbers, OpenFile};
 
 /// Two files of a merge, and how alike their weights are.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,12 +13,15 @@ pub struct Alike {
     /// The correlation of their weights, in `[-1, 1]`: Pearson's, for each float tensor of two
     /// dimensions or more, and of these the mean.
     ///
-    /// Of each tensor, at most 1,024 numbers are compared, which lie all over it.
+    /// Of each tensor, some 1,024 numbers are compared, which lie all over it, or all if it has
+    /// fewer.
     pub correlation: f64,
 }
 
-/// The most numbers of a tensor that are compared.
+/// The numbers of a tensor that are compared, if it has so many.
 const MOST: usize = 1024;
+
+const GOLDEN: f64 = 0.618_033_988_749_894_9;
 
 /// The correlation below which two files are noted: far above that of other first weights, and
 /// below that of what a training makes of one file.
@@ -55,20 +56,22 @@ impl Correlations {
     }
 
     /// Adds the tensor of a file.
-    pub fn add(&mut self, file: usize, data: &TensorData) {
-        if data.shape().num_dims() < 2 || self.pairs.len() < 2 {
+    pub fn add(&mut self, file: usize, numbers: &Numbers) {
+        let shape = numbers.shape();
+        if shape.num_dims() < 2 || self.pairs.len() < 2 {
             return;
         }
-        let numbers = places(data.num_elements());
-        let mut sample: Vec<_> = match data.as_slice::<f32>() {
-            Ok(all) => numbers.map(|index| f64::from(all[index])).collect(),
-            Err(_) => {
-                let all: Vec<f64> = data.iter().collect();
-                numbers.map(|index| all[index]).collect()
+        let share = MOST as f64 / shape.num_elements() as f64;
+        let mut places = Vec::new();
+        numbers.each(|place, number| {
+            // Multiples of the golden ratio, which lie evenly and follow no rows or columns.
+            if (place as f64 * GOLDEN).fract() < share {
+                places.push((place, number));
             }
-        };
-        let mean = sample.iter().sum::<f64>() / sample.len() as f64;
-        sample.iter_mut().for_each(|number| *number -= mean);
+        });
+        places.sort_unstable_by_key(|(place, _)| *place);
+        let mean = places.iter().map(|(_, number)| number).sum::<f64>() / places.len() as f64;
+        let sample = places.into_iter().map(|(_, number)| number - mean).collect();
         self.samples.push((file, sample));
     }
 
@@ -100,15 +103,4 @@ impl Correlations {
         let files = [one, other].map(|index| files[index].path.clone());
         Some(Alike { files, correlation: correlation.clamp(-1.0, 1.0) })
     }
-}
-
-/// Places all over a tensor of so many numbers: multiples of the golden ratio, which follow no rows
-/// or columns.
-fn places(length: usize) -> impl Iterator<Item = usize> {
-    const GOLDEN: f64 = 0.618_033_988_749_894_9;
-    let place = move |index: usize| match length <= MOST {
-        true => index,
-        false => ((index as f64 * GOLDEN).fract() * length as f64) as usize,
-    };
-    (0..length.min(MOST)).map(place)
 }
