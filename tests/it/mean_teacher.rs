@@ -203,7 +203,9 @@ fn the_options_are_explained() {
     }
     misused(example("teacher").args(["--seeds", "0"]));
     misused(example("teacher").args(["--labels", "101"]));
-    let message = fails(example("teacher").args(["--weight", "3", "--weight", "3"]));
+    let directory = tempfile::tempdir().unwrap();
+    let twice = ["--weight", "3", "--weight", "3"];
+    let message = fails(tiny(directory.path(), "1").args(twice));
     assert!(message.contains("--weight 3 is given twice"), "{message}");
 }
 
