@@ -9,6 +9,8 @@
 
 #[macro_use]
 mod shared; // the standard output of a reader that may leave
+#[path = "shared/origin.rs"]
+mod origin; // the run that a file is of
 #[path = "shared/output.rs"]
 mod output; // where and how a model is written
 #[path = "shared/weights.rs"]
@@ -49,8 +51,9 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let device = device::select(None)?.device;
+    args.output.check()?;
     let run = RunDirectory::open(&args.run)?;
-    let source = format!("the run in {}", run.path().display());
+    let source = origin::origin(run.path(), run.config()?.seed);
     let newest = || anyhow::Ok(run.commits().newest()?.commit);
     let fresh = || run.config()?.model.init(&device);
     let (model, description) = if let Some(file) = &args.model {

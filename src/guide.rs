@@ -115,6 +115,8 @@ pub mod merging {
     //!
     //! [`export`]: crate::export
     //! [`export::merge`]: crate::export::merge
+    //! [`export::load_with`]: crate::export::load_with
+    //! [`export::save`]: crate::export::save
     //! [uses]: super::uses
     //! [`Commit::path`]: crate::runs::Commit::path
     //! [`reestimate_statistics`]: crate::reestimate_statistics

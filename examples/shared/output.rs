@@ -1,8 +1,8 @@
 //! The options that say where a model is written and in which form, and the writing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use burn::module::Module;
 use burn_ema::{
     average::Description,
@@ -39,6 +39,20 @@ impl OutputArgs {
             (None, Format::Burnpack) => self.to.with_extension("bpk"),
             (None, _) => self.to.with_extension("safetensors"),
         }
+    }
+
+    /// Refuses a file that cannot be written since its directory is not there.
+    pub fn check(&self) -> Result<()> {
+        let to = self.path();
+        let directory = to.parent().filter(|it| !it.as_os_str().is_empty());
+        ensure!(
+            directory.is_none_or(Path::is_dir),
+            "--to: cannot write {}: there is no directory {}; make it, or name another",
+            to.display(),
+            directory.unwrap_or(&to).display()
+        );
+        ensure!(!to.is_dir(), "--to: expected a file, found the directory {}", to.display());
+        Ok(())
     }
 
     /// Writes the model, prints what the file holds, and returns the path of the file.

@@ -16,7 +16,7 @@ use clap::{Args, ValueEnum};
 /// How a file of weights is read.
 #[derive(Args)]
 pub struct ReadOptions {
-    /// Read only the tensors of --model whose names begin with this, such as module or
+    /// Read only the tensors of a file whose names begin with this, such as module or
     /// state_dict_ema, and leave the others alone
     #[arg(long, value_name = "NAME", requires = "model")]
     prefix: Option<String>,
@@ -42,9 +42,14 @@ enum ReadForm {
 }
 
 impl ReadOptions {
-    /// The options for the file of --model.
+    /// The options for a file.
     pub fn of_model(&self) -> LoadOptions {
-        self.under(self.prefix.as_deref())
+        self.under(self.prefix())
+    }
+
+    /// The prefix that was given.
+    pub fn prefix(&self) -> Option<&str> {
+        self.prefix.as_deref()
     }
 
     /// The options for a file whose tensors are read under another prefix.
@@ -87,6 +92,11 @@ impl ReadOptions {
     ) -> Result<(MlpConfig, Contents)> {
         let contents = Contents::read_with(file, options)?;
         let Contents { kind, bytes, tensors, .. } = &contents;
+        ensure!(
+            !tensors.is_empty(),
+            "{}: expected weights, found no tensor; --prefix and --leave-out choose what is read",
+            file.display()
+        );
         let matrices: Vec<_> = tensors.iter().filter(|(_, (_, shape))| shape.len() == 2).collect();
         // The layers of a part of the file, each from inputs to outputs.
         let layers = |part: &str, is_of_torch: bool| -> Vec<[usize; 2]> {

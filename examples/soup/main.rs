@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use burn::train::TrainStep;
 use burn_ema::average::{Description, update_all};
-use burn_ema::export::{self, Form, merge::Merge};
+use burn_ema::export::{self, Form, merge::Merge, merge::Merged};
 use burn_ema::model::{Activation, Mlp, MlpConfig};
 use burn_ema::{Average, AverageConfig, Rule, fast::AdamConfig};
 use burn_ema_lab::data::{self, Prepared, Sample, inputs, loader};
@@ -149,7 +149,13 @@ fn run(
     }
 
     let merge = Merge::new(&files);
-    let equal = judge(&merge.load(&base)?.module, &test, device)?;
+    let Merged { module, least_alike, .. } = merge.load(&base)?;
+    let alike = least_alike.map_or(f64::NAN, |alike| alike.correlation);
+    eprintln!(
+        "seed {seed}{}: least correlation of weights {alike:.3}",
+        if far { ", far" } else { "" }
+    );
+    let equal = judge(&module, &test, device)?;
     let greedy = merge.greedy(&base, |net| anyhow::Ok(judge(net, &valid, device)?[0]))?;
     let best = files.iter().position(|file| *file == greedy.candidates[0].path);
     let mean = |model: usize| -> (String, Vec<f64>) {

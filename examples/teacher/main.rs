@@ -14,7 +14,7 @@ mod table; // the trainings, their differences by seed, what of these is more th
 
 use std::{io::sink, path::PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use burn::module::{Module, RunningState};
 use burn::tensor::{Distribution, Tensor, activation};
 use burn::train::{InferenceStep, SupervisedTraining, TrainOutput, TrainStep, metric};
@@ -150,7 +150,11 @@ fn train(
     let net = config.with_output(Activation::Identity).init(device)?;
     let steps = RunningState::new(Tensor::zeros([1], device));
     let student = Student { net, steps, noise: args.noise };
-    let mut model = Averaged::new(student, [AverageConfig::new(args.average.clone())])?;
+    let rows = few_labels(&data.train, args.labels, seed);
+    let average = AverageConfig::new(args.average.clone())
+        .with_steps_per_epoch(Some(rows.len().div_ceil(BATCH) as u64))
+        .with_samples_per_step(Some(BATCH as u64));
+    let mut model = Averaged::new(student, [average])?;
     if by != By::Labels {
         model = model.with_teacher(0, move |student: &Student, teacher, batch| {
             let other = if by == By::Teacher { teacher } else { student };
@@ -158,7 +162,7 @@ fn train(
         })?;
     }
     let run = args.run.join(format!("{}-{weight}-{seed}", by.name().replace(' ', "-")));
-    let few = loader(few_labels(&data.train, args.labels, seed), BATCH, Some(seed), device)?;
+    let few = loader(rows, BATCH, Some(seed), device)?;
     let [valid, test] = [&data.valid, &data.test].map(|it| loader(it.clone(), 512, None, device));
     let (valid, test) = (valid?, test?);
     let burns = SupervisedTraining::new(&run, few, valid.clone())
@@ -183,6 +187,10 @@ fn train(
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    for (index, weight) in args.weight.iter().enumerate() {
+        let is_new = !args.weight[..index].contains(weight);
+        ensure!(is_new, "--weight {weight} is given twice: each weight is one training a seed");
+    }
     let device = device::select(args.device.as_deref())?;
     eprintln!("device: {device}\nruns: {}", args.run.display());
     let (digits, trainings) = (digits()?, Training::all(&args.weight));

@@ -16,6 +16,8 @@
 #[macro_use]
 #[path = "../shared/mod.rs"]
 mod shared; // `println!` to a reader that may leave
+#[path = "../shared/origin.rs"]
+mod origin; // the run that a file is of
 #[path = "../shared/reading.rs"]
 mod reading; // the options for how a CSV is read
 

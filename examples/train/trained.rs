@@ -12,7 +12,7 @@ use burn_ema_lab::{
     run::{RunConfig, RunDirectory},
 };
 
-use crate::{DIVERGED, note, shared};
+use crate::{DIVERGED, note, origin, shared};
 
 /// The command that shows a file on this system.
 const OPEN: &str = match () {
@@ -51,7 +51,7 @@ impl Trained<'_> {
     pub fn save(&self, run: &RunDirectory, report: &Report, summary: &Summary) -> Result<()> {
         let best = report.validation.best;
         let name = report.validation.best_name();
-        let source = format!("{name} of the run in {}", run.path().display());
+        let source = format!("{name} of {}", origin::origin(run.path(), self.config.seed));
         // The model comes last: where it is, the run is whole.
         run.write_json("report.json", report)?;
         run.write_json("summary.json", summary)?;

@@ -229,7 +229,8 @@ impl Warning {
     /// A count that may rise on purpose, or at every step, is news once it has doubled.
     pub(crate) fn is_new_after(&self, returned: &[Self]) -> bool {
         returned.iter().all(|before| match (self, before) {
-            (Self::Start { share, .. }, Self::Start { share: before, .. }) => share > before,
+            // A share that was foretold differs from the one that came by rounding.
+            (Self::Start { share, .. }, Self::Start { share: before, .. }) => share - before > 1e-6,
             (Self::Window { steps, .. }, Self::Window { steps: before, .. }) => steps < before,
             (Self::NonFinite { count, .. }, Self::NonFinite { count: before, .. })
             | (Self::RefusedSteps { count, .. }, Self::RefusedSteps { count: before, .. })

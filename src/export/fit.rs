@@ -1,7 +1,10 @@
 //! The tensors of a file in the places of a module: which layout they have, whether they fit, and
 //! the errors if not.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    cell::LazyCell,
+    collections::{BTreeMap, BTreeSet, HashMap},
+};
 
 use burn::{
     module::{Module, ParamId},
@@ -118,8 +121,8 @@ pub(super) fn opened<M: Module>(
 ) -> Result<ReadRecord> {
     let left_out = source.leave_out(options)?;
     let fit = decided(module, &source, options)?;
-    if let Some(fault) = faults(module, &fit, options, &left_out, 1).pop() {
-        return Err(fault);
+    if let Some(fault) = faults(module, &fit, options, &left_out).into_iter().next() {
+        return Err(fault.error(&[]));
     }
     // No tensor is read before all names, shapes and dtypes fit, so that a false header takes no
     // memory.
@@ -171,19 +174,24 @@ fn decided<'a, M: Module>(
     Ok(if other.how_many_fit() > likely.how_many_fit() { other } else { likely })
 }
 
-/// A tensor of a file for a place of the module, unread, in the layout of the module's record.
+/// A tensor of a file for a place of the module, unread.
 #[derive(Clone)]
 pub(super) struct Fitted {
     /// The tensor's name in the file, and its path in the module if that differs.
     pub label: String,
-    pub tensor: Tensor,
+    /// The tensor in the layout of the module's record.
+    tensor: Tensor,
+    /// The tensor in the layout of the file.
+    stored: Tensor,
+    /// True if the file has the tensor transposed.
+    pub is_turned: bool,
 }
 
 /// The tensors of a file by their paths in the module, and nothing of them read.
 ///
 /// # Errors
 ///
-/// The errors of [`opened`] that need no number of a tensor: all of them, up to eight.
+/// The errors of [`opened`] that need no number of a tensor: all of them, each cause once.
 pub(super) fn fitted<M: Module>(
     module: &M,
     mut source: Source,
@@ -191,27 +199,71 @@ pub(super) fn fitted<M: Module>(
 ) -> Result<BTreeMap<String, Fitted>, Vec<Error>> {
     let left_out = source.leave_out(options).map_err(|error| vec![error])?;
     let fit = decided(module, &source, options).map_err(|error| vec![error])?;
-    let faults = faults(module, &fit, options, &left_out, 8);
+    let faults = faults(module, &fit, options, &left_out);
     if !faults.is_empty() {
-        return Err(faults);
+        return Err(grouped(faults));
     }
     let fitted = fit.slots.iter().filter_map(|slot| {
-        let tensor = slot.inward(fit.tensor(slot)?.clone());
-        Some((slot.path.clone(), Fitted { label: fit.label(slot), tensor }))
+        let (label, stored) = (fit.label(slot), fit.tensor(slot)?.clone());
+        let (tensor, is_turned) = (slot.inward(stored.clone()), slot.is_turned());
+        Some((slot.path.clone(), Fitted { label, tensor, stored, is_turned }))
     });
     Ok(fitted.collect())
 }
 
-/// The tensors that the file lacks, has in another shape or dtype, or has beside the module's:
-/// at most `most` of these.
+/// A tensor that does not fit.
+struct Fault {
+    label: String,
+    expected: String,
+    found: String,
+    /// The rest of what was found, which several tensors may have in common; empty if the shapes
+    /// alone differ.
+    cause: String,
+}
+
+impl Fault {
+    /// The error, with the names of other tensors of the same cause.
+    fn error(self, others: &[String]) -> Error {
+        let Self { label, expected, found, cause } = self;
+        let names = || others.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let others = match others.len() {
+            0 => String::new(),
+            count @ 1..=4 => format!("; likewise {count} more: {}", names()),
+            count => format!("; likewise {count} more: {}, ...", names()),
+        };
+        Error::parameter(label, expected, found + &cause + &others)
+    }
+}
+
+/// The most errors about one file.
+const MOST: usize = 8;
+
+/// An error for each cause, and for each tensor without one; of what is beyond eight, the number.
+fn grouped(faults: Vec<Fault>) -> Vec<Error> {
+    let mut groups: Vec<(Fault, Vec<String>)> = Vec::new();
+    for fault in faults {
+        let is_same = |first: &Fault| !fault.cause.is_empty() && first.cause == fault.cause;
+        match groups.iter_mut().find(|(first, _)| is_same(first)) {
+            Some((_, others)) => others.push(fault.label),
+            None => groups.push((fault, Vec::new())),
+        }
+    }
+    let beyond = groups.split_off(groups.len().min(MOST));
+    let beyond: usize = beyond.iter().map(|(_, others)| 1 + others.len()).sum();
+    let errors = groups.into_iter().map(|(first, others)| first.error(&others));
+    let rest = (beyond > 0).then(|| Error::other(format!("{beyond} more tensors do not fit")));
+    errors.chain(rest).collect()
+}
+
+/// The tensors that the file lacks, has in another shape or dtype, or has beside the module's.
 fn faults<M: Module>(
     module: &M,
     fit: &Fit,
     options: &LoadOptions,
     left_out: &BTreeSet<String>,
-    most: usize,
-) -> Vec<Error> {
+) -> Vec<Fault> {
     let (mut faults, mut used) = (Vec::new(), BTreeSet::new());
+    let ways_on = LazyCell::new(|| ways_on(module, fit, options));
     for slot in &fit.slots {
         let (expected, tensor) = (slot.in_file(), fit.tensor(slot));
         let found = tensor.map(|tensor| in_file(tensor.dtype, &tensor.shape));
@@ -222,15 +274,12 @@ fn faults<M: Module>(
             used.extend(tensor.map(|tensor| &tensor.name[..]));
             continue;
         }
-        let found = match (found, conversion) {
-            (Some(found), Some(how)) => format!("{found}, which {how}"),
-            (Some(found), None) => found + &ways_on(module, fit, options),
-            (None, _) => nothing(fit, slot, left_out) + &ways_on(module, fit, options),
+        let (found, cause) = match (found, conversion) {
+            (Some(found), Some(how)) => (found, format!(", which {how}")),
+            (Some(found), None) => (found, ways_on.clone()),
+            (None, _) => (String::new(), nothing(fit, slot, left_out) + &ways_on),
         };
-        faults.push(Error::parameter(fit.label(slot), expected, found));
-        if faults.len() == most {
-            return faults;
-        }
+        faults.push(Fault { label: fit.label(slot), expected, found, cause });
     }
     let names: BTreeSet<_> = fit.slots.iter().map(|slot| &slot.name[..]).collect();
     let of_torch = fit.slots.iter().any(Slot::is_of_torch);
@@ -240,13 +289,10 @@ fn faults<M: Module>(
         if names.contains(name) || (of_torch && is_count(name, tensor, &names)) {
             continue;
         }
-        let found = in_file(tensor.dtype, &tensor.shape);
-        let way_on = ", which the option leave_out passes over";
-        let found = format!("{found} in the file{way_on}{}", ways_on(module, fit, options));
-        faults.push(Error::parameter(full, "no tensor of this name", found));
-        if faults.len() == most {
-            break;
-        }
+        let found = in_file(tensor.dtype, &tensor.shape) + " in the file";
+        let cause = format!(", which the option leave_out passes over{}", *ways_on);
+        let expected = "no tensor of this name".to_owned();
+        faults.push(Fault { label: full.clone(), expected, found, cause });
     }
     faults
 }
@@ -294,20 +340,19 @@ fn ways_on<M: Module>(module: &M, fit: &Fit, options: &LoadOptions) -> String {
         let form =
             form.filter(|_| options.form.is_some() || fit.source.evidence == Evidence::Certain);
         let form = form.map_or_else(String::new, |form| format!(" and the option form `{form}`"));
-        let shown: Vec<_> = prefixes
-            .iter()
-            .take(6)
-            .map(|prefix| match prefix.trim_end_matches('.') {
-                "" => "none".to_owned(),
-                prefix => format!("`{prefix}`"),
-            })
-            .collect();
-        if !shown.is_empty() {
-            let more = if prefixes.len() > shown.len() { " or ..." } else { "" };
-            let shown = shown.join(" or ");
-            ways.push(format!("all of it fits with the option prefix {shown}{more}{form}"));
-            break;
-        }
+        let more = if prefixes.len() > 6 { " or ..." } else { "" };
+        let named = prefixes.iter().take(6).filter(|prefix| !prefix.is_empty());
+        let named: Vec<_> =
+            named.map(|prefix| format!("`{}`", prefix.trim_end_matches('.'))).collect();
+        let named = named.join(" or ");
+        let how = match (prefixes.contains(""), &named[..]) {
+            (false, "") => continue,
+            (true, "") => "without the option prefix".to_owned(),
+            (true, named) => format!("without the option prefix or with {named}{more}"),
+            (false, named) => format!("with the option prefix {named}{more}"),
+        };
+        ways.push(format!("all of it fits {how}{form}"));
+        break;
     }
     ways.iter().map(|way| format!("; {way}")).collect()
 }
@@ -344,7 +389,7 @@ fn is_count(name: &str, tensor: &Tensor, names: &BTreeSet<&str>) -> bool {
 /// The numbers of a tensor in the layout and the dtype of the module; errors for numbers it cannot
 /// hold.
 fn read(fit: &Fit, slot: &Slot, tensor: Tensor) -> Result<TensorData> {
-    let data = Fitted { label: fit.label(slot), tensor: slot.inward(tensor) }.read()?;
+    let data = numbers(&fit.label(slot), slot.inward(tensor))?;
     let refuse = |(expected, found)| Error::parameter(fit.label(slot), expected, found);
     converted(data, slot.dtype).map_err(refuse)
 }
@@ -366,17 +411,26 @@ const READABLE: &str = "a tensor that can be read";
 impl Fitted {
     /// The numbers in the dtype of the file.
     pub fn read(self) -> Result<TensorData> {
-        let Self { label, tensor } = self;
-        let unread = |found: String| Error::parameter(&label, READABLE, found);
-        let data = bridge::into_data(tensor).map_err(|error| unread(error.to_string()))?;
-        if data.dtype().is_bool()
-            && let Some(index) = data.as_bytes().iter().position(|byte| *byte > 1)
-        {
-            let byte = data.as_bytes()[index];
-            return Err(unread(format!("{byte} for a truth value at index {index}")));
-        }
-        Ok(data)
+        numbers(&self.label, self.tensor)
     }
+
+    /// The numbers in the dtype and the layout of the file, without a copy that is turned.
+    pub fn read_stored(self) -> Result<TensorData> {
+        numbers(&self.label, self.stored)
+    }
+}
+
+/// The numbers of a tensor; errors name it by its label.
+fn numbers(label: &str, tensor: Tensor) -> Result<TensorData> {
+    let unread = |found: String| Error::parameter(label, READABLE, found);
+    let data = bridge::into_data(tensor).map_err(|error| unread(error.to_string()))?;
+    if data.dtype().is_bool()
+        && let Some(index) = data.as_bytes().iter().position(|byte| *byte > 1)
+    {
+        let byte = data.as_bytes()[index];
+        return Err(unread(format!("{byte} for a truth value at index {index}")));
+    }
+    Ok(data)
 }
 
 /// The first number that a dtype does not hold, and its index; `None` if it holds all.

@@ -33,10 +33,11 @@
 //! # Memory
 //!
 //! Files are read tensor by tensor. Beside the module that is returned, a merge holds the sum of
-//! one tensor in f64 and that tensor of one file, twice while PyTorch's layout is turned into
-//! Burn's, however many files there are. [`Merge::greedy`] has a second merged module in memory: the
-//! best so far beside the one that is tried.
+//! one tensor in f64 and that tensor of one file, however many files there are and in whatever
+//! layout. [`Merge::greedy`] has a second merged module in memory: the best so far beside the one
+//! that is tried.
 
+mod alike; // how alike the weights of the files are
 mod files; // opened, checked against the module, read tensor by tensor
 mod greedy; // files that are added where a score gets better
 mod weights; // the weight of each file
@@ -53,10 +54,14 @@ use burn::{
 };
 use burn_ema_base::first_non_finite;
 
-use self::files::OpenFile;
 pub use self::{
+    alike::Alike,
     greedy::{Candidate, Greedy},
     weights::{Decay, Weights},
+};
+use self::{
+    alike::Correlations,
+    files::{Numbers, OpenFile},
 };
 use super::LoadOptions;
 pub use crate::average::MergedFile;
@@ -99,6 +104,9 @@ pub struct Merged<M> {
     pub description: Description,
     /// Remarks on what deserves attention, one line each.
     pub notes: Vec<String>,
+    /// The two files whose weights are the least alike, of those with a weight; `None` where no two
+    /// have a float tensor of two dimensions or more.
+    pub least_alike: Option<Alike>,
 }
 
 impl Merge {
@@ -135,7 +143,9 @@ impl Merge {
         self
     }
 
-    /// Sets how each file is read: the prefix of its tensors, names to leave out, and so on.
+    /// Sets how each file is read: the prefix of its tensors, names to leave out, and so on. The
+    /// options hold for all files; one that needs others is read by
+    /// [`load_with`](super::load_with) and written anew by [`save`](super::save) before.
     pub fn with_options(mut self, options: LoadOptions) -> Self {
         self.options = options;
         self
@@ -187,7 +197,7 @@ impl Merge {
         module: &M,
         rule: String,
     ) -> Result<Merged<M>> {
-        let module = self.module(files, weights, module)?;
+        let (module, least_alike) = self.module(files, weights, module)?;
         let steps = files.iter().filter_map(|file| Some((file, file.description.as_ref()?)));
         let step = steps.clone().map(|(_, said)| said.step).max().unwrap_or(0);
         let samples = steps.map(|(_, said)| said.samples).max().unwrap_or(0);
@@ -206,17 +216,25 @@ impl Merge {
             files: merged.collect(),
             ..Description::new(rule, step, names(files))
         };
-        let notes = self.notes(files, weights, &module);
-        Ok(Merged { module, description, notes })
+        let mut notes = self.notes(files, weights, &module);
+        notes.extend(least_alike.as_ref().and_then(Alike::note));
+        Ok(Merged { module, description, notes, least_alike })
     }
 
-    /// The module whose tensors are merged one by one, while it is made.
-    fn module<M: Module>(&self, files: &[&OpenFile], weights: &[f64], module: &M) -> Result<M> {
+    /// The module whose tensors are merged one by one, while it is made, and the two files that are
+    /// the least alike.
+    fn module<M: Module>(
+        &self,
+        files: &[&OpenFile],
+        weights: &[f64],
+        module: &M,
+    ) -> Result<(M, Option<Alike>)> {
         let statistics = running_states(module);
         let places: HashMap<_, _> =
             recorded(module).into_iter().map(|it| (it.place.path(), (it.id, it.dtype))).collect();
         let order = order(files, weights);
         let (mut failed, mut reached) = (None, HashSet::new());
+        let mut correlations = Correlations::new(files.len());
         let merged = load(module.valid(), |path| {
             reached.insert(path.to_owned());
             let &(id, dtype) = places.get(path).filter(|_| failed.is_none())?;
@@ -224,8 +242,13 @@ impl Merge {
             let data = match (dtype.is_float(), is_statistic, self.statistics, self.integers) {
                 (true, true, policy @ (Buffers::First | Buffers::Last), _)
                 | (false, _, _, policy) => taken(files, path, dtype, policy),
-                (true, ..) => mixed(files, weights, &order, path, dtype),
+                (true, true, ..) => mixed(files, weights, &order, path, dtype, |_, _| {}),
+                (true, false, ..) => {
+                    let add = |file, numbers: &_| correlations.add(file, numbers);
+                    mixed(files, weights, &order, path, dtype, add)
+                }
             };
+            correlations.end_tensor();
             let data = data.and_then(|data| match is_statistic && path.ends_with("running_var") {
                 true => not_negative(path, data),
                 false => Ok(data),
@@ -243,7 +266,7 @@ impl Merge {
         shown.extend(&reached);
         shown.sort_unstable();
         match shown.into_iter().find(|path| places.contains_key(*path) != reached.contains(*path)) {
-            None => Ok(merged),
+            None => Ok((merged, correlations.least(files))),
             Some(path) => {
                 let expected = "a parameter that `visit` and `map` of the module show";
                 Err(Error::parameter(path, expected, only(path)))
@@ -303,33 +326,35 @@ fn order(files: &[&OpenFile], weights: &[f64]) -> Vec<usize> {
 }
 
 /// The weighted sum of a float tensor: `a <- a + alpha (w - a)` over the files, where `alpha` is the
-/// share of a file's weight in the sum of the weights so far.
+/// share of a file's weight in the sum of the weights so far. `seen` gets the tensor of each file.
 fn mixed(
     files: &[&OpenFile],
     weights: &[f64],
     order: &[usize],
     path: &str,
     dtype: DType,
+    mut seen: impl FnMut(usize, &Numbers),
 ) -> Result<TensorData> {
     let (first, others) = order.split_first().unwrap_or((&0, &[]));
-    let data = files[*first].read(path)?;
-    let (mut sum, shape) = (data.iter::<f64>().collect::<Vec<_>>(), data.shape().clone());
-    drop(data);
+    let numbers = files[*first].numbers(path)?;
+    seen(*first, &numbers);
+    let shape = numbers.shape();
+    let mut sum = vec![0.0; shape.num_elements()];
+    numbers.each(|place, w| sum[place] = w);
+    drop(numbers);
     let mut mass = weights[*first];
     for &index in others {
         mass += weights[index];
         let alpha = weights[index] / mass;
-        let data = files[index].read(path)?;
-        // An addition of 0 would turn -0 into 0.
-        let add = |(a, w): (&mut f64, f64)| {
+        let numbers = files[index].numbers(path)?;
+        seen(index, &numbers);
+        numbers.each(|place, w| {
+            let a = &mut sum[place];
+            // An addition of 0 would turn -0 into 0.
             if w != *a {
                 *a += alpha * (w - *a);
             }
-        };
-        match data.as_slice::<f32>() {
-            Ok(numbers) => sum.iter_mut().zip(numbers.iter().map(|&w| w.into())).for_each(add),
-            Err(_) => sum.iter_mut().zip(data.iter()).for_each(add),
-        }
+        });
     }
     let merged = match dtype.size() {
         2 => TensorData::new(sum.into_iter().map(rounded_to_odd).collect(), shape),

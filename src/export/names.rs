@@ -119,7 +119,7 @@ impl Slot {
     }
 
     /// True if the file has the tensor transposed.
-    fn is_turned(&self) -> bool {
+    pub fn is_turned(&self) -> bool {
         let turned = || self.outward(claim(self.path.clone(), self.dtype, Shape::from([1, 2])));
         self.shape.as_slice().len() == 2 && turned().shape.as_slice() == [2, 1]
     }

@@ -203,4 +203,19 @@ fn the_options_are_explained() {
     }
     misused(example("teacher").args(["--seeds", "0"]));
     misused(example("teacher").args(["--labels", "101"]));
+    let directory = tempfile::tempdir().unwrap();
+    let twice = ["--weight", "3", "--weight", "3"];
+    let message = fails(tiny(directory.path(), "1").args(twice));
+    assert!(message.contains("--weight 3 is given twice"), "{message}");
+}
+
+/// The program knows how many steps an epoch has, and how many samples a step.
+#[test]
+fn a_rule_may_count_epochs_or_samples() {
+    for rule in ["half-life(2 epochs)", "half-life(640 samples)"] {
+        let directory = tempfile::tempdir().unwrap();
+        let options = ["--weight", "1", "--average", rule];
+        let (markdown, _) = succeeds(tiny(directory.path(), "1").args(options));
+        assert_eq!(cells(&markdown).len(), 1 + 2 * 3, "{markdown}");
+    }
 }

@@ -72,6 +72,19 @@ fn too_much_of_the_start_is_a_warning_at_the_beginning_and_at_the_end() {
     }
 }
 
+/// A share that is foretold and then comes, but for the rounding of each update.
+#[test]
+fn a_share_of_the_start_is_warned_of_once() {
+    for steps in [3, 30, 405, 945] {
+        let live = net();
+        let config = AverageConfig::new(Rule::target(0.00001)).with_total_steps(Some(steps));
+        let mut average = config.init(&live).unwrap();
+        assert!(matches!(average.take_warnings()[..], [Warning::Start { .. }]));
+        (1..=steps).for_each(|step| _ = average.update(&live, step).unwrap());
+        assert_eq!(average.take_warnings(), [], "{steps}");
+    }
+}
+
 #[test]
 fn a_window_longer_than_the_training_is_a_warning() {
     // Bias correction leaves no start, and remembers no more than there is.

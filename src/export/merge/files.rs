@@ -7,7 +7,7 @@ use std::{
 
 use burn::{
     module::Module,
-    tensor::{DType, TensorData},
+    tensor::{DType, Shape, TensorData},
 };
 use burn_ema_base::{first_non_finite, regular::Parts};
 
@@ -38,7 +38,7 @@ impl OpenFile {
     ///
     /// # Errors
     ///
-    /// All that is wrong with the file, up to eight tensors of it.
+    /// All that is wrong with the file: each cause once, with the names of the tensors.
     pub fn open<M: Module>(
         path: &Path,
         module: &M,
@@ -57,16 +57,37 @@ impl OpenFile {
         Ok(Self { path, parts, sha256, description, tensors })
     }
 
-    /// The numbers of the tensor for a path in the module, in the dtype of the file.
+    /// The numbers of the tensor for a path in the module.
     ///
     /// # Errors
     ///
     /// A file that has changed or cannot be read; a NaN or an infinity.
-    pub fn read(&self, path: &str) -> Result<TensorData> {
+    pub fn numbers(&self, path: &str) -> Result<Numbers> {
+        let fitted = self.fitted(path)?;
+        let is_turned = fitted.is_turned;
+        Ok(Numbers { data: self.finite(path, fitted.read_stored())?, is_turned })
+    }
+
+    /// The tensor for a path in the module, in another dtype.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`numbers`](Self::numbers); a number that the dtype does not hold.
+    pub fn read_as(&self, path: &str, dtype: DType) -> Result<TensorData> {
+        let converted = converted(self.finite(path, self.fitted(path)?.read())?, dtype);
+        converted.map_err(|(expected, found)| self.refuse(path, expected, found))
+    }
+
+    /// The tensor for a path, unread, of a file that has not changed.
+    fn fitted(&self, path: &str) -> Result<Fitted> {
         self.parts.check()?;
         let fitted = self.tensors.get(path).cloned();
-        let fitted = fitted.ok_or_else(|| self.refuse(path, "a tensor", "nothing"))?;
-        let data = fitted.read().map_err(|error| Error::file(ACTION, &self.path, error))?;
+        fitted.ok_or_else(|| self.refuse(path, "a tensor", "nothing"))
+    }
+
+    /// The numbers that were read, if all of them are finite.
+    fn finite(&self, path: &str, data: Result<TensorData>) -> Result<TensorData> {
+        let data = data.map_err(|error| Error::file(ACTION, &self.path, error))?;
         match first_non_finite(data.as_bytes(), data.dtype()) {
             None => Ok(data),
             Some((index, what)) => {
@@ -75,20 +96,42 @@ impl OpenFile {
         }
     }
 
-    /// Like [`read`](Self::read), in another dtype.
-    ///
-    /// # Errors
-    ///
-    /// The errors of [`read`](Self::read); a number that the dtype does not hold.
-    pub fn read_as(&self, path: &str, dtype: DType) -> Result<TensorData> {
-        let converted = converted(self.read(path)?, dtype);
-        converted.map_err(|(expected, found)| self.refuse(path, expected, found))
-    }
-
     /// The error for a tensor of this file.
     pub fn refuse(&self, path: &str, expected: impl ToString, found: impl ToString) -> Error {
         let label = self.tensors.get(path).map_or(path, |fitted| &fitted.label);
         Error::file(ACTION, &self.path, Error::parameter(label, expected, found))
+    }
+}
+
+/// The numbers of a tensor, in the dtype and the layout of its file.
+pub(super) struct Numbers {
+    data: TensorData,
+    /// True if the file has the tensor transposed.
+    is_turned: bool,
+}
+
+impl Numbers {
+    /// The shape in the module.
+    pub fn shape(&self) -> Shape {
+        match (self.is_turned, self.data.shape().as_slice()) {
+            (true, &[columns, rows]) => Shape::from([rows, columns]),
+            _ => self.data.shape().clone(),
+        }
+    }
+
+    /// Calls `f` for each number, with its index in the module's tensor.
+    pub fn each(&self, mut f: impl FnMut(usize, f64)) {
+        // Turned number by number: a copy that is turned would be one more tensor in memory.
+        let shape = self.shape();
+        let turned = |index: usize| match (self.is_turned, shape.as_slice()) {
+            (true, &[rows, columns]) => index % rows * columns + index / rows,
+            _ => index,
+        };
+        let each = |(index, number)| f(turned(index), number);
+        match self.data.as_slice::<f32>() {
+            Ok(numbers) => numbers.iter().map(|&number| number.into()).enumerate().for_each(each),
+            Err(_) => self.data.iter().enumerate().for_each(each),
+        }
     }
 }
 

@@ -95,16 +95,26 @@ fn checked(weights: Vec<f64>, files: usize) -> Result<Vec<f64>> {
     let sum: f64 = weights.iter().sum();
     let magnitude: f64 = weights.iter().map(|weight| weight.abs()).sum();
     if files > 0 && (sum - 1.0).abs() > (TOLERANCE * magnitude.max(1.0)).min(MOST) {
-        let shares: Vec<_> = weights.iter().map(|weight| (weight / sum).to_string()).collect();
+        let shares: Vec<_> = weights.iter().map(|weight| rounded(weight / sum, 15)).collect();
         let found = match shares.len() {
             2..=8 if sum.abs() > TOLERANCE => {
-                format!("{sum} (divided by it, the weights are {})", shares.join(", "))
+                let shares = shares.join(", ");
+                format!("{} (divided by it, the weights are {shares})", rounded(sum, 12))
             }
-            _ => sum.to_string(),
+            _ => rounded(sum, 12),
         };
         return Err(Error::value("the sum of the weights of a merge", "1", found));
     }
     Ok(weights)
+}
+
+/// A number with at most so many digits after its point, without the last bits of a sum.
+fn rounded(number: f64, digits: usize) -> String {
+    let text = format!("{number:.digits$}");
+    match text.trim_end_matches('0').trim_end_matches('.') {
+        "-0" => "0".to_owned(),
+        text => text.to_owned(),
+    }
 }
 
 /// The weights of the files, of which each is live after one step; a rule that gives its start a

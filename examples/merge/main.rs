@@ -9,36 +9,31 @@
 //! For a module of yours, `export::merge` does this in a few lines.
 
 #[macro_use]
+#[path = "../shared/mod.rs"]
 mod shared; // the standard output of a reader that may leave
-#[path = "shared/output.rs"]
+#[path = "../shared/origin.rs"]
+mod origin; // the run that a file is of
+#[path = "../shared/output.rs"]
 mod output; // where and how a model is written
-#[path = "shared/weights.rs"]
+#[path = "../shared/weights.rs"]
 mod weights; // files of weights, and how they are read
 
-use std::path::{Path, PathBuf};
+mod commits; // the commits of a run that are merged
+mod split; // the rows of the greedy merge
 
-use anyhow::{Result, ensure};
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow, ensure};
 use burn::tensor::Device;
 use burn_ema::{
     Rule,
-    average::Description,
-    export::{
-        LoadOptions,
-        merge::{Candidate, Decay, Greedy, Merge, Merged, Weights},
-    },
+    export::merge::{Alike, Candidate, Decay, Greedy, Merge, Merged, Weights},
     model::{Mlp, MlpConfig},
-    runs::{Commits, LastCommits},
-    train::AveragedCommit as _,
 };
-use burn_ema_lab::{
-    data::{Prepared, digits, loader},
-    device,
-    report::Scores,
-    run::{RunConfig, RunDirectory},
-};
+use burn_ema_lab::{device, report::Scores};
 use clap::{ArgGroup, Parser};
 
-use self::{output::OutputArgs, weights::ReadOptions};
+use self::{commits::CommitArgs, output::OutputArgs, split::Rows, weights::ReadOptions};
 
 #[derive(Parser)]
 #[command(
@@ -47,10 +42,15 @@ use self::{output::OutputArgs, weights::ReadOptions};
                   each file; --rule weighs the files as an average would weigh so many steps; \
                   --decay has the effect of a learning rate that decays over the checkpoints of one \
                   training; --base with --scale adds the difference of each file from a base; \
-                  --greedy adds the files that make the loss on the digits' validation rows less.\n\n\
+                  --greedy adds the files with which the loss on validation rows of the digits \
+                  does not rise.\n\n\
                   Files are burnpack, safetensors (PyTorch's too) or of torch.save, mixed; all of \
-                  one network. The description of the result holds the SHA-256 and the weight of \
-                  each."
+                  one network. --prefix, --leave-out, --cast and --form hold for all files: write a \
+                  file that needs others anew before, by `cargo run --example export -- --model FILE \
+                  --prefix NAME --to OTHER`.\n\n\
+                  The description of the result holds the SHA-256 and the weight of each file. \
+                  Files whose weights have a correlation near 0, as trainings from other first \
+                  weights have, are warned of."
 )]
 #[command(group = ArgGroup::new("file").args(["model", "run"]).required(true))]
 #[command(group = ArgGroup::new("kind").args(["weights", "rule", "decay", "base", "greedy"]))]
@@ -58,15 +58,8 @@ struct Args {
     /// The files to merge, two or more; the order counts for --weights, --rule and --decay
     #[arg(id = "model", value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Merge live at the newest commits of a run, oldest first, in place of files
-    #[arg(long, value_name = "DIR", conflicts_with = "model")]
-    run: Option<PathBuf>,
-    /// How many commits of the run to merge; `train --keep-every` keeps more than the newest two
-    #[arg(long, value_name = "COUNT", requires = "run", default_value_t = 5)]
-    last: usize,
-    /// The first average at each commit, in place of live
-    #[arg(long, requires = "run")]
-    average: bool,
+    #[command(flatten)]
+    commits: CommitArgs,
     /// The weights of the files, which sum to 1; they may be negative
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     weights: Vec<f64>,
@@ -83,9 +76,14 @@ struct Args {
     /// The factor of each difference from the base, such as 0.3
     #[arg(long, requires = "base", allow_negative_numbers = true)]
     scale: Option<f64>,
-    /// Begin with the file of the least loss, and add each other that does not make it greater
+    /// Begin with the file of the least validation loss, and add each other with which the loss of
+    /// the merge does not rise
     #[arg(long)]
     greedy: bool,
+    /// The seed of the split whose validation rows --greedy scores by, as `train --seed` had it;
+    /// needed where no file shows the run that it is of
+    #[arg(long, requires = "greedy", conflicts_with = "run")]
+    seed: Option<u64>,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -105,11 +103,10 @@ fn decay(text: &str) -> Result<Decay, String> {
 fn main() -> Result<()> {
     let args = Args::parse();
     let device = device::select(None)?.device;
-    let (of_run, options) = match &args.run {
-        Some(run) => commits(run, &args)?,
-        None => (Vec::new(), args.read.of_model()),
-    };
-    let commits = of_run.iter().map(|(path, _)| path.clone());
+    args.output.check()?;
+    let of_run = args.commits.find()?;
+    let options = args.read.under(of_run.prefix.as_deref().or(args.read.prefix()));
+    let commits = of_run.files.iter().map(|(path, _)| path.clone());
     let files: Vec<_> = args.base.clone().into_iter().chain(args.files).chain(commits).collect();
     let to = args.output.path();
     if let Ok(place) = to.canonicalize() {
@@ -126,21 +123,22 @@ fn main() -> Result<()> {
         _ if args.weights.is_empty() => Weights::Equal,
         _ => Weights::Given(args.weights),
     };
+    let rows =
+        args.greedy.then(|| Rows::find(args.commits.run(), &files, args.seed)).transpose()?;
     // The network that the first file holds, which all others must be. Activations do not matter but
     // for a score.
-    let digits = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../artifacts/digits"));
-    let trained = || RunDirectory::open(args.run.as_deref().unwrap_or(digits))?.config();
-    let trained = args.greedy.then(trained).transpose()?;
-    let like = trained.as_ref().map_or(MlpConfig::new(vec![1, 1]), |run| run.model.clone());
-    let (config, _) = args.read.network(&files[0], &options, &like, args.greedy)?;
+    let like = rows.as_ref().map_or(MlpConfig::new(vec![1, 1]), |rows| rows.network.clone());
+    let network = args.read.network(&files[0], &options, &like, args.greedy);
+    let (config, _) = network.map_err(way_on)?;
     let fresh = config.init(&device)?;
     let merge = Merge::new(files).with_weights(weights).with_options(options);
-    let Merged { module, mut description, notes, .. } = match trained {
-        Some(run) => greedy(&merge, &fresh, &run, &device)?,
-        None => merge.load(&fresh)?,
+    let merged = match rows {
+        Some(rows) => greedy(&merge, &fresh, &rows, &device),
+        None => merge.load(&fresh).map_err(Into::into),
     };
+    let Merged { module, mut description, notes, least_alike, .. } = merged.map_err(way_on)?;
     // Commits hold no description of their weights; the run has it.
-    for (path, said) in of_run {
+    for (path, said) in of_run.files {
         let path = path.display().to_string();
         let file = description.files.iter().find(|file| file.path == path);
         description.mass_on_start += file.map_or(0.0, |it| it.weight) * said.mass_on_start;
@@ -149,51 +147,31 @@ fn main() -> Result<()> {
     for file in &description.files {
         println!("{:>10.6}  {}...  {}", file.weight, &file.sha256[..16], file.path);
     }
-    notes.iter().for_each(|note| println!("note: {note}"));
+    if let Some(Alike { files: [one, other], correlation, .. }) = least_alike {
+        let [one, other] = [one, other].map(|file| file.display().to_string());
+        println!("least correlation of weights: {correlation:.3}, of {one} and {other}");
+    }
+    notes.iter().for_each(|note| println!("warning: {note}"));
     let to = args.output.write(&module, &description)?;
     println!("to use it:\n  cargo run --example infer -- --model {}", shared::word(&to));
     println!("  burn_ema::export::load(module, {to:?})? in a program, of a module of this network");
     Ok(())
 }
 
-/// The files of the newest commits of a run, oldest first, with what is merged of each, and how that
-/// part is read.
-fn commits(run: &Path, args: &Args) -> Result<(Vec<(PathBuf, Description)>, LoadOptions)> {
-    let LastCommits { commits, passed_over } = Commits::of(run).last(args.last)?;
-    passed_over.into_iter().for_each(|it| println!("warning: {:#}", anyhow::Error::new(it)));
-    let (run, count) = (shared::word(run), commits.len());
-    ensure!(
-        count >= 2,
-        "{run}: a merge needs 2 commits or more, found {count} (--last {}); \
-         `train --keep-every STEPS` keeps more",
-        args.last
-    );
-    if count < args.last {
-        println!("note: {run} has {count} commits, fewer than --last {}", args.last);
+/// The error, with what to type where the files need other prefixes.
+fn way_on(error: anyhow::Error) -> anyhow::Error {
+    match format!("{error:#}") {
+        text if text.contains("prefix") => anyhow!(
+            "{text}\n--prefix holds for all files: `cargo run --example export -- --model FILE \
+             --prefix NAME --to OTHER` writes what is under the prefix as a file without one"
+        ),
+        _ => error,
     }
-    let prefix = match (commits[0].manifest().parts.first(), args.average) {
-        (Some((name, _)), true) => format!("averages.{name}.weights"),
-        (Some(_), false) => "live".to_owned(),
-        (None, average) => {
-            ensure!(!average, "{run} has no averages: leave out --average");
-            String::new()
-        }
-    };
-    let files = commits.iter().map(|commit| {
-        let said = match args.average {
-            true => commit.describe_average("")?,
-            false => Description::new("live", commit.manifest().steps, ""),
-        };
-        anyhow::Ok((commit.path().join("model.bpk"), said))
-    });
-    Ok((files.collect::<Result<_>>()?, args.read.under(Some(&prefix))))
 }
 
-/// The greedy merge by the loss on the validation rows of the digits.
-fn greedy(merge: &Merge, fresh: &Mlp, run: &RunConfig, device: &Device) -> Result<Merged<Mlp>> {
-    ensure!(run.data.is_none(), "--greedy scores by the digits, and this run learned a table");
-    let valid = Prepared::new(&digits()?, run.seed)?.valid;
-    let valid = loader(valid, run.batch_size, None, device)?;
+/// The greedy merge by the loss on validation rows.
+fn greedy(merge: &Merge, fresh: &Mlp, rows: &Rows, device: &Device) -> Result<Merged<Mlp>> {
+    let valid = rows.load(device)?;
     let score = |mlp: &Mlp| anyhow::Ok(-Scores::of(mlp, &*valid)?.loss);
     let Greedy { merged, score, candidates, .. } = merge.greedy(fresh, score)?;
     println!("validation loss: alone   merged");
@@ -202,10 +180,6 @@ fn greedy(merge: &Merge, fresh: &Mlp, run: &RunConfig, device: &Device) -> Resul
         println!("{:>22.6} {:>8.6}  {word:<5}  {}", -alone, -merged, path.display());
     }
     println!("loss of the merge: {:.6}, on rows that it was chosen by", -score);
-    println!(
-        "the rows are those of the validation with the seed {}: a file that was trained with another \
-         seed has learned some of them, and looks better than it is",
-        run.seed
-    );
+    rows.print();
     Ok(merged)
 }
