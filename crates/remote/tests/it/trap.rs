@@ -63,12 +63,10 @@ impl<I> Iterator for Iter<'_, I> {
     type Item = Result<I, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Progress { items_processed, items_total, .. } = self.batches.progress();
-        if items_processed < items_total {
-            let number = self.trapped.batches.fetch_add(1, Ordering::Relaxed) + 1;
-            (self.trapped.at_batch)(number);
-        }
-        self.batches.next()
+        let batch = self.batches.next()?;
+        let number = self.trapped.batches.fetch_add(1, Ordering::Relaxed) + 1;
+        (self.trapped.at_batch)(number);
+        Some(batch)
     }
 }
 
