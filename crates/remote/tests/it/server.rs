@@ -6,7 +6,12 @@ use std::{
     io::{BufRead as _, BufReader},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     process::{Child, Command, Stdio},
-    sync::{LazyLock, Mutex},
+    sync::{
+        LazyLock, Mutex,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
 };
 
 use burn::{remote::RemoteHost, tensor::Device};
@@ -74,27 +79,45 @@ impl Drop for Server {
     }
 }
 
+/// Far longer than a training takes.
+const LIMIT: Duration = Duration::from_secs(120);
+
 /// The result of a training on new servers with these options.
 ///
 /// In about one of a hundred trainings on several devices, of plain models too, a session of a
 /// server of Burn 0.22.1 ends with a panic: where two threads drop the last uses of one tensor at a
-/// time, the operation that frees it can reach the server before the other. A training that this
-/// happened to is repeated on other servers.
+/// time, the operation that frees it can reach the server before the other. More rarely, a transfer
+/// between two servers does not end, and a read waits for it until the servers are killed. A
+/// training that one of these happened to is repeated on other servers.
 pub fn on_servers<const N: usize, T>(
     options: [&[&str]; N],
     training: impl Fn(&[Server; N]) -> T,
 ) -> T {
     for _ in 0..5 {
         let servers = options.map(Server::with);
-        match catch_unwind(AssertUnwindSafe(|| training(&servers))) {
+        let (done, watched) = mpsc::channel::<()>();
+        let (result, hung) = thread::scope(|scope| {
+            let servers = &servers;
+            let watch = scope.spawn(move || {
+                let hung = watched.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout);
+                if hung {
+                    servers.iter().for_each(Server::kill);
+                }
+                hung
+            });
+            let result = catch_unwind(AssertUnwindSafe(|| training(servers)));
+            drop(done);
+            (result, watch.join().unwrap())
+        });
+        match result {
             Ok(result) => return result,
-            Err(_) if servers.iter().any(Server::lost_a_tensor) => {
-                println!("a session ended by the fault of Burn's; again");
+            Err(_) if hung || servers.iter().any(Server::lost_a_tensor) => {
+                println!("a session ended by a fault of Burn's, hung: {hung}; again");
             }
             Err(panic) => resume_unwind(panic),
         }
     }
-    panic!("five trainings in a row met the fault of Burn's");
+    panic!("five trainings in a row met a fault of Burn's");
 }
 
 /// The first device at an address.
