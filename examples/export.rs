@@ -53,13 +53,18 @@ fn main() -> Result<()> {
     let device = device::select(None)?.device;
     args.output.check()?;
     let run = RunDirectory::open(&args.run)?;
-    let source = origin::origin(run.path(), run.config()?.seed);
+    let seed = run.config()?.seed;
+    let source = origin::origin(run.path(), seed);
     let newest = || anyhow::Ok(run.commits().newest()?.commit);
     let fresh = || run.config()?.model.init(&device);
     let (model, description) = if let Some(file) = &args.model {
         let options = args.read.of_model();
         let (model, said) = args.read.read(file, &options, &run.config()?.model, &device)?;
         let source = file.display().to_string();
+        let source = match origin::seed(file) {
+            Some(seed) => origin::with_seed(source, seed),
+            None => source,
+        };
         (model, said.unwrap_or_else(|| Description::new("weights of a file", 0, source)))
     } else if args.live {
         let commit = newest()?.context("the run has no commit, and so no live weights")?;
@@ -69,7 +74,10 @@ fn main() -> Result<()> {
         let said = Contents::read(run.model_file())?.description;
         let steps = || anyhow::Ok(newest()?.map_or(0, |commit| commit.manifest().steps));
         let description = match said {
-            Some(said) => said,
+            Some(mut said) => {
+                said.source = origin::with_seed(said.source, seed);
+                said
+            }
             None => Description::new("made of averages", steps()?, source),
         };
         (run.model(&device)?, description)

@@ -30,11 +30,15 @@ while [ $# -gt 0 ]; do
     esac
 done
 cd "$(dirname "$0")/.."
-mkdir -p target/next
 directory=${directory:-$PWD/target/next}
 copy=$directory/workspace log=$directory/log
 
 # What is tracked or could be, with its times, so that Cargo builds only what changed.
+# A directory of this name that is no copy is not removed.
+if [ -e "$copy" ] && [ ! -e "$copy/tests/next.sh" ]; then
+    echo "tests/next.sh: $copy is not a copy of this workspace; name another --dir" >&2
+    exit 2
+fi
 rm -rf "$copy"
 mkdir -p "$copy"
 git ls-files -z --cached --others --exclude-standard |

@@ -22,8 +22,8 @@ pub struct CommitArgs {
     /// How many commits of the run to merge, 2 or more
     #[arg(long, value_name = "COUNT", requires = "run", default_value = "5", value_parser = count)]
     last: usize,
-    /// Merge commits at even distances alone: the first at or after each multiple of so many steps;
-    /// 0 for all that the run has, the newest and the best too [default: `--keep-every` of the run]
+    /// Merge a series of commits alone: the first at or after each multiple of so many steps; 0 for
+    /// all that the run has, the newest and the best too [default: `--keep-every` of the run]
     #[arg(long, value_name = "STEPS", requires = "run")]
     every: Option<u64>,
     /// The first average at each commit, in place of live
@@ -46,6 +46,15 @@ pub struct CommitFiles {
     pub prefix: Option<String>,
 }
 
+impl CommitFiles {
+    /// True if there are as many steps between each two commits.
+    pub fn is_even(&self) -> bool {
+        let steps: Vec<_> = self.files.iter().map(|(_, said)| said.step).collect();
+        let distances: Vec<_> = steps.windows(2).map(|it| it[1] - it[0]).collect();
+        distances.windows(2).all(|it| it[0] == it[1])
+    }
+}
+
 impl CommitArgs {
     /// The directory of the run.
     pub fn run(&self) -> Option<&Path> {
@@ -57,15 +66,17 @@ impl CommitArgs {
         let Some(directory) = &self.run else { return Ok(CommitFiles::default()) };
         let run = shared::word(directory);
         check(directory, &run)?;
-        let LastCommits { mut commits, passed_over } = Commits::of(directory).last(usize::MAX)?;
-        passed_over.into_iter().for_each(|it| println!("warning: {:#}", anyhow::Error::new(it)));
-        let all = commits.len();
         let of_run = || RunDirectory::open(directory).ok()?.config().ok()?.keep_every;
         let every = self.every.or_else(of_run).filter(|every| *every > 0);
+        // The steps of a commit are known once it is read.
+        let most = if every.is_some() { usize::MAX } else { self.last };
+        let LastCommits { mut commits, passed_over } = Commits::of(directory).last(most)?;
+        passed_over.into_iter().for_each(|it| println!("warning: {:#}", anyhow::Error::new(it)));
+        let all = commits.len();
         if let Some(every) = every {
             series(&mut commits, every);
         }
-        let kind = every.map(|every| format!(" at even distances of {every} steps"));
+        let kind = every.map(|every| format!(", the first at or after each {every} steps"));
         let kind = kind.unwrap_or_default();
         let count = commits.len();
         let way_on = match all {

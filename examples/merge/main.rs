@@ -105,6 +105,11 @@ fn main() -> Result<()> {
     let device = device::select(None)?.device;
     args.output.check()?;
     let of_run = args.commits.find()?;
+    if args.decay.is_some() && !of_run.is_even() {
+        println!(
+            "warning: the weights of --decay are for equal distances, and these commits have others"
+        );
+    }
     let options = args.read.under(of_run.prefix.as_deref().or(args.read.prefix()));
     let commits = of_run.files.iter().map(|(path, _)| path.clone());
     let files: Vec<_> = args.base.clone().into_iter().chain(args.files).chain(commits).collect();
@@ -140,8 +145,8 @@ fn main() -> Result<()> {
     // Commits hold no description of their weights; the run has it.
     for (path, said) in of_run.files {
         let path = path.display().to_string();
-        let file = description.files.iter().find(|file| file.path == path);
-        description.mass_on_start += file.map_or(0.0, |it| it.weight) * said.mass_on_start;
+        let Some(file) = description.files.iter().find(|file| file.path == path) else { continue };
+        description.mass_on_start += file.weight * said.mass_on_start;
         (description.step, description.samples) = (said.step, said.samples);
     }
     for file in &description.files {
@@ -161,7 +166,7 @@ fn main() -> Result<()> {
 /// The error, with what to type where the files need other prefixes.
 fn way_on(error: anyhow::Error) -> anyhow::Error {
     match format!("{error:#}") {
-        text if text.contains("prefix") => anyhow!(
+        text if text.contains("option prefix") || text.contains("under the prefix") => anyhow!(
             "{text}\n--prefix holds for all files: `cargo run --example export -- --model FILE \
              --prefix NAME --to OTHER` writes what is under the prefix as a file without one"
         ),

@@ -26,8 +26,8 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// The rows of the split that the run had; for files that of the runs that they are of, or else
-    /// the one that was asked for.
+    /// The rows of the split of the seed that was asked for, or else of the run, or of the first file
+    /// that shows one.
     pub fn find(run: Option<&Path>, files: &[PathBuf], asked: Option<u64>) -> Result<Self> {
         let shipped = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../artifacts/digits"));
         let config = RunDirectory::open(run.unwrap_or(shipped))?.config()?;

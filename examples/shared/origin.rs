@@ -10,13 +10,24 @@ use burn_ema_lab::run::RunDirectory;
 
 /// The source of a file that is written of a run.
 pub fn origin(run: &Path, seed: u64) -> String {
-    format!("the run in {} (seed {seed})", run.display())
+    with_seed(format!("the run in {}", run.display()), seed)
+}
+
+/// A source with the seed of its run, unless it has one.
+pub fn with_seed(source: String, seed: u64) -> String {
+    match of_source(&source) {
+        Some(_) => source,
+        None => format!("{source} (seed {seed})"),
+    }
+}
+
+fn of_source(source: &str) -> Option<u64> {
+    source.rsplit_once("(seed ")?.1.strip_suffix(')')?.parse().ok()
 }
 
 /// The seed by which the rows of a file's training were split: that of its source, or of the run in
 /// whose directory it is; `None` where neither shows it.
 pub fn seed(file: &Path) -> Option<u64> {
-    let of_source = |source: &str| source.rsplit_once("(seed ")?.1.strip_suffix(')')?.parse().ok();
     let described = Contents::read(file).ok().and_then(|contents| contents.description);
     described.and_then(|it| of_source(&it.source)).or_else(|| {
         let directory = file.parent().filter(|_| file.ends_with("model.bpk"))?;

@@ -41,7 +41,7 @@ impl OutputArgs {
         }
     }
 
-    /// Refuses a file that cannot be written since its directory is not there.
+    /// Refuses a file that cannot be written: its directory is not there, or it is a directory.
     pub fn check(&self) -> Result<()> {
         let to = self.path();
         let directory = to.parent().filter(|it| !it.as_os_str().is_empty());

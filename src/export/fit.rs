@@ -4,6 +4,7 @@
 use std::{
     cell::LazyCell,
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::ControlFlow,
 };
 
 use burn::{
@@ -121,8 +122,13 @@ pub(super) fn opened<M: Module>(
 ) -> Result<ReadRecord> {
     let left_out = source.leave_out(options)?;
     let fit = decided(module, &source, options)?;
-    if let Some(fault) = faults(module, &fit, options, &left_out).into_iter().next() {
-        return Err(fault.error(&[]));
+    let mut first = None;
+    let _ = faults(module, &fit, options, &left_out, |fault| {
+        first = Some(fault);
+        ControlFlow::Break(())
+    });
+    if let Some(fault) = first {
+        return Err(Group::of(fault).error());
     }
     // No tensor is read before all names, shapes and dtypes fit, so that a false header takes no
     // memory.
@@ -199,9 +205,10 @@ pub(super) fn fitted<M: Module>(
 ) -> Result<BTreeMap<String, Fitted>, Vec<Error>> {
     let left_out = source.leave_out(options).map_err(|error| vec![error])?;
     let fit = decided(module, &source, options).map_err(|error| vec![error])?;
-    let faults = faults(module, &fit, options, &left_out);
-    if !faults.is_empty() {
-        return Err(grouped(faults));
+    let mut groups = Groups::default();
+    let _ = faults(module, &fit, options, &left_out, |fault| groups.add(fault));
+    if !groups.groups.is_empty() {
+        return Err(groups.errors());
     }
     let fitted = fit.slots.iter().filter_map(|slot| {
         let (label, stored) = (fit.label(slot), fit.tensor(slot)?.clone());
@@ -216,54 +223,82 @@ struct Fault {
     label: String,
     expected: String,
     found: String,
-    /// The rest of what was found, which several tensors may have in common; empty if the shapes
-    /// alone differ.
+    /// The rest of what was found, which several tensors may have in common; empty if a shape or a
+    /// dtype differs and no option helps.
     cause: String,
 }
 
-impl Fault {
-    /// The error, with the names of other tensors of the same cause.
-    fn error(self, others: &[String]) -> Error {
-        let Self { label, expected, found, cause } = self;
-        let names = || others.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
-        let others = match others.len() {
+/// The most errors about one file, and the most names in one of them beside the first.
+const MAX_ERRORS: usize = 8;
+const MAX_NAMES: usize = 4;
+
+/// Tensors that do not fit for one cause: the first, the number of the others, and names of those.
+struct Group {
+    first: Fault,
+    others: usize,
+    names: Vec<String>,
+}
+
+impl Group {
+    fn of(first: Fault) -> Self {
+        Self { first, others: 0, names: Vec::new() }
+    }
+
+    fn error(self) -> Error {
+        let Self { first: Fault { label, expected, found, cause }, others, names } = self;
+        let more = if others > names.len() { ", ..." } else { "" };
+        let others = match others {
             0 => String::new(),
-            count @ 1..=4 => format!("; likewise {count} more: {}", names()),
-            count => format!("; likewise {count} more: {}, ...", names()),
+            count => format!("; likewise {count} more: {}{more}", names.join(", ")),
         };
         Error::parameter(label, expected, found + &cause + &others)
     }
 }
 
-/// The most errors about one file.
-const MOST: usize = 8;
-
 /// An error for each cause, and for each tensor without one; of what is beyond eight, the number.
-fn grouped(faults: Vec<Fault>) -> Vec<Error> {
-    let mut groups: Vec<(Fault, Vec<String>)> = Vec::new();
-    for fault in faults {
-        let is_same = |first: &Fault| !fault.cause.is_empty() && first.cause == fault.cause;
-        match groups.iter_mut().find(|(first, _)| is_same(first)) {
-            Some((_, others)) => others.push(fault.label),
-            None => groups.push((fault, Vec::new())),
-        }
-    }
-    let beyond = groups.split_off(groups.len().min(MOST));
-    let beyond: usize = beyond.iter().map(|(_, others)| 1 + others.len()).sum();
-    let errors = groups.into_iter().map(|(first, others)| first.error(&others));
-    let rest = (beyond > 0).then(|| Error::other(format!("{beyond} more tensors do not fit")));
-    errors.chain(rest).collect()
+#[derive(Default)]
+struct Groups {
+    groups: Vec<Group>,
+    beyond: usize,
 }
 
-/// The tensors that the file lacks, has in another shape or dtype, or has beside the module's.
+impl Groups {
+    fn add(&mut self, fault: Fault) -> ControlFlow<()> {
+        let is_same = |first: &Fault| !fault.cause.is_empty() && first.cause == fault.cause;
+        match self.groups.iter().position(|group| is_same(&group.first)) {
+            Some(index) => {
+                let group = &mut self.groups[index];
+                group.others += 1;
+                if group.names.len() < MAX_NAMES {
+                    group.names.push(fault.label);
+                }
+            }
+            None if self.groups.len() < MAX_ERRORS => self.groups.push(Group::of(fault)),
+            None => self.beyond += 1,
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn errors(self) -> Vec<Error> {
+        let Self { groups, beyond } = self;
+        let errors = groups.into_iter().map(Group::error);
+        let rest = (beyond > 0).then(|| Error::other(format!("{beyond} more tensors do not fit")));
+        errors.chain(rest).collect()
+    }
+}
+
+/// Passes on each tensor that the file lacks, has in another shape or dtype, or has beside the
+/// module's, until `take` breaks.
 fn faults<M: Module>(
     module: &M,
     fit: &Fit,
     options: &LoadOptions,
     left_out: &BTreeSet<String>,
-) -> Vec<Fault> {
-    let (mut faults, mut used) = (Vec::new(), BTreeSet::new());
+    mut take: impl FnMut(Fault) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let mut used = BTreeSet::new();
     let ways_on = LazyCell::new(|| ways_on(module, fit, options));
+    let nothing = LazyCell::new(|| nothing(fit) + &ways_on);
     for slot in &fit.slots {
         let (expected, tensor) = (slot.in_file(), fit.tensor(slot));
         let found = tensor.map(|tensor| in_file(tensor.dtype, &tensor.shape));
@@ -277,9 +312,12 @@ fn faults<M: Module>(
         let (found, cause) = match (found, conversion) {
             (Some(found), Some(how)) => (found, format!(", which {how}")),
             (Some(found), None) => (found, ways_on.clone()),
-            (None, _) => (String::new(), nothing(fit, slot, left_out) + &ways_on),
+            (None, _) if left_out.contains(&fit.named(slot)) => {
+                (String::new(), "a tensor that is left out".to_owned() + &ways_on)
+            }
+            (None, _) => (String::new(), nothing.clone()),
         };
-        faults.push(Fault { label: fit.label(slot), expected, found, cause });
+        take(Fault { label: fit.label(slot), expected, found, cause })?;
     }
     let names: BTreeSet<_> = fit.slots.iter().map(|slot| &slot.name[..]).collect();
     let of_torch = fit.slots.iter().any(Slot::is_of_torch);
@@ -292,16 +330,13 @@ fn faults<M: Module>(
         let found = in_file(tensor.dtype, &tensor.shape) + " in the file";
         let cause = format!(", which the option leave_out passes over{}", *ways_on);
         let expected = "no tensor of this name".to_owned();
-        faults.push(Fault { label: full.clone(), expected, found, cause });
+        take(Fault { label: full.clone(), expected, found, cause })?;
     }
-    faults
+    ControlFlow::Continue(())
 }
 
 /// The message for a missing tensor, with other names of the file that the module does not have.
-fn nothing(fit: &Fit, slot: &Slot, left_out: &BTreeSet<String>) -> String {
-    if left_out.contains(&fit.named(slot)) {
-        return "a tensor that is left out".to_owned();
-    }
+fn nothing(fit: &Fit) -> String {
     let mut under =
         fit.source.tensors.keys().filter(|name| name.starts_with(fit.prefix)).peekable();
     if !fit.prefix.is_empty() && under.peek().is_none() {
@@ -339,7 +374,8 @@ fn ways_on<M: Module>(module: &M, fit: &Fit, options: &LoadOptions) -> String {
         // A form that the file or the options fix must be given beside another prefix.
         let form =
             form.filter(|_| options.form.is_some() || fit.source.evidence == Evidence::Certain);
-        let form = form.map_or_else(String::new, |form| format!(" and the option form `{form}`"));
+        let form =
+            form.map_or_else(String::new, |form| format!(" and with the option form `{form}`"));
         let more = if prefixes.len() > 6 { " or ..." } else { "" };
         let named = prefixes.iter().take(6).filter(|prefix| !prefix.is_empty());
         let named: Vec<_> =

@@ -105,7 +105,7 @@ pub struct Merged<M> {
     /// Remarks on what deserves attention, one line each.
     pub notes: Vec<String>,
     /// The two files whose weights are the least alike, of those with a weight; `None` where no two
-    /// have a float tensor of two dimensions or more.
+    /// have a tensor that is compared.
     pub least_alike: Option<Alike>,
 }
 
@@ -158,8 +158,8 @@ impl Merge {
     ///
     /// - Fewer than two files, or weights that do not fit them, see [`Weights::of`].
     /// - What [`load_with`](super::load_with) refuses of a file. All files are checked by names,
-    ///   shapes and dtypes before a number is read; the error names all that differ, by file and
-    ///   tensor.
+    ///   shapes and dtypes before a number is read; the error has each cause once, at most eight
+    ///   for a file, with tensors that it holds for.
     /// - A NaN or an infinity in the result, or in a file whose weight is not 0; integers that
     ///   differ; a running variance below 0, which negative weights can give.
     /// - A parameter that only one of `visit` and `map` of the module shows.

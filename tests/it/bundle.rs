@@ -163,13 +163,14 @@ fn a_record_is_not_taken_for_one_of_another_kind() {
             .and_then(|bundle| bundle.with("learning-rate scheduler", schedule.to_record()))
             .and_then(|bundle| bundle.with("bundle", agent.bundle()))
             .and_then(|bundle| bundle.with("notes", Notes(vec![1, 2, 3])))
+            .and_then(|bundle| bundle.with("stateless", ()))
             .unwrap()
     };
     // Burn reads the record of an optimizer from the bytes of any module's.
     let module = agent.live.valid().into_record().into_bytes().unwrap();
     assert!(OptimizerRecord::from_bytes(module).is_ok());
 
-    let kinds = ["module", "optimizer", "learning-rate scheduler", "bundle", "notes"];
+    let kinds = ["module", "optimizer", "learning-rate scheduler", "bundle", "notes", "stateless"];
     let bytes = bundle().checkpoint_into_bytes().unwrap();
     for mut bundle in [bundle(), Bundle::checkpoint_from_bytes(bytes).unwrap()] {
         refused::<ModuleRecord>(&mut bundle.clone(), &kinds);
@@ -177,6 +178,7 @@ fn a_record_is_not_taken_for_one_of_another_kind() {
         refused::<LrSchedulerRecord>(&mut bundle.clone(), &kinds);
         refused::<Bundle>(&mut bundle.clone(), &kinds);
         refused::<Notes>(&mut bundle.clone(), &kinds);
+        refused::<()>(&mut bundle.clone(), &kinds);
         assert_eq!(bundle.take::<Notes>("notes").unwrap().0, [1, 2, 3]);
     }
 }

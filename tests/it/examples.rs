@@ -520,7 +520,10 @@ fn saved_models_are_merged() {
     let of_average = Contents::read(&soup).unwrap().description.unwrap();
     assert!(of_average.step == 810 && of_average.samples == 6 * 1078, "{of_average:?}");
     let (said, _) = succeeds(&mut merge(&["--run", of_run, "--last", "9", "--to", &soup]));
-    assert!(said.contains("has 6 commits at even distances of 100 steps, fewer than"), "{said}");
+    assert!(
+        said.contains("has 6 commits, the first at or after each 100 steps, fewer than"),
+        "{said}"
+    );
 
     // Files of three forms, of one network.
     let files = [exported("a.bpk", "burnpack"), exported("b", "torch"), soup.clone()];

@@ -316,6 +316,24 @@ fn the_gradients_of_a_last_window_that_is_not_full_make_a_step() {
     let [counted, left_out] = [Batches::each(8, 40), Batches::whole(8, 47)].map(trained);
     assert_eq!((counted.steps(), left_out.steps()), (6, 6));
     assert_same(&flat(&left_out, true), &flat(&counted, true));
+
+    // From each commit, those within an epoch too.
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path();
+    let committing = || {
+        let (train, valid) = (Batches::whole(8, 47), Batches::each(8, 24));
+        let training = training(run, 2, train, valid).grads_accumulation(2);
+        let commits = CommitConfig::new(run).with_every_steps(Some(1)).with_keep_last(99);
+        plain(training, averaged()).with_commits(commits).unwrap()
+    };
+    committing().launch().unwrap();
+    let places = Commits::of(run).list().unwrap();
+    assert!(places.iter().any(|place| place.batches == 4) && places.len() > 4, "{places:?}");
+    for place in places {
+        let resumed = committing().resume_from(place).unwrap().launch().unwrap().model;
+        assert_eq!(resumed.steps(), 6, "{place:?}");
+        assert_same(&flat(&resumed, true), &flat(&counted, true));
+    }
 }
 
 /// A writer whose text can be read.

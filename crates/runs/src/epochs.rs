@@ -299,7 +299,7 @@ impl<M: RunModel> SplitPass<'_, M> {
         if ends_early(&seen) {
             return self.short("training", found(&seen));
         }
-        // The last batch of a loader that does not count it until its end.
+        // Steps the window that is left where no batch was known to be the last.
         if summed > 0 {
             self.step(learner, sums.grads());
         }

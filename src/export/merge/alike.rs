@@ -11,12 +11,15 @@ pub struct Alike {
     /// The paths of the two files, in the order of the merge.
     pub files: [PathBuf; 2],
     /// The correlation of their weights, in `[-1, 1]`: Pearson's, for each float tensor of two
-    /// dimensions or more, and of these the mean.
+    /// dimensions or more and 16 numbers or more, and of these the mean.
     ///
     /// Of each tensor, some 1,024 numbers are compared, which lie all over it, or all if it has
-    /// fewer.
+    /// fewer. A tensor of equal numbers has no correlation.
     pub correlation: f64,
 }
+
+/// The fewest numbers of a tensor that is compared, since some are alike by chance.
+const FEWEST: usize = 16;
 
 /// The numbers of a tensor that are compared, if it has so many.
 const MOST: usize = 1024;
@@ -58,7 +61,7 @@ impl Correlations {
     /// Adds the tensor of a file.
     pub fn add(&mut self, file: usize, numbers: &Numbers) {
         let shape = numbers.shape();
-        if shape.num_dims() < 2 || self.pairs.len() < 2 {
+        if shape.num_dims() < 2 || shape.num_elements() < FEWEST || self.pairs.len() < 2 {
             return;
         }
         let share = MOST as f64 / shape.num_elements() as f64;
@@ -69,6 +72,9 @@ impl Correlations {
                 places.push((place, number));
             }
         });
+        if places.iter().all(|(_, number)| *number == places[0].1) {
+            return;
+        }
         places.sort_unstable_by_key(|(place, _)| *place);
         let mean = places.iter().map(|(_, number)| number).sum::<f64>() / places.len() as f64;
         let sample = places.into_iter().map(|(_, number)| number - mean).collect();
@@ -77,14 +83,14 @@ impl Correlations {
 
     /// Ends a tensor, of which all files have been added.
     pub fn end_tensor(&mut self) {
-        let samples: Vec<_> = self.samples.drain(..).collect();
+        let samples = std::mem::take(&mut self.samples);
         let product =
             |one: &[f64], other: &[f64]| -> f64 { one.iter().zip(other).map(|(a, b)| a * b).sum() };
         let squares: Vec<_> = samples.iter().map(|(_, it)| product(it, it)).collect();
         for (index, (file, one)) in samples.iter().enumerate() {
             for (before, (other, numbers)) in samples[..index].iter().enumerate() {
                 let correlation = product(one, numbers) / (squares[index] * squares[before]).sqrt();
-                // A tensor of equal numbers has none.
+                // Not so where the squares underflow.
                 if correlation.is_finite() {
                     let (sum, count) = &mut self.pairs[*file.min(other)][*file.max(other)];
                     (*sum, *count) = (*sum + correlation, *count + 1);

@@ -98,11 +98,12 @@ impl<M: LearnerModel> Averaged<M> {
         let remedy = match &saved {
             Some(TeacherSettings { average, trains }) => {
                 let method = if *trains { "with_teacher_in_training_mode" } else { "with_teacher" };
-                let index = self.names().iter().position(|name| name == average);
-                let index = index.map_or("INDEX".to_owned(), |index| index.to_string());
-                format!("call `{method}({index}, ..)` first")
+                match self.names().iter().position(|name| name == average) {
+                    Some(index) => format!("call `{method}({index}, ..)` first"),
+                    None => format!("add an average {average}, and call `{method}` with its index"),
+                }
             }
-            None => "leave out `with_teacher`".to_owned(),
+            None => "leave out the teacher".to_owned(),
         };
         let found = describe(&saved);
         let found = format!(

@@ -278,9 +278,15 @@ fn a_form_that_does_not_fit_hints_at_the_other() {
     assert!(why(export::load_with(net(), &file, &options), &file).ends_with(torch));
     let options = LoadOptions::new().with_form(Form::Safetensors);
     let found = why(export::load_with(net(), &file, &options), &file);
-    let both = "; all of it fits with the option prefix `module` and the option form \
-                `Form::torch()`";
+    let both = "; all of it fits with the option prefix `module` and with the option \
+                form `Form::torch()`";
     assert!(found.ends_with(both), "{found}");
+    let file = oracle("torch_net.safetensors");
+    let options = under("module").with_form(Form::Safetensors);
+    let found = why(export::load_with(net(), &file, &options), &file);
+    let without = "; all of it fits without the option prefix and with the option form \
+                   `Form::torch()`";
+    assert!(found.ends_with(without), "{found}");
     // And back.
     let path = path.with_extension("safetensors");
     export::save(&net(), &path, &Form::Safetensors, &description()).unwrap();

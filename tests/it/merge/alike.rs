@@ -92,9 +92,9 @@ fn the_least_correlation_is_pearsons() {
     }
 }
 
-/// One stranger among many is found, whatever its weight, unless it has none.
+/// One unrelated file among many is found, whatever its weight, unless it has none.
 #[test]
-fn the_least_pair_is_that_of_the_stranger() {
+fn the_least_pair_is_that_of_the_unrelated_file() {
     let base = start(&[20, 30, 10], 1);
     let mut mlps: Vec<_> = (2..9).map(|seed| tuned(&base, seed, 0.3)).collect();
     mlps.push(start(&[20, 30, 10], 10));

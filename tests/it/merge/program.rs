@@ -81,16 +81,19 @@ fn runs_are_merged_by_what_is_known_of_them() {
     let steps: Vec<_> = commits.iter().map(|commit| commit.manifest().steps).collect();
     assert_eq!(steps, [100, 235, 270], "the newest two, the best, and every 100");
     let said = merged(&["--run", "one"]);
-    let taken = "commits of one at even distances of 100 steps, at the steps 100, 235\n";
+    let taken = "commits of one, the first at or after each 100 steps, at the steps 100, 235\n";
     assert!(said.contains(taken), "{said}");
-    assert!(said.contains("note: one has 2 commits at even distances of 100 steps"), "{said}");
+    assert!(
+        said.contains("note: one has 2 commits, the first at or after each 100 steps"),
+        "{said}"
+    );
     let said = merged(&["--run", "one", "--every", "0"]);
     let taken = "commits of one, whatever their distances, at the steps 100, 235, 270\n";
     assert!(said.contains(taken) && !said.contains("warning"), "{said}");
     let said = merged(&["--run", "one", "--every", "0", "--last", "2", "--average"]);
     assert!(said.contains("at the steps 235, 270\n") && !said.contains("note"), "{said}");
     let message = refused(&["--run", "one", "--every", "200"]);
-    let expected = "one: a merge needs 2 commits or more, found 1 at even distances of 200 steps, of \
+    let expected = "one: a merge needs 2 commits or more, found 1, the first at or after each 200 steps, of \
                     3 commits; --every 0 takes all of them";
     assert!(message.contains(expected), "{message}");
 
@@ -113,7 +116,7 @@ fn runs_are_merged_by_what_is_known_of_them() {
     merged(&["one.safetensors", "live.safetensors"]);
 }
 
-/// What is typed wrongly is told before anything is read, by the names that were typed.
+/// A wrong argument is an error before anything is read, by the names that were typed.
 #[test]
 fn a_misused_merge_says_what_to_type() {
     let directory = tempfile::tempdir().unwrap();

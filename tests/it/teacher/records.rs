@@ -33,7 +33,7 @@ fn described(teacher: Chosen) -> String {
 /// The error of a load into a module with the teacher `own` of a record with the teacher `saved`.
 fn refusal(own: Chosen, saved: Chosen) -> String {
     let remedy = match saved {
-        None => "leave out `with_teacher`".to_owned(),
+        None => "leave out the teacher".to_owned(),
         Some((index, false)) => format!("call `with_teacher({index}, ..)` first"),
         Some((index, true)) => format!("call `with_teacher_in_training_mode({index}, ..)` first"),
     };
@@ -93,7 +93,7 @@ fn a_teacher_is_recorded_by_name() {
     assert!(error.contains("(call `with_teacher(0, ..)` first"), "{error}");
     let dropped = new(&[one]).allow_dropped(true).try_load_record(record()).map(drop);
     let error = dropped.unwrap_err().to_string();
-    assert!(error.contains("(call `with_teacher(INDEX, ..)` first"), "{error}");
+    assert!(error.contains("(add an average "), "{error}");
 }
 
 /// All files below a directory, by path.

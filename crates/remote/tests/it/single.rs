@@ -62,8 +62,8 @@ fn a_training_with_commits_is_that_on_flex() {
     }
 }
 
-/// What the distributed strategy does to its model before it trains; Burn 0.22 cannot go on from
-/// there without CUDA.
+/// `grad_sharded` is called by the distributed strategy before it trains; Burn 0.22 cannot go on
+/// from there without CUDA.
 #[test]
 fn the_distributed_strategys_sharding_is_survived() {
     let server = Server::start();
