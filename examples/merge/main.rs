@@ -110,6 +110,8 @@ fn main() -> Result<()> {
             "warning: the weights of --decay are for equal distances, and these commits have others"
         );
     }
+    let has_prefix = args.read.prefix().is_some();
+    let way_on = |error| way_on(error, has_prefix);
     let options = args.read.under(of_run.prefix.as_deref().or(args.read.prefix()));
     let commits = of_run.files.iter().map(|(path, _)| path.clone());
     let files: Vec<_> = args.base.clone().into_iter().chain(args.files).chain(commits).collect();
@@ -163,10 +165,14 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The error, with what to type where the files need other prefixes.
-fn way_on(error: anyhow::Error) -> anyhow::Error {
+/// The error, with what to type where the files need other prefixes; `has_prefix` if there is one
+/// for all.
+fn way_on(error: anyhow::Error, has_prefix: bool) -> anyhow::Error {
+    let is_of_prefix = |text: &str| {
+        text.contains("option prefix") || has_prefix && text.contains("found no tensor")
+    };
     match format!("{error:#}") {
-        text if text.contains("option prefix") || text.contains("under the prefix") => anyhow!(
+        text if is_of_prefix(&text) => anyhow!(
             "{text}\n--prefix holds for all files: `cargo run --example export -- --model FILE \
              --prefix NAME --to OTHER` writes what is under the prefix as a file without one"
         ),
