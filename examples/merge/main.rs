@@ -169,7 +169,9 @@ fn main() -> Result<()> {
 /// for all.
 fn way_on(error: anyhow::Error, has_prefix: bool) -> anyhow::Error {
     let is_of_prefix = |text: &str| {
-        text.contains("option prefix") || has_prefix && text.contains("found no tensor")
+        let is_empty =
+            text.contains("found no tensor") || text.contains("nothing under the prefix");
+        text.contains("option prefix") || has_prefix && is_empty
     };
     match format!("{error:#}") {
         text if is_of_prefix(&text) => anyhow!(
