@@ -20,14 +20,14 @@ pub struct CommitArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "model")]
     run: Option<PathBuf>,
     /// How many commits of the run to merge, 2 or more
-    #[arg(long, value_name = "COUNT", requires = "run", default_value = "5", value_parser = count)]
+    #[arg(long, value_name = "COUNT", conflicts_with = "model", default_value = "5", value_parser = count)]
     last: usize,
     /// Merge a series of commits alone: the first at or after each multiple of so many steps; 0 for
     /// all that the run has, the newest and the best too [default: `--keep-every` of the run]
-    #[arg(long, value_name = "STEPS", requires = "run")]
+    #[arg(long, value_name = "STEPS", requires = "run", conflicts_with = "model")]
     every: Option<u64>,
     /// The first average at each commit, in place of live
-    #[arg(long, requires = "run")]
+    #[arg(long, requires = "run", conflicts_with = "model")]
     average: bool,
 }
 
@@ -47,11 +47,11 @@ pub struct CommitFiles {
 }
 
 impl CommitFiles {
-    /// True if there are as many steps between each two commits.
+    /// True if no distance of two commits is more than 1.25 times another.
     pub fn is_even(&self) -> bool {
-        let steps: Vec<_> = self.files.iter().map(|(_, said)| said.step).collect();
-        let distances: Vec<_> = steps.windows(2).map(|it| it[1] - it[0]).collect();
-        distances.windows(2).all(|it| it[0] == it[1])
+        let distances = self.files.windows(2).map(|it| it[1].1.step - it[0].1.step);
+        let (least, most) = (distances.clone().min(), distances.max());
+        least.zip(most).is_none_or(|(least, most)| 4 * most <= 5 * least)
     }
 }
 
@@ -90,15 +90,17 @@ impl CommitArgs {
         }
         let steps: Vec<_> = commits.iter().map(|it| it.manifest().steps.to_string()).collect();
         let kind = if kind.is_empty() { ", whatever their distances" } else { &kind };
-        println!("commits of {run}{kind}, at the steps {}", steps.join(", "));
-        let prefix = match (commits[0].manifest().parts.first(), self.average) {
-            (Some((name, _)), true) => format!("averages.{name}.weights"),
-            (Some(_), false) => "live".to_owned(),
+        let (what, prefix) = match (commits[0].manifest().parts.first(), self.average) {
+            (Some((name, _)), true) => {
+                (format!("the average {name}"), format!("averages.{name}.weights"))
+            }
+            (Some(_), false) => ("live".to_owned(), "live".to_owned()),
             (None, average) => {
                 ensure!(!average, "{run} has no averages: leave out --average");
-                String::new()
+                ("live".to_owned(), String::new())
             }
         };
+        println!("{what} at commits of {run}{kind}, at the steps {}", steps.join(", "));
         let files = commits.iter().map(|commit| {
             let said = match self.average {
                 true => commit.describe_average("")?,

@@ -107,7 +107,8 @@ fn main() -> Result<()> {
     let of_run = args.commits.find()?;
     if args.decay.is_some() && !of_run.is_even() {
         println!(
-            "warning: the weights of --decay are for equal distances, and these commits have others"
+            "warning: the weights of --decay are for equal distances, and the commits have others; \
+             where --commit-every and --keep-every divide the steps of an epoch, they are equal"
         );
     }
     let has_prefix = args.read.prefix().is_some();
@@ -160,7 +161,15 @@ fn main() -> Result<()> {
     }
     notes.iter().for_each(|note| println!("warning: {note}"));
     let to = args.output.write(&module, &description)?;
-    println!("to use it:\n  cargo run --example infer -- --model {}", shared::word(&to));
+    println!("to use it:");
+    if config.sizes[0] == 64 && config.sizes.last() == Some(&10) {
+        println!("  cargo run --example infer -- --model {}", shared::word(&to));
+    } else {
+        let file = shared::word(&to);
+        println!(
+            "  cargo run --example infer -- --run RUN --csv FILE --model {file}, of the table's run"
+        );
+    }
     println!("  burn_ema::export::load(module, {to:?})? in a program, of a module of this network");
     Ok(())
 }
