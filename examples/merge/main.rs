@@ -165,9 +165,10 @@ fn main() -> Result<()> {
     if config.sizes[0] == 64 && config.sizes.last() == Some(&10) {
         println!("  cargo run --example infer -- --model {}", shared::word(&to));
     } else {
-        let file = shared::word(&to);
+        let run = args.commits.run().map_or("RUN".to_owned(), shared::word);
         println!(
-            "  cargo run --example infer -- --run RUN --csv FILE --model {file}, of the table's run"
+            "  cargo run --example infer -- --run {run} --csv FILE --model {}",
+            shared::word(&to)
         );
     }
     println!("  burn_ema::export::load(module, {to:?})? in a program, of a module of this network");

@@ -136,9 +136,21 @@ fn a_misused_merge_says_what_to_type() {
     }
     let message = misused(&mut merge(at, &["--run", "bare", "--last", "1"]));
     assert!(message.contains("'--last <COUNT>': expected 2 or more"), "{message}");
+    let average = merge(at, &["a.bpk", "b.bpk", "--average"]);
+    for mut command in [average, merge(at, &["a.bpk", "b.bpk", "--last", "3"])] {
+        let message = misused(&mut command);
+        assert!(message.contains("cannot be used with"), "{message}");
+    }
+    std::fs::create_dir_all(at.join("run/commits/epoch-0001")).unwrap();
+    std::fs::write(at.join("run/commits/epoch-0001/MANIFEST.json"), "").unwrap();
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/artifacts/digits/config.json");
+    std::fs::copy(config, at.join("run/config.json")).unwrap();
     for (to, expected) in [
         ("nodir/z", "cannot write nodir/z.safetensors: there is no directory nodir"),
         ("bare.d", "expected a file, found the directory bare.d"),
+        ("bare", "expected a file, found the directory bare"),
+        ("run/model.bpk", "run/model.bpk is a file of a run, which needs it as it is"),
+        ("run/commits/epoch-0001/optimizer.bpk", "optimizer.bpk is a file of a run"),
     ] {
         std::fs::create_dir_all(at.join("bare.d")).unwrap();
         let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/artifacts/digits/model.bpk");
