@@ -104,6 +104,10 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let device = device::select(None)?.device;
     args.output.check()?;
+    ensure!(
+        args.commits.run().is_none() || args.read.prefix().is_none(),
+        "--prefix is for files: of commits live is merged, or the first average with --average"
+    );
     let of_run = args.commits.find()?;
     if args.decay.is_some() && !of_run.is_even() {
         println!(

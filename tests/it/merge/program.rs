@@ -134,6 +134,8 @@ fn a_misused_merge_says_what_to_type() {
         assert!(message.contains(&format!("--run {run}: {expected}")), "{message}");
         assert!(run == "file" || message.contains(way_on), "{message}");
     }
+    let message = refused(&["--run", "bare", "--prefix", "live"]);
+    assert!(message.contains("--prefix is for files"), "{message}");
     let message = misused(&mut merge(at, &["--run", "bare", "--last", "1"]));
     assert!(message.contains("'--last <COUNT>': expected 2 or more"), "{message}");
     let average = merge(at, &["a.bpk", "b.bpk", "--average"]);
