@@ -15,6 +15,7 @@ use crate::{
     parts,
     proxy::Proxy,
     server::{Server, device},
+    trap::AtBatch,
 };
 
 /// Each kind of death so many times, each at another place.
@@ -80,31 +81,29 @@ fn check(number: usize, traps: impl Fn(&Arc<Victim>) -> Traps) -> Duration {
     time
 }
 
+/// Kills the server at a batch.
+fn kill_at(victim: &Arc<Victim>, at: usize) -> AtBatch {
+    let victim = victim.clone();
+    Arc::new(move |batch| {
+        if batch == at {
+            victim.kill()
+        }
+    })
+}
+
 #[test]
 fn a_server_that_dies_within_an_epoch() {
     kills("deaths::a_server_that_dies_within_an_epoch", |number, victim| {
-        let victim = victim.clone();
-        let at = 1 + number % (2 * STEPS);
-        let train = move |batch| {
-            if batch == at {
-                victim.kill()
-            }
-        };
-        Traps { train: Arc::new(train), ..Traps::none() }
+        let train = kill_at(victim, 1 + number % (2 * STEPS));
+        Traps { train, ..Traps::none() }
     });
 }
 
 #[test]
 fn a_server_that_dies_within_a_validation() {
     kills("deaths::a_server_that_dies_within_a_validation", |number, victim| {
-        let victim = victim.clone();
-        let at = 1 + number % (2 * BATCHES);
-        let valid = move |batch| {
-            if batch == at {
-                victim.kill()
-            }
-        };
-        Traps { valid: Arc::new(valid), ..Traps::none() }
+        let valid = kill_at(victim, 1 + number % (2 * BATCHES));
+        Traps { valid, ..Traps::none() }
     });
 }
 
