@@ -78,11 +78,17 @@ pub struct Claim {
     pub what: String,
     pub bar: Bar,
     number: Figure,
+    rivals: Vec<usize>,
 }
 
 impl Claim {
     pub fn new(what: &str, bar: Bar, number: impl Fn(&[f64]) -> f64 + 'static) -> Self {
-        Self { what: what.to_owned(), bar, number: Box::new(number) }
+        Self { what: what.to_owned(), bar, number: Box::new(number), rivals: Vec::new() }
+    }
+
+    /// Replaces the time of each of these rivals by that of the fastest, see [`over_rounds`].
+    pub fn against_fastest(self, rivals: impl IntoIterator<Item = usize>) -> Self {
+        Self { rivals: rivals.into_iter().collect(), ..self }
     }
 
     /// The time of one over that of another, by their places.
@@ -162,11 +168,10 @@ impl Contest {
             }
             times.push(turns);
         }
-        let claims = self.claims.into_iter().map(|Claim { what, bar, number }| Claimed {
-            what,
-            bar,
-            median: over_rounds(&times, &number),
-            range: range(times.iter().map(|round| number(round))),
+        let claims = self.claims.into_iter().map(|claim| {
+            let numbers = over_rounds(&times, &claim.rivals, &claim.number);
+            let (median, range) = (median(numbers.iter().copied()), range(numbers));
+            Claimed { what: claim.what, bar: claim.bar, median, range }
         });
         Ok(Outcome {
             name: self.name,

@@ -23,12 +23,28 @@ pub fn range(numbers: impl IntoIterator<Item = f64>) -> Option<[f64; 2]> {
     })
 }
 
-/// The median over rounds of a number made of each.
+/// A number made of the times of each round.
 ///
 /// A ratio of two times is taken within each round, so that a machine that is slow for a while is
 /// slow for both.
-pub fn over_rounds(rounds: &[Vec<f64>], number: impl Fn(&[f64]) -> f64) -> Option<f64> {
-    median(rounds.iter().map(|round| number(round)))
+/// The time of each of the rivals is replaced by that of the one with the lowest median over all
+/// rounds. The minimum of each round would favour whichever had less interference.
+pub fn over_rounds(
+    rounds: &[Vec<f64>],
+    rivals: &[usize],
+    number: impl Fn(&[f64]) -> f64,
+) -> Vec<f64> {
+    let median_of = |place: usize| median(rounds.iter().map(|round| round[place]));
+    let medians = rivals.iter().filter_map(|&place| Some((place, median_of(place)?)));
+    let fastest = medians.min_by(|(_, one), (_, other)| one.total_cmp(other));
+    let of_round = |round: &Vec<f64>| {
+        let mut times = round.clone();
+        if let Some((fastest, _)) = fastest {
+            rivals.iter().for_each(|&rival| times[rival] = round[fastest]);
+        }
+        number(&times)
+    };
+    rounds.iter().map(of_round).collect()
 }
 
 /// What a number should be.

@@ -78,10 +78,8 @@ pub fn beside(
         theirs("PyTorch eager, without", false, false),
         theirs("PyTorch compiled, with AveragedModel", true, true),
     ]);
-    // The faster of PyTorch's two; `min` passes over one that did not run.
-    let faster = |what, place: usize| {
-        Claim::new(what, Bar::None, move |times| times[4].min(times[6]) / times[place])
-    };
+    // Than the faster of PyTorch's two.
+    let faster = |what, place| Claim::ratio(what, Bar::None, [4, place]).against_fastest([4, 6]);
     Ok(Contest {
         name: name.to_owned(),
         unit: Unit::Nanoseconds,

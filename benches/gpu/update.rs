@@ -52,10 +52,8 @@ pub fn beside(name: &str, set: &Set, selected: &Selected, peer: &Peer) -> Result
         false => [Bar::None, Bar::AtLeast(1.0)],
     };
     let unchecked = average().with_non_finite(NonFinite::Take);
-    // The faster of the copies; `min` passes over one that did not run.
-    let rate_of = |what, place: usize| {
-        Claim::new(what, rate, move |times| times[3].min(times[4]) / times[place])
-    };
+    // Of the faster copy's.
+    let rate_of = |what, place| Claim::ratio(what, rate, [3, place]).against_fastest([3, 4]);
     Ok(Contest {
         name: name.to_owned(),
         unit: Unit::Nanoseconds,

@@ -88,7 +88,8 @@ impl<'a, T: Real> Matrix<'a, T> {
 ///
 /// # Panics
 ///
-/// Matrices that do not fit together, or that reach out of their slices.
+/// Matrices that do not fit together, or that reach out of their slices; a product of more numbers
+/// than a `usize` counts.
 pub(super) fn product<T: Real>(a: Matrix<'_, T>, b: Matrix<'_, T>) -> Vec<T> {
     let threads = threads::count();
     // Halving gives a power of two of pieces; another number of threads gets several pieces each.
@@ -101,7 +102,8 @@ fn product_in<T: Real>(a: Matrix<'_, T>, b: Matrix<'_, T>, most: usize) -> Vec<T
     let ([m, k], [inner, n]) = (a.shape, b.shape);
     assert!(k == inner, "a matrix of {k} columns times one of {inner} rows");
     assert!(a.is_within() && b.is_within(), "a matrix reaches out of its storage");
-    let mut output = Vec::with_capacity(m * n);
+    let numbers = m.checked_mul(n).expect("too many numbers for memory");
+    let mut output = Vec::with_capacity(numbers);
     let mut pieces = Vec::with_capacity(most);
     Tile { a, b, output: output.as_mut_ptr(), stride: n }.cut(most, &mut pieces);
     // SAFETY: every element that the strides reach lies in its slice, as asserted. The output has
@@ -109,7 +111,7 @@ fn product_in<T: Real>(a: Matrix<'_, T>, b: Matrix<'_, T>, most: usize) -> Vec<T
     // set.
     unsafe {
         threads::each(pieces, |piece| piece.write());
-        output.set_len(m * n);
+        output.set_len(numbers);
     }
     output
 }
