@@ -79,7 +79,7 @@ pub fn limit(name: &str, tensors: Tensors) -> Result<Contest> {
         unit: Unit::Nanoseconds,
         contestants: vec![checked, unchecked, bare("bare loop", weights)],
         claims: vec![
-            Claim::ratio("rate, of the bare loop's", Bar::AtLeast(0.6), [2, 0]),
+            Claim::ratio("rate, of the bare loop's", Bar::AtLeast(0.9), [2, 0]),
             Claim::ratio("rate without the check, of the bare loop's", Bar::AtLeast(0.9), [2, 1]),
         ],
     })
@@ -99,7 +99,7 @@ pub fn beside(name: &str, tensors: Tensors, bar: f64, torch: &Torch) -> Result<C
             theirs("PyTorch AveragedModel", "averaged_model"),
         ],
         claims: vec![
-            Claim::ratio("times as fast as _foreach_lerp_", Bar::None, [2, 0]),
+            Claim::ratio("times as fast as _foreach_lerp_", Bar::AtLeast(bar), [2, 0]),
             Claim::ratio("times as fast as AveragedModel", Bar::None, [3, 0]),
             Claim::ratio(
                 "times as fast as _foreach_lerp_, without the check",
