@@ -17,7 +17,7 @@ pub struct OutputArgs {
     /// The file to write; an older one is replaced
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
-    /// What to write [default: burnpack for a name that ends in .bpk, else torch]
+    /// The form of the file [default: burnpack for a name that ends in .bpk, else torch]
     #[arg(long)]
     format: Option<Format>,
 }

@@ -279,7 +279,7 @@ impl<M: RunModel> Fit<M> {
     }
 
     /// The warnings of a training with commits, to be read while it runs or after it has ended.
-    /// They are empty for a training without commits.
+    /// Empty for a training without commits.
     pub fn warnings(&self) -> Warnings {
         self.warnings.clone()
     }

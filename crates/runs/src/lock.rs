@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// The lock of a run's directory, held until this value is dropped.
 ///
-/// It is a lock of the operating system on the file `LOCK`, which is released when the process
+/// The lock is one of the operating system on the file `LOCK`, which is released when the process
 /// ends, however it ends. The file is never removed. Its text, the holder, is only for messages: a
 /// `LOCK` file that is left over locks nothing.
 #[derive(Debug)]

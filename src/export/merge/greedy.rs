@@ -40,8 +40,9 @@ impl Merge {
     ///
     /// `score` gets a plain module in validation mode and returns a number of which more is better,
     /// such as an accuracy, or a loss with its sign turned, on data that was not trained on.
-    /// It is called for each file, and for the merge with each but the best file. The files are
-    /// tried from the best on; one is taken if the score of the merge does not become less.
+    /// The score is computed for each file, and for the merge with each but the best file. The
+    /// files are tried from the best on; one is taken if the score of the merge does not become
+    /// less.
     /// A NaN counts as less than any number, `-inf` too.
     ///
     /// A merge has its files in the order in which they were given. Of [`with_statistics`] and

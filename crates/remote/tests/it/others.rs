@@ -32,7 +32,7 @@ fn killed(run: &Path, seed: u64) {
     trained(run, seed, &device, &traps).map(|_| ()).expect_err("a training on a dead server");
 }
 
-/// It goes on from the newest commit, as it would on this machine with that backend; every commit
+/// The run goes on from the newest commit, as on this machine with that backend; every commit
 /// stays.
 #[test]
 fn a_run_goes_on_as_on_that_backend_here() {
